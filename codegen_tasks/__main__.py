@@ -1,0 +1,25 @@
+"""`python -m codegen_tasks COMMAND ...`: every command, in projects that did not opt in too."""
+
+from __future__ import annotations
+
+import sys
+
+#: The commands a project opts in to, and where they are.
+COMMANDS = {
+    "cache": "codegen_tasks.commands.cache:Cache",
+    "manifest": "codegen_tasks.commands.manifest:Manifest",
+}
+
+
+def main() -> int:
+    """Run doit with all our commands; return its exit code."""
+    from doit.doit_cmd import DoitMain
+
+    doit = DoitMain(extra_config={"COMMAND": COMMANDS})
+    doit.BIN_NAME = "python -m codegen_tasks"
+    code = doit.run(sys.argv[1:])
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

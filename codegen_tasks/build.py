@@ -1,0 +1,127 @@
+"""One build of one project: its plan, its facts, and the verdict on each of its steps.
+
+What `doit`, `doit info` and the other commands all ask, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import disk, manifest
+from .model import FILE_KINDS, Outcome, Reason, Step, Trace
+from .plan import Plan, make_plan
+from .project import Project
+from .staleness import verify
+from .steps import Workshop
+from .world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a step must run, and why.
+
+    Args:
+        reasons: why it must; empty if it is up to date.
+        trace: what its last run recorded, if anything.
+        refreshed: the same with the signatures of touched but equal files, if any differ.
+    """
+
+    reasons: tuple[Reason, ...]
+    trace: Trace | None
+    refreshed: Trace | None = None
+
+
+class Build:
+    """Everything that is known of a project between two loads of `dodo.py`.
+
+    Args:
+        project: what was declared.
+
+    Raises:
+        DeclarationError: the rules cannot be turned into steps.
+    """
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.world = World(project)
+        self.plan: Plan = make_plan(project, self.world.library)
+        self.workshop = Workshop(project, self.plan, self.world)
+        self._manifest: manifest.Entries | None = None
+
+    def verdict(self, step: Step, values: Mapping[str, Any]) -> Verdict:
+        """Return whether a step must run.
+
+        Args:
+            step: of this build's plan.
+            values: what doit's database holds for its task.
+        """
+        trace = Trace.from_values(values.get("trace"))
+        if step.problem is not None:
+            return Verdict((Reason("failing"),), trace)
+        if trace is None and values.get("failed"):
+            return Verdict((Reason("failed last time"),), None)
+        if not self.project.settings.incremental:
+            return Verdict((Reason("always", "setting", "incremental is off"),), trace)
+        reasons = verify(
+            trace,
+            self.world.declared(step),
+            step.outputs,
+            lambda item: self.world.current(step, item),
+            self.world.on_disk,
+        )
+        refreshed = self._refreshed(trace) if trace is not None and not reasons else None
+        return Verdict(reasons, trace, refreshed)
+
+    def _refreshed(self, trace: Trace) -> Trace | None:
+        """Return a fresh trace with the signatures as they are; None if all still hold."""
+        full = self.project.full
+
+        def signature(item: Any, path: str) -> Any:
+            now = disk.stat(full(path))
+            return item if item.stat == now or now is None else replace(item, stat=now)
+
+        inputs = tuple(
+            signature(item, item.name)
+            if item.kind in FILE_KINDS or item.kind == "pattern"
+            else item
+            for item in trace.inputs
+        )
+        outputs = tuple(signature(output, output.path) for output in trace.outputs)
+        if inputs == trace.inputs and outputs == trace.outputs:
+            return None
+        return replace(trace, inputs=inputs, outputs=outputs)
+
+    def recorded(self, step: Step, trace: Trace | None) -> dict[str, str]:
+        """Return the digests a step's targets had when we last wrote them.
+
+        A step that failed or was forgotten has no trace; then the manifest still knows.
+        """
+        if trace is not None:
+            return {output.path: output.digest for output in trace.outputs}
+        entries = self.remember_manifest()
+        prefix = len(self.project.output) + 1
+        found = {path: entries.get(path[prefix:]) for path in step.outputs}
+        return {path: entry["checksum"] for path, entry in found.items() if entry}
+
+    def remember_manifest(self) -> manifest.Entries:
+        """Return the manifest's entries as they were when they were first asked for."""
+        if self._manifest is None:
+            self._manifest, _ = manifest.read(self.project)
+        return self._manifest
+
+    def values(self, outcome: Outcome) -> dict[str, Any]:
+        """Return what doit is to keep of a finished step."""
+        assert outcome.trace is not None
+        return {"trace": outcome.trace.to_values(), **outcome.needs}
+
+    def inputs_inside(self, trace: Trace) -> list[str]:
+        """Return the files a step read, as doit's `file_dep`: those of the project only."""
+        return [
+            item.name
+            for item in trace.inputs
+            if (item.kind in FILE_KINDS or item.kind == "pattern")
+            and item.digest
+            and not item.name.startswith(("/", "../"))
+        ]

@@ -1,0 +1,1 @@
+"""doit commands, one file each."""

@@ -1,0 +1,60 @@
+"""What the commands share: finding the Codegen objects, options after names, plain words."""
+
+from __future__ import annotations
+
+import getopt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from doit.cmdparse import CmdParseError
+
+from ..build import Build
+from ..codegen import Codegen
+
+
+def codegens(namespace: Mapping[str, Any] | None) -> list[Codegen]:
+    """Return the Codegen objects of a `dodo.py`, each once, in declared order."""
+    found: list[Codegen] = []
+    for value in (namespace or {}).values():
+        if isinstance(value, Codegen) and not any(value is other for other in found):
+            found.append(value)
+    return found
+
+
+def builds_of(loader: Any) -> list[Build]:
+    """Return the builds of the `dodo.py` that a doit task loader has loaded."""
+    return [codegen.build for codegen in codegens(getattr(loader, "namespace", None))]
+
+
+def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with options before names, as doit's parser wants them.
+
+    Raises:
+        CmdParseError: an unknown option.
+    """
+    try:
+        options, names = getopt.gnu_getopt(list(arguments), parser.get_short(), parser.get_long())
+    except getopt.GetoptError as error:
+        raise CmdParseError(f"Error parsing Command: {error}") from None
+    first: list[str] = []
+    for option, value in options:
+        if option.startswith("--") and value:
+            first.append(f"{option}={value}")
+        else:
+            first += [option, value] if value else [option]
+    return [*first, "--", *names] if names else first
+
+
+def sized(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    value = float(count)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return ""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,111 @@
+"""doit run: doit's own command, with our runner where the dodo.py declares a Codegen."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from doit.action import PythonAction
+from doit.cmd_run import Run as CoreRun
+from doit.control import TaskControl
+from doit.exceptions import InvalidCommand
+from doit.task import Stream
+
+
+class Run(CoreRun):
+    """Core's `run`; with a Codegen in dodo.py, steps are batched and spread over workers."""
+
+    name = "run"
+
+    def _execute(
+        self,
+        outfile: Any,
+        verbosity: int | None = None,
+        always: bool = False,
+        continue_: bool = False,
+        reporter: Any = "console",
+        num_process: int = 0,
+        par_type: str = "process",
+        single: bool = False,
+        auto_delayed_regex: bool = False,
+        force_verbosity: bool = False,
+        failure_verbosity: int = 0,
+        pdb: bool = False,
+    ) -> Any:
+        builds = _builds(self.loader)
+        if not builds or (num_process and par_type == "thread"):
+            return super()._execute(
+                outfile,
+                verbosity,
+                always,
+                continue_,
+                reporter,
+                num_process,
+                par_type,
+                single,
+                auto_delayed_regex,
+                force_verbosity,
+                failure_verbosity,
+                pdb,
+            )
+        if par_type != "process":
+            raise InvalidCommand(f"Invalid parallel type {par_type}")
+        self._say_if_less_durable()
+        PythonAction.pm_pdb = pdb
+        self._select(single, auto_delayed_regex)
+        opened = codecs.open(outfile, "w", encoding="utf-8") if isinstance(outfile, str) else None
+        stream = outfile if opened is None else opened
+        self.outstream = stream
+        try:
+            told = self._reporter(reporter, stream, failure_verbosity)
+            shared = [self.dep_manager, told, continue_, always, Stream(verbosity, force_verbosity)]
+            return self._run(shared, builds, num_process)
+        finally:
+            if opened is not None:
+                opened.close()
+
+    def _run(self, shared: list[Any], builds: Sequence[Any], workers: int) -> Any:
+        from ..runner import CodegenRunner
+
+        parallel = all(build.project.settings.parallel for build in builds)
+        runner = CodegenRunner(*shared, builds=builds, workers=workers if parallel else 0)
+        return runner.run_all(self.control.task_dispatcher())
+
+    def _select(self, single: bool, auto_delayed_regex: bool) -> None:
+        """Decide what is to run, as core does."""
+        self.control = TaskControl(self.task_list, auto_delayed_regex=auto_delayed_regex)
+        self.control.process(self.sel_tasks)
+        if not single:
+            return
+        for name in self.control.selected_tasks:
+            task = self.control.tasks[name]
+            alone = (
+                [self.control.tasks[sub] for sub in task.task_dep] if task.has_subtask else [task]
+            )
+            for one in alone:
+                one.task_dep = []
+                one.calc_dep = set()
+
+    def _reporter(self, reporter: Any, stream: Any, failure_verbosity: int) -> Any:
+        chosen = self.reporters[reporter] if isinstance(reporter, str) else reporter
+        if isinstance(chosen, type):
+            return chosen(stream, {"failure_verbosity": failure_verbosity})
+        return chosen
+
+    def _say_if_less_durable(self) -> None:
+        from ..state import StateDB
+
+        if not isinstance(self.dep_manager.backend, StateDB):
+            print(
+                "dodo.py: DOIT_CONFIG is not codegen.doit_config, so what a killed run had"
+                " finished is done again",
+                file=sys.stderr,
+            )
+
+
+def _builds(loader: Any) -> list[Any]:
+    from .common import builds_of
+
+    return builds_of(loader)

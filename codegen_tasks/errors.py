@@ -1,0 +1,76 @@
+"""The one tree of exceptions: every error reads `where: what`, with a hint where one helps.
+
+    doit.InvalidDodoFile
+    └── CodegenError          where: what
+        ├── DeclarationError  dodo.py, a rule or a setting is wrong: exit 3, before any step
+        └── StepError         one step failed: exit 1, other steps go on as doit decides
+            └── PatternError  raised by a project's own template functions
+
+They derive from doit's `InvalidDodoFile` because every core command prints those as one
+line; any other exception would reach the user as a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from doit.exceptions import InvalidDodoFile
+
+
+class CodegenError(InvalidDodoFile):
+    """An error with its place.
+
+    Args:
+        where: the file (`path:line` where a line is known), rule or setting.
+        what: what is wrong there, one line, lower case, no full stop.
+        hint: what to do about it, or "".
+        details: further lines, shown indented between the message and the hint.
+    """
+
+    def __init__(self, where: str, what: str, hint: str = "", details: Iterable[str] = ()):
+        self.where = where
+        self.what = what
+        self.hint = hint
+        self.details = tuple(details)
+        super().__init__(where, what, hint, self.details)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}"]
+        lines += [f"  {line}" for line in self.details]
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class DeclarationError(CodegenError):
+    """`dodo.py`, a rule or a setting is wrong; found before any step began."""
+
+
+class StepError(CodegenError):
+    """One step failed; the build's other targets are not concerned."""
+
+
+class PatternError(StepError):
+    """A pattern's content is wrong; for projects to raise from filters and functions.
+
+    Example: `raise PatternError("bloom.toml: node 'mirror'", "unknown kind 'miror'")`.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint naming the known word nearest to `name`, or "" if none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str], noun: str) -> None:
+    """Raise DeclarationError for the first of `given` that is not `known`.
+
+    The hint names the nearest known word, or lists all of them if none is near.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            hint = nearest(name, known) or f"known: {', '.join(sorted(known))}"
+            raise DeclarationError(where, f"unknown {noun} '{name}'", hint)

@@ -1,0 +1,115 @@
+"""The manifest: `.codegen/manifest.json`, one entry for each generated or compiled file.
+
+    {"version": "1.0", "timestamp": "…", "files": {"bloom.ts": {"checksum": "…",
+     "size": 1234, "last_compiled": "…"}, …}}
+
+Keys are relative to the output folder, checksums sha256, sizes bytes, times ISO 8601 in
+UTC; `last_compiled` is when the file's bytes last changed.  It is derived: what is stale is
+decided from the traces, and a manifest that cannot be read is made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from . import digest, disk
+from .model import Trace
+from .project import Project
+from .steps import iso
+
+VERSION = "1.0"
+Entries: TypeAlias = dict[str, dict[str, Any]]
+
+
+def read(project: Project) -> tuple[Entries, str]:
+    """Return the entries, and "" or what is wrong with the manifest.
+
+    A manifest that does not exist has no entries and nothing wrong.
+    """
+    path = project.full(project.manifest_path)
+    try:
+        document = json.loads(disk.read(path))
+        files = document["files"]
+        if document["version"] != VERSION:
+            return {}, f"version {document['version']!r} is not known"
+        for entry in files.values():
+            str(entry["checksum"]), int(entry["size"]), str(entry["last_compiled"])
+    except FileNotFoundError:
+        return {}, ""
+    except OSError as error:
+        return {}, (error.strerror or str(error)).lower()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}, "not a manifest"
+    return files, ""
+
+
+def entries_of(project: Project, traces: Iterable[Trace | None]) -> Entries:
+    """Return the entries for what traces say was made."""
+    found: Entries = {}
+    prefix = project.output + "/"
+    for trace in traces:
+        for output in trace.outputs if trace is not None else ():
+            if output.path.startswith(prefix):
+                found[output.path.removeprefix(prefix)] = {
+                    "checksum": output.digest,
+                    "size": output.size,
+                    "last_compiled": _changed(output.stat, trace),
+                }
+    return found
+
+
+def _changed(stat: Any, trace: Trace | None) -> str:
+    if stat is not None:
+        return iso(stat[1] / 1e9)
+    return trace.made if trace is not None else ""
+
+
+def merged(project: Project, changes: Entries) -> Entries | None:
+    """Return the manifest's entries with `changes` made; None if nothing would change."""
+    before, problem = read(project)
+    after = {**before, **changes}
+    return None if after == before and not problem else after
+
+
+def write(project: Project, entries: Mapping[str, Any], timestamp: str) -> None:
+    """Replace the manifest.
+
+    Raises:
+        StepError: it cannot be written.
+    """
+    document = {
+        "version": VERSION,
+        "timestamp": timestamp,
+        "files": dict(sorted(entries.items())),
+    }
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    disk.write(project.full(project.manifest_path), text.encode("utf-8", "surrogateescape"))
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A file of the manifest held against the disk: "ok", "changed" or "missing"."""
+
+    path: str
+    state: str
+    expected: str
+    found: str
+
+
+def verify(project: Project, entries: Entries) -> list[Checked]:
+    """Hold each entry's checksum against the file; every file is read."""
+    results = []
+    for key, entry in entries.items():
+        path = f"{project.output}/{key}"
+        try:
+            found = digest.of_bytes(disk.read(os.path.join(project.root, path)))
+        except OSError:
+            results.append(Checked(path, "missing", entry["checksum"], ""))
+            continue
+        state = "ok" if found == entry["checksum"] else "changed"
+        results.append(Checked(path, state, entry["checksum"], found))
+    return results

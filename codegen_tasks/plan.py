@@ -1,0 +1,265 @@
+"""Rules × patterns → steps: which files are to be made, from what, by which task.
+
+Reads folder listings, and patterns only where a target's name hangs on their content.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import disk, patterns
+from .errors import DeclarationError, StepError, nearest
+from .model import Phase, Rule, Step
+from .project import Project
+
+#: What a file's name ends with if it is a template on its own account.
+TEMPLATE_SUFFIXES = (".j2", ".jinja", ".jinja2")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(slots=True)
+class Plan:
+    """All steps of a project by task name, in the order of the phases.
+
+    Args:
+        steps: by task name.
+        makers: output path → name of the task that makes it.
+    """
+
+    steps: dict[str, Step] = field(default_factory=dict)
+    makers: dict[str, str] = field(default_factory=dict)
+
+    def of_phase(self, phase: Phase) -> list[Step]:
+        """Return the steps of one phase."""
+        return [step for step in self.steps.values() if step.phase == phase]
+
+    def targets(self) -> set[str]:
+        """Return the paths of all generated and compiled files."""
+        return set(self.makers)
+
+
+def make_plan(project: Project, library: patterns.Library) -> Plan:
+    """Return the plan of a project as its folders are now.
+
+    Raises:
+        DeclarationError: a rule's template does not exist, it finds no pattern, two rules
+            make one file, or a target lies outside of the output folder.
+    """
+    plan = Plan()
+    names = template_names(project)
+    for name in names:
+        _add(plan, _template_step(project, name))
+    rendered = [
+        (rule, step)
+        for rule in project.rules.values()
+        for step in _Renders(project, rule, library).steps()
+    ]
+    for rule, step in rendered:
+        _check_template(project, rule)
+        _add(plan, step)
+    for rule, step in rendered:
+        for compiled in _compile_steps(project, rule, step):
+            _add(plan, compiled)
+    _refuse_case_twins(plan)
+    return plan
+
+
+def template_names(project: Project) -> list[str]:
+    """Return the names of all templates: by suffix, and those a rule names."""
+    if not project.settings.template_cache:
+        return []
+    folder = project.full(project.templates)
+    found = {name for name in disk.walk(folder) if name.endswith(TEMPLATE_SUFFIXES)}
+    found |= {rule.template for rule in project.rules.values()}
+    return sorted(found)
+
+
+def _template_step(project: Project, name: str) -> Step:
+    return Step("templates", name, project.task("templates", name), template=name)
+
+
+def _add(plan: Plan, step: Step) -> None:
+    for path in step.outputs:
+        other = plan.makers.get(path)
+        if other is not None:
+            _refuse_twin(plan.steps[other], step, path)
+        plan.makers[path] = step.task
+    plan.steps[step.task] = step
+
+
+def _refuse_twin(first: Step, second: Step, path: str) -> None:
+    if first.rule != second.rule:
+        what = f"makes {path}, which rule {first.rule} makes too"
+        raise DeclarationError(f"rule {second.rule}", what)
+    both = " and ".join([*first.patterns, *second.patterns]) or "two steps"
+    hint = "tell them apart in target=, with {folder} or a key of the patterns"
+    raise DeclarationError(f"rule {second.rule}", f"{both} both make {path}", hint)
+
+
+def _refuse_case_twins(plan: Plan) -> None:
+    """Refuse names that differ only in case where the file system takes them for one."""
+    if sys.platform not in ("win32", "darwin"):
+        return
+    seen: dict[str, str] = {}
+    for path in plan.makers:
+        other = seen.setdefault(path.casefold(), path)
+        if other != path:
+            rule = plan.steps[plan.makers[path]].rule
+            what = f"{path} and {other} are one file here: only their case differs"
+            raise DeclarationError(f"rule {rule}", what)
+
+
+def _check_template(project: Project, rule: Rule) -> None:
+    folder = project.full(project.templates)
+    if disk.stat(os.path.join(folder, rule.template)) is None:
+        hint = nearest(rule.template, disk.walk(folder))
+        what = f"there is no template {project.templates}/{rule.template}"
+        raise DeclarationError(f"rule {rule.name}", what, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Renders:
+    """The render steps of one rule."""
+
+    project: Project
+    rule: Rule
+    library: patterns.Library
+
+    def steps(self) -> Iterator[Step]:
+        """Yield one step a target."""
+        _check_template(self.project, self.rule)
+        if not self.rule.patterns:
+            yield self._step(self.rule.target, (), many=False)
+            return
+        found = patterns.discover(self.project.root, self.rule.patterns)
+        if not found:
+            globs = ", ".join(self.rule.patterns)
+            hint = "check the patterns= of the rule, relative to the folder of dodo.py"
+            raise DeclarationError(f"rule {self.rule.name}", f"no file matches {globs}", hint)
+        names = _PLACEHOLDER.findall(self.rule.target)
+        if not names and self.rule.each is None:
+            yield self._step(self.rule.target, tuple(found), many=True)
+            return
+        needs_content = self.rule.each is not None or bool(set(names) - {"stem", "folder"})
+        for path in found:
+            yield from self._of_pattern(path, needs_content)
+
+    def _of_pattern(self, path: str, needs_content: bool) -> Iterator[Step]:
+        known = {
+            "stem": patterns.stem(path),
+            "folder": patterns.folder_below(path, self.rule.patterns),
+        }
+        try:
+            if not needs_content:
+                yield self._step(self._filled(path, known), (path,), many=False)
+                return
+            data = self.library.load(path).data
+            if self.rule.each is None:
+                yield self._step(self._filled(path, {**_scalars(data), **known}), (path,), False)
+                return
+            for index, item in enumerate(self._items(path, data)):
+                values = {**_scalars(data), **known, **_item_values(item)}
+                yield self._step(self._filled(path, values), (path,), False, index)
+        except StepError as problem:
+            # The pattern cannot tell its target's name; it fails as a step of its own.
+            task = self.project.task("generate", path)
+            yield Step(
+                "generate", path, task, rule=self.rule.name, patterns=(path,), problem=problem
+            )
+
+    def _items(self, path: str, data: Mapping[str, Any]) -> list[Any]:
+        key = str(self.rule.each)
+        if key not in data:
+            raise StepError(path, f"lacks the list '{key}'", nearest(key, data))
+        if not isinstance(data[key], list):
+            raise StepError(path, f"'{key}' must be a list, for each='{key}' of the rule")
+        return list(data[key])
+
+    def _filled(self, path: str, values: Mapping[str, str]) -> str:
+        def value(found: re.Match[str]) -> str:
+            name = found[1]
+            if name not in values:
+                what = f"lacks the key '{name}' that names its target '{self.rule.target}'"
+                raise StepError(path, what, nearest(name, values))
+            return values[name]
+
+        filled = _PLACEHOLDER.sub(value, self.rule.target)
+        # An empty {folder} leaves a leading or doubled slash.
+        return (
+            re.sub(r"/{2,}", "/", filled).lstrip("/") if "{folder}" in self.rule.target else filled
+        )
+
+    def _step(
+        self, target: str, found: tuple[str, ...], many: bool, item: int | None = None
+    ) -> Step:
+        output = inside(self.project, self.rule, target, found)
+        return Step(
+            "generate",
+            target,
+            self.project.task("generate", target),
+            (output,),
+            self.rule.name,
+            self.rule.template,
+            found,
+            many,
+            item,
+        )
+
+
+def inside(project: Project, rule: Rule, target: str, found: tuple[str, ...]) -> str:
+    """Return the project-relative path of a target.
+
+    Raises:
+        StepError: a pattern's content leads outside of the output folder.
+        DeclarationError: the rule itself does.
+    """
+    path = posixpath.normpath(f"{project.output}/{target}")
+    fence = os.path.realpath(project.full(project.output))
+    real = os.path.realpath(os.path.dirname(project.full(path)))
+    leaves = os.path.isabs(target) or not path.startswith(project.output + "/")
+    if leaves or not (real + os.sep).startswith(fence + os.sep) or "\0" in target:
+        what = f"the target '{target}' lies outside of {project.output}/"
+        if len(found) == 1 and _PLACEHOLDER.search(rule.target):
+            raise StepError(found[0], what)
+        raise DeclarationError(f"rule {rule.name}", what)
+    if "=" in target:
+        what = f"the target '{target}' holds '=', which doit allows in no task's name"
+        raise StepError(found[0] if found else f"rule {rule.name}", what)
+    return path
+
+
+def _scalars(data: Mapping[str, Any]) -> dict[str, str]:
+    kinds = (str, int, float, bool)
+    return {key: str(value) for key, value in data.items() if isinstance(value, kinds)}
+
+
+def _item_values(item: Any) -> dict[str, str]:
+    return _scalars(item) if isinstance(item, Mapping) else {"item": str(item)}
+
+
+def _compile_steps(project: Project, rule: Rule, step: Step) -> Iterator[Step]:
+    """Yield the chain of compile steps of one generated file, each reading the one before."""
+    source = step.outputs[0] if step.outputs else ""
+    for link, toolchain in enumerate(rule.compile):
+        if not source:
+            return
+        outputs = toolchain.outputs(source)
+        target = outputs[0][len(project.output) + 1 :]
+        yield Step(
+            "compile",
+            target,
+            project.task("compile", target),
+            outputs,
+            rule.name,
+            rule.template,
+            step.patterns,
+            source=source,
+            link=link,
+        )
+        source = outputs[0]

@@ -1,0 +1,124 @@
+"""One project as declared: its folders, rules, functions and settings; no build state.
+
+Picklable as long as its functions are, so that a worker that was not forked can have it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from . import digest
+from .functions import Sources
+from .model import Rule
+from .settings import Settings
+from .toolchains import Toolchain
+
+#: Raised when a new version of this package renders or records something differently.
+FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What a `Codegen` object declared.
+
+    Args:
+        root: absolute path of the project.
+        name: prefix of its tasks, "" for the only one.
+        templates: the templates folder, project-relative.
+        output: the output folder, project-relative.
+        state: the state folder, project-relative; `home` is this project's part of it.
+        options: Jinja2 environment options.
+        globals: further names in every template.
+        sandbox: render in Jinja2's sandbox.
+        settings: of the machine or the moment.
+        rules, filters, tests, functions: by name, in declared order.
+    """
+
+    root: str
+    name: str
+    templates: str
+    output: str
+    state: str
+    options: Mapping[str, Any]
+    globals: Mapping[str, Any]
+    sandbox: bool
+    settings: Settings
+    rules: dict[str, Rule] = field(default_factory=dict)
+    filters: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    tests: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+
+    @property
+    def home(self) -> str:
+        """The part of the state folder that is this project's alone."""
+        return f"{self.state}/{self.name}" if self.name else self.state
+
+    @property
+    def manifest_path(self) -> str:
+        """The manifest, project-relative."""
+        return f"{self.home}/manifest.json"
+
+    @property
+    def cache_folder(self) -> str:
+        """The folder of all caches, project-relative."""
+        return f"{self.home}/cache"
+
+    @property
+    def cache_log(self) -> str:
+        """The file with a line for each hit and miss, project-relative."""
+        return f"{self.home}/logs/cache.log"
+
+    @property
+    def kept_folder(self) -> str:
+        """The folder of what was kept aside before it was made again, project-relative."""
+        return f"{self.home}/kept"
+
+    def log_path(self, phase: str, target: str) -> str:
+        """Return the log file of one target, project-relative."""
+        return f"{self.home}/logs/{phase}/{target}.log"
+
+    def full(self, path: str) -> str:
+        """Return the absolute path of a project-relative one."""
+        return os.path.join(self.root, path)
+
+    def task(self, phase: str, target: str = "") -> str:
+        """Return the name of a phase's group task, or of the task of one target."""
+        group = f"{self.name}.{phase}" if self.name else phase
+        return f"{group}:{target}" if target else group
+
+    def toolchain(self, rule: str, link: int) -> Toolchain:
+        """Return the compiler of a rule's compile step."""
+        chain: Toolchain = self.rules[rule].compile[link]
+        return chain
+
+    # Digests of what was declared -------------------------------------------------------
+
+    def environment_digest(self, sources: Sources) -> str:
+        """Return the digest of what every render hangs on besides templates and patterns."""
+        return digest.of_parts(
+            FORMAT,
+            "sandbox" if self.sandbox else "",
+            *(f"{name}={sources.of(value)}" for name, value in sorted(self.options.items())),
+            metadata.version("jinja2"),
+            sys.implementation.cache_tag or sys.version,
+        )
+
+    def shape_digest(self, sources: Sources) -> str:
+        """Return the digest of what shapes bytecode: the environment, and every filter and test.
+
+        Jinja2 folds filters of constants while it compiles, so their source is in there.
+        """
+        parts = [self.environment_digest(sources), self.templates]
+        for kind, functions in (("filter", self.filters), ("test", self.tests)):
+            parts += [f"{kind} {n} {sources.of(f)}" for n, f in sorted(functions.items())]
+        return digest.of_parts(*parts)
+
+    def rule_digest(self, name: str) -> str:
+        """Return the digest of what a rule's renders hang on besides their inputs."""
+        rule = self.rules[name]
+        return digest.of_data([rule.template, rule.each, bool(rule.patterns)])

@@ -1,0 +1,136 @@
+"""What a run prints: a line for each step that runs, failures in full, a summary at the end.
+
+Tasks that are not ours are reported as doit's console reporter does.  Loaded by doit in
+every project of the environment, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from doit.exceptions import UnmetDependency
+from doit.reporter import ConsoleReporter
+
+_DONE = {"generate": "generated", "compile": "compiled"}
+
+
+class CodegenReporter(ConsoleReporter):
+    """Console output for code generation: steps that run, failures, one summary line."""
+
+    desc = "console output of codegen-tasks: what ran, what failed, one summary"
+
+    def __init__(self, outstream: Any, options: Any):
+        super().__init__(outstream, options)
+        self._start = time.perf_counter()
+        self._done: Counter[str] = Counter()
+        self._unchanged = 0
+        self._uptodate = 0
+        self._failed: list[str] = []
+        self._unmet = 0
+        self._hits = 0
+        self._misses = 0
+        self._groups = 0
+
+    # What doit tells --------------------------------------------------------------------
+
+    def execute_task(self, task: Any) -> None:
+        """Print what begins; with verbosity 2 a step's line comes when its time is known."""
+        phase = _phase(task)
+        if phase is None or (phase in _DONE and _is_step(task) and task.verbosity != 2):
+            super().execute_task(task)
+
+    def skip_uptodate(self, task: Any) -> None:
+        """Count our targets that are up to date; show other tasks as doit does."""
+        if _phase(task) is None:
+            super().skip_uptodate(task)
+        elif _phase(task) in _DONE and _is_step(task):
+            self._uptodate += 1
+
+    def add_failure(self, task: Any, fail: Any) -> None:
+        """Print a step's failure at once and whole; count what it kept from running."""
+        phase = _phase(task)
+        if phase is None:
+            super().add_failure(task, fail)
+        elif isinstance(fail, UnmetDependency):
+            self._unmet += _is_step(task)
+        else:
+            self._failed.append(task.name)
+            self.write(f"failed: {task.name}\n{_indented(fail.message)}\n")
+
+    # What our runner tells besides ------------------------------------------------------
+
+    def step_finished(self, task: Any, outcome: Any) -> None:
+        """Take in what a step came to.
+
+        Args:
+            task: doit's task.
+            outcome: a `codegen_tasks.model.Outcome`.
+        """
+        phase = _phase(task)
+        self._hits += outcome.hits
+        self._misses += outcome.misses
+        if not outcome.error:
+            self._done[str(phase)] += 1
+            self._unchanged += phase in _DONE and not outcome.changed
+        if task.verbosity == 2:
+            took = f"pid {outcome.pid}, {outcome.seconds * 1000:.0f} ms"
+            self.write(f".  {task.name}  ({took})\n")
+        for note in outcome.notes:
+            self.write(f"   {note}\n")
+        if outcome.printed and not outcome.error and self._shows(task, phase):
+            self.write(_indented(outcome.printed.rstrip()) + "\n")
+
+    @staticmethod
+    def _shows(task: Any, phase: str | None) -> bool:
+        """Compilers' warnings are shown as doit shows stderr, templates' prints as stdout."""
+        needed = 1 if phase == "compile" else 2
+        return int(task.verbosity or 0) >= needed
+
+    def complete_run(self) -> None:
+        """Print what doit prints of other tasks' failures, then our summary."""
+        super().complete_run()
+        for line in self._summary():
+            self.write(line + "\n")
+
+    def _summary(self) -> list[str]:
+        parts = [
+            f"{self._done[phase]} {word}" for phase, word in _DONE.items() if self._done[phase]
+        ]
+        if self._unchanged:
+            parts.append(f"{self._unchanged} of them unchanged")
+        if self._uptodate:
+            parts.append(f"{self._uptodate} up to date")
+        if self._failed:
+            parts.append(f"{len(self._failed)} failed")
+        if self._unmet:
+            parts.append(f"{self._unmet} not run")
+        text = ", ".join(parts) or "nothing to do"
+        seconds = time.perf_counter() - self._start
+        lines = [f"{text} in {seconds:.2f} s{self._templates()}"]
+        if len(self._failed) > 1:
+            lines.append("failed: " + " ".join(self._failed))
+        return lines
+
+    def _templates(self) -> str:
+        counts = [
+            f"{count} {one if count == 1 else many}"
+            for count, one, many in ((self._hits, "hit", "hits"), (self._misses, "miss", "misses"))
+            if count
+        ]
+        return f" (templates {', '.join(counts)})" if counts else ""
+
+
+def _phase(task: Any) -> str | None:
+    """Return the phase of one of our tasks; None for another's."""
+    found = (task.meta or {}).get("codegen")
+    return found["phase"] if found else None
+
+
+def _is_step(task: Any) -> bool:
+    return bool(task.meta["codegen"]["target"]) or task.meta["codegen"]["phase"] == "output"
+
+
+def _indented(text: str) -> str:
+    return "\n".join("  " + line if line else line for line in str(text).splitlines())

@@ -1,0 +1,387 @@
+"""Running under doit's own control: its dispatcher decides what may run, we batch and spread.
+
+doit's runner hands out one task at a time and, in parallel, pays for each with a queue.
+This one keeps its rules (selection, up-to-date checks, setup, teardown, failures) and
+changes what happens in between: compile steps wait until they can share a compiler, other
+steps go to warm workers, several at a time when they are short.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from doit.exceptions import (
+    InvalidTask,
+    SetupError,
+    TaskError,
+    TaskFailed,
+    UnmetDependency,
+)
+from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
+from doit.task import DelayedLoaded
+
+from . import manifest, state
+from .build import Build
+from .errors import StepError
+from .model import Outcome, Step, Trace
+from .steps import iso
+from .tasks import adopt
+from .workers import Died, Knowledge, Pool, StepsJob, TaskDone, TaskJob, broken
+
+#: A job for a worker should take about this long, in seconds: long enough that a message
+#: costs little beside it, short enough that a failure elsewhere is heard of soon.
+_JOB_SECONDS = 0.05
+_JOB_STEPS = 64
+#: From so many files on, a batch is worth a second compiler beside the first.
+_COMPILE_BATCH = 200
+
+
+class CodegenRunner(Runner):
+    """doit's runner for projects with a Codegen.
+
+    Args:
+        builds: the builds of the `dodo.py`.
+        workers: how many processes; 0 runs everything in this one.
+        others: see doit's `Runner`.
+    """
+
+    def __init__(self, *others: Any, builds: Sequence[Build], workers: int = 0):
+        super().__init__(*others)
+        self._builds = list(builds)
+        self._steps: dict[str, tuple[int, Step]] = {
+            name: (index, step)
+            for index, build in enumerate(builds)
+            for name, step in build.plan.steps.items()
+        }
+        self.final_result: int = SUCCESS
+        self._workers = workers
+        self._pool: Pool | None = None
+        self._nodes: dict[str, Any] = {}
+        self._ready: deque[Any] = deque()  # nodes for a worker
+        self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
+        self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
+        self._seconds = 0.0  # of steps that ran, to size the next jobs
+        self._count = 0
+        self._made: dict[int, list[Trace | None]] = {}
+
+    # The loop ---------------------------------------------------------------------------
+
+    def run_tasks(self, task_dispatcher: Any) -> None:
+        """Run all selected tasks; doit calls this once."""
+        self._tasks = task_dispatcher.tasks
+        try:
+            self._loop(task_dispatcher.generator)
+            if self._pool is not None:
+                self._report_teardown(self._pool.close())
+        finally:
+            if self._pool is not None:
+                self._pool.kill()
+
+    def _loop(self, dispatcher: Any) -> None:
+        exhausted = False
+        while True:
+            waiting = False
+            if not (exhausted or self._stop_running):
+                try:
+                    node = dispatcher.send(self._done.popleft() if self._done else None)
+                except StopIteration:
+                    exhausted = True
+                    continue
+                if node == "hold on":
+                    waiting = not self._done
+                else:
+                    self._take(node)
+            if self._done and not (exhausted or self._stop_running):
+                continue
+            if waiting or exhausted or self._stop_running:
+                if not self._advance(exhausted or self._stop_running):
+                    return
+            else:
+                self._collect(block=False)
+
+    def _advance(self, ending: bool) -> bool:
+        """Make progress on what was taken; False if there is nothing left to do it on."""
+        if self._stop_running:
+            self._ready.clear()
+            self._compiles.clear()
+        self._dispatch()
+        if self._in_flight():
+            self._collect(block=True)
+            return True
+        if self._compiles:
+            self._flush_compiles()
+            return True
+        if ending:
+            return False
+        raise InvalidTask("tasks wait for each other in a circle")
+
+    def _in_flight(self) -> int:
+        return self._pool.busy if self._pool is not None else 0
+
+    def _take(self, node: Any) -> None:
+        """Accept a node from doit's dispatcher: skip it, run it, or keep it for a batch."""
+        if not self.select_task(node, self._tasks):
+            self._done.append(node)
+            return
+        task = node.task
+        self._nodes[task.name] = node
+        known = self._steps.get(task.name)
+        if known is not None:
+            self.reporter.execute_task(task)
+            key = self._shared_compiler(*known)
+            if key is not None:
+                self._compiles.setdefault(key, []).append(node)
+            elif self._workers:
+                self._ready.append(node)
+                self._dispatch()
+            else:
+                self._run_here([node])
+        elif self._workers and task._actions and not self._is_ours(task):
+            self.reporter.execute_task(task)
+            self._ready.append(node)
+            self._dispatch()
+        else:
+            self._finish_task(node, self.execute_task(task))
+
+    def _is_ours(self, task: Any) -> bool:
+        return "codegen" in (task.meta or {})
+
+    def _shared_compiler(self, index: int, step: Step) -> tuple[Any, ...] | None:
+        """Return what compile steps have in common that can share a process."""
+        if step.phase != "compile":
+            return None
+        project = self._builds[index].project
+        toolchain = project.toolchain(step.rule, step.link)
+        if not (toolchain.shares_process and project.settings.batch):
+            return None
+        return (index, toolchain.name, toolchain.identity, project.rules[step.rule].timeout)
+
+    # Here -------------------------------------------------------------------------------
+
+    def _run_here(self, nodes: Sequence[Any]) -> None:
+        """Run steps in this process."""
+        names = [node.task.name for node in nodes]
+        build = self._builds[self._steps[names[0]][0]]
+        chosen = [self._steps[name][1] for name in names]
+        try:
+            outcomes = build.workshop.run(chosen, self._recorded(names), not self.continue_)
+        except Exception:
+            outcomes = [broken(name, traceback.format_exc()) for name in names]
+        self._finish_steps(outcomes)
+
+    def _recorded(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        found = {}
+        for name in names:
+            index, step = self._steps[name]
+            trace = Trace.from_values(self.dep_manager.get_values(name).get("trace"))
+            found[name] = self._builds[index].recorded(step, trace)
+        return found
+
+    # Workers ----------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Give idle workers what is ready."""
+        while self._ready and not self._stop_running:
+            if self._pool is None:
+                self._pool = self._new_pool()
+            if not self._pool.free:
+                return
+            self._pool.submit(self._next_job())
+
+    def _new_pool(self) -> Pool:
+        for build in self._builds:
+            if any(step.phase in ("templates", "generate") for step in build.plan.steps.values()):
+                _import_engine()  # once here, and every fork has it
+                break
+        return Pool(self._workers, Knowledge(self._builds, self._tasks, self.stream))
+
+    def _next_job(self) -> StepsJob | TaskJob:
+        first = self._ready.popleft()
+        if first.task.name not in self._steps:
+            return self._task_job(first.task)
+        chosen = [first.task.name]
+        index = self._steps[chosen[0]][0]
+        limit = self._job_size()
+        while self._ready and len(chosen) < limit:
+            name = self._ready[0].task.name
+            if name not in self._steps or self._steps[name][0] != index:
+                break
+            chosen.append(self._ready.popleft().task.name)
+        return StepsJob(index, tuple(chosen), self._recorded(chosen), not self.continue_)
+
+    def _job_size(self) -> int:
+        """Return how many steps the next job takes: one, until we know how long they are."""
+        if not self._count or not self._seconds:
+            return 1
+        worth = int(_JOB_SECONDS * self._count / self._seconds)
+        fair = len(self._ready) // self._workers
+        return max(1, min(worth, fair, _JOB_STEPS))
+
+    def _task_job(self, task: Any) -> TaskJob:
+        assert self._pool is not None
+        if self._pool.forks and task.loader is not DelayedLoaded:
+            return TaskJob(task.name, task.pickle_safe_dict())
+        try:
+            return TaskJob(task.name, None, pickle_dumps(task))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            what = f"Task `{task.name}` cannot be passed to a process: {error}"
+            raise InvalidTask(what) from None
+
+    def _collect(self, block: bool) -> None:
+        """Take in results; if `block`, wait for one."""
+        if not self._in_flight():
+            return
+        assert self._pool is not None
+        for result in self._pool.results(None if block else 0):
+            if isinstance(result, TaskDone):
+                self._finish_worker_task(result)
+            elif isinstance(result, Died):
+                self._bury(result)
+            else:
+                self._finish_steps(result)
+        self._dispatch()
+
+    def _bury(self, died: Died) -> None:
+        """Fail the task that killed its worker; of several, find out which it was."""
+        names = died.job.tasks
+        if len(names) > 1:
+            self._ready.extendleft(self._nodes[name] for name in reversed(names))
+            self._count, self._seconds = 1, _JOB_SECONDS  # one at a time from now on
+            return
+        what = f"{names[0]}: the worker process died {died.how}"
+        if names[0] in self._steps:
+            self._finish_steps([Outcome(names[0], error=what)])
+        else:
+            self._finish_task(self._nodes[names[0]], TaskError(what))
+
+    def _flush_compiles(self) -> None:
+        """Start the compile steps that have gathered, each toolchain's together."""
+        batches = [
+            nodes[start : start + size]
+            for nodes in self._compiles.values()
+            for size in [max(_COMPILE_BATCH, -(-len(nodes) // max(1, self._workers)))]
+            for start in range(0, len(nodes), size)
+        ]
+        self._compiles = {}
+        for nodes in batches:
+            if self._stop_running:
+                return
+            if self._workers and len(batches) > 1:
+                self._submit_batch(nodes)
+            else:
+                self._run_here(nodes)
+
+    def _submit_batch(self, nodes: Sequence[Any]) -> None:
+        if self._pool is None:
+            self._pool = self._new_pool()
+        while not self._pool.free:
+            self._collect(block=True)
+        names = tuple(node.task.name for node in nodes)
+        index = self._steps[names[0]][0]
+        self._pool.submit(StepsJob(index, names, self._recorded(names), not self.continue_))
+
+    # Results ----------------------------------------------------------------------------
+
+    def _finish_steps(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            node = self._nodes[outcome.task]
+            if outcome.skipped:
+                continue  # another step failed first; the run is ending
+            self._count += 1
+            self._seconds += outcome.seconds
+            index = self._steps[outcome.task][0]
+            task = node.task
+            task.executed = True
+            for action in task.actions:
+                action.finish(outcome)
+            failure = adopt(task, self._builds[index], outcome)
+            self._made.setdefault(index, []).append(outcome.trace)
+            self._tell("step_finished", task, outcome)
+            self._finish_task(node, failure)
+        state.flush(self.dep_manager)
+
+    def _tell(self, event: str, *details: Any) -> None:
+        """Tell a reporter of ours what doit's reporters have no method for."""
+        method = getattr(self.reporter, event, None)
+        if method is not None:
+            method(*details)
+
+    def _finish_task(self, node: Any, failure: Any) -> None:
+        self.process_task_result(node, failure)
+        if node.task.name not in self._steps:
+            state.flush(self.dep_manager)
+        self._done.append(node)
+
+    def _finish_worker_task(self, done: TaskDone) -> None:
+        node = self._nodes[done.name]
+        task = node.task
+        task.update_from_pickle(done.state)
+        task.executed = True
+        for action, out, err in zip(task.actions, done.out, done.err, strict=False):
+            action.out, action.err = out, err
+        self._finish_task(node, done.failure)
+
+    def _handle_task_error(self, node: Any, base_fail: Any) -> None:
+        """Keep doit's rules, except for what a step of ours has recorded and for exit codes.
+
+        A step that did not run because another failed keeps its trace, which is still
+        true; one that failed is remembered as such.  Neither is an error of the run's own.
+        """
+        ours = self._is_ours(node.task)
+        unmet = isinstance(base_fail, UnmetDependency)
+        before, name = self.final_result, node.task.name
+        values = self.dep_manager.get_values(name) if ours and unmet else None
+        if values is not None:
+            self.dep_manager.remove, remove = _do_nothing, self.dep_manager.remove
+            try:
+                super()._handle_task_error(node, base_fail)
+            finally:
+                self.dep_manager.remove = remove
+        else:
+            super()._handle_task_error(node, base_fail)
+        if unmet and all(self._is_ours(bad.task) for bad in node.bad_deps):
+            self.final_result = before if before == ERROR else FAILURE
+        if name in self._steps and not unmet:
+            self.dep_manager._set(name, "_values_:", {"failed": True})
+
+    def _report_teardown(self, torn_down: Iterable[Any]) -> None:
+        for item in torn_down:
+            self.reporter.teardown_task(self._tasks[item.name])
+            if item.failure:
+                error = SetupError(f"ERROR: task '{item.name}' teardown action", item.failure)
+                self.reporter.cleanup_error(error)
+
+    def finish(self) -> Any:
+        """Complete the manifests with what a partial run changed, then end as doit does."""
+        for index, made in self._made.items():
+            try:
+                self._update_manifest(self._builds[index], made)
+            except (StepError, OSError) as error:
+                self.reporter.runtime_error(str(error))
+                self.final_result = ERROR
+        return super().finish()
+
+    @staticmethod
+    def _update_manifest(build: Build, made: Iterable[Trace | None]) -> None:
+        entries = manifest.entries_of(build.project, made)
+        merged = manifest.merged(build.project, entries) if entries else None
+        if merged is not None:
+            manifest.write(build.project, merged, iso(time.time()))
+
+
+def _do_nothing(task_id: str) -> None:
+    pass
+
+
+def _import_engine() -> None:
+    from . import templates
+
+    assert templates
+
+
+__all__ = ["CodegenRunner", "TaskFailed"]

@@ -1,0 +1,102 @@
+"""Settings of a machine or a moment: `[tool.codegen]` in pyproject.toml, then `CODEGEN_*`.
+
+What a project *is* stands in dodo.py; what is here may change speed, never an output.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import DeclarationError, nearest, refuse_unknown
+
+PREFIX = "CODEGEN_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What may be switched, and its default.
+
+    Args:
+        template_cache: keep compiled templates between runs.
+        incremental: skip targets that are up to date; off, everything is made again.
+        parallel: obey `doit -n`; off, every run is serial.
+        batch: give a compiler many files at once; off, one process per file.
+        cache_generations: how many versions of each template the cache keeps.
+    """
+
+    template_cache: bool = True
+    incremental: bool = True
+    parallel: bool = True
+    batch: bool = True
+    cache_generations: int = 5
+
+
+def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings in force for the project in `folder`.
+
+    Raises:
+        DeclarationError: an unknown key, or a value of the wrong type.
+    """
+    table = _table(os.path.join(folder, "pyproject.toml"))
+    known = {field.name: type(field.default) for field in fields(Settings)}
+    refuse_unknown("pyproject.toml [tool.codegen]", table, known, "key")
+    values = {
+        name: _checked(f"pyproject.toml [tool.codegen] {name}", value, known[name])
+        for name, value in table.items()
+    }
+    for variable, text in (os.environ if environ is None else environ).items():
+        if variable.startswith(PREFIX):
+            name = variable.removeprefix(PREFIX).lower()
+            if name in known:
+                values[name] = _parsed(variable, text, known[name])
+            else:
+                _warn_of(variable, known)
+    return Settings(**values)
+
+
+def _table(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DeclarationError("pyproject.toml", str(error)) from None
+    table = document.get("tool", {}).get("codegen", {})
+    if not isinstance(table, dict):
+        raise DeclarationError("pyproject.toml", "[tool.codegen] must be a table")
+    return table
+
+
+def _checked(where: str, value: Any, kind: type) -> Any:
+    if type(value) is not kind or (isinstance(value, int) and kind is int and value < 1):
+        raise DeclarationError(where, f"must be {_words(kind)}, not {value!r}")
+    return value
+
+
+def _parsed(variable: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        lowered = text.strip().lower()
+        if lowered in ("1", "true", "yes", "on"):
+            return True
+        if lowered in ("0", "false", "no", "off"):
+            return False
+    elif text.strip().isdigit() and int(text) >= 1:
+        return int(text)
+    raise DeclarationError(variable, f"must be {_words(kind)}, not {text!r}")
+
+
+def _words(kind: type) -> str:
+    return "true or false" if kind is bool else "a whole number from 1"
+
+
+def _warn_of(variable: str, known: Mapping[str, type]) -> None:
+    """Say so if a variable looks like a misspelt setting; others may be someone else's."""
+    hint = nearest(variable, [PREFIX + name.upper() for name in known])
+    if hint:
+        print(f"{variable}: no such setting, {hint}", file=sys.stderr)

@@ -1,0 +1,426 @@
+"""Running steps: render, compile, put a template into the cache; each yields an Outcome.
+
+Runs in whichever process or thread it is called in, and raises nothing for a step that
+fails: the failure is in its outcome.  Unaware of doit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import posixpath
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from . import digest, disk
+from .bytecode import TemplateCache
+from .errors import CodegenError, StepError
+from .functions import describe
+from .model import Input, Outcome, Output, Step, Trace
+from .plan import Plan
+from .project import Project
+from .toolchains import Compiled, Job, Site
+from .world import World
+
+if TYPE_CHECKING:
+    from .templates import Engine, Record
+
+#: Digests of a target's bytes as its trace recorded them, by path: anything else that
+#: stands there was put there by somebody else.
+Recorded: TypeAlias = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the work of a step came to, before it is timed and recorded."""
+
+    inputs: Sequence[Input] = ()
+    outputs: tuple[Output, ...] = ()
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    changed: bool = False
+    notes: tuple[str, ...] = ()
+
+
+_NOTHING = _Made()
+
+
+class Workshop:
+    """Everything one process needs to run steps of one project, made once, kept warm.
+
+    Args:
+        project: what was declared.
+        plan: its steps.
+        world: the facts; shared with whoever decides what is stale.
+    """
+
+    def __init__(self, project: Project, plan: Plan, world: World):
+        self.project = project
+        self.plan = plan
+        self.world = world
+        self._engine: Engine | None = None
+        self._cache: TemplateCache | None = None
+
+    # Tools, made at first use -----------------------------------------------------------
+
+    @property
+    def cache(self) -> TemplateCache:
+        """The template cache."""
+        if self._cache is None:
+            self._cache = template_cache(self.project)
+        return self._cache
+
+    @property
+    def engine(self) -> Engine:
+        """The template engine; making it imports Jinja2.
+
+        Raises:
+            DeclarationError: an environment option that Jinja2 does not take.
+        """
+        if self._engine is None:
+            from .templates import Engine, Spec
+
+            project = self.project
+            spec = Spec(
+                project.root,
+                project.templates,
+                project.options,
+                project.filters,
+                project.tests,
+                {**project.globals, **project.functions},
+                project.sandbox,
+            )
+            cache = self.cache if project.settings.template_cache else None
+            self._engine = Engine(spec, cache, project.shape_digest(self.world.sources))
+        return self._engine
+
+    # Running ----------------------------------------------------------------------------
+
+    def run(
+        self, steps: Sequence[Step], recorded: Mapping[str, Recorded], stop_early: bool = False
+    ) -> list[Outcome]:
+        """Run steps that may run together; return their outcomes in order.
+
+        Args:
+            steps: to run; compile steps of one toolchain share a process where it can.
+            recorded: for each task, the digests its targets had when they were recorded.
+            stop_early: leave out what comes after the first failure.
+        """
+        if len(steps) > 1 and steps[0].phase == "compile":
+            return self._compile(steps, recorded)
+        outcomes: list[Outcome] = []
+        failed = False
+        for step in steps:
+            if failed and stop_early:
+                outcomes.append(Outcome(step.task, skipped=True))
+                continue
+            outcome = self.run_one(step, recorded.get(step.task, {}))
+            failed = failed or bool(outcome.error)
+            outcomes.append(outcome)
+        return outcomes
+
+    def run_one(self, step: Step, recorded: Recorded) -> Outcome:
+        """Run one step."""
+        if step.phase == "compile":
+            return self._compile([step], {step.task: recorded})[0]
+        work = self._cache_template if step.phase == "templates" else self._generate
+        hits, misses = self._template_counts()
+        start = time.perf_counter()
+        printed = io.StringIO()
+        made, error = _NOTHING, ""
+        try:
+            if step.problem is not None:
+                raise step.problem
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                made = work(step, recorded)
+        except CodegenError as problem:
+            error = str(problem)
+        seconds = time.perf_counter() - start
+        after_hits, after_misses = self._template_counts()
+        outcome = Outcome(
+            step.task,
+            None if error else self._trace(made, seconds),
+            made.changed,
+            error,
+            printed.getvalue(),
+            made.needs,
+            after_hits - hits,
+            after_misses - misses,
+            os.getpid(),
+            seconds,
+            made.notes,
+        )
+        self._log(step, outcome)
+        return outcome
+
+    def _template_counts(self) -> tuple[int, int]:
+        return (self._engine.hits, self._engine.misses) if self._engine else (0, 0)
+
+    def _trace(self, made: _Made, seconds: float) -> Trace:
+        """Return what is recorded of a step; `made` is when its outputs' bytes last changed."""
+        # Files are written only if their bytes change, so the newest one's mtime tells.
+        newest = max((output.stat[1] for output in made.outputs if output.stat), default=0)
+        return Trace(tuple(made.inputs), made.outputs, iso(newest / 1e9), round(seconds, 6))
+
+    # Templates --------------------------------------------------------------------------
+
+    def _cache_template(self, step: Step, recorded: Recorded) -> _Made:
+        source = self.engine.parse(step.template)
+        shape = self.project.shape_digest(self.world.sources)
+        entry = self.engine.entry_path(step.template)
+        inputs = (source, Input("environment", "bytecode", shape))
+        kept = disk.stat(entry) if entry is not None else None
+        if entry is None or kept is None:
+            return _Made(inputs)
+        relative = os.path.relpath(entry, self.project.root).replace(os.sep, "/")
+        # The entry lies in our own cache, which vouches for it: no digest.
+        return _Made(inputs, (Output(relative, "", kept[0], kept),))
+
+    # Generating -------------------------------------------------------------------------
+
+    def _generate(self, step: Step, recorded: Recorded) -> _Made:
+        variables, inputs = self._variables(step)
+        made_by = step.patterns[0] if len(step.patterns) == 1 else ""
+        text, record = self.engine.render(step.template, variables, made_by)
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise StepError(step.outputs[0], f"cannot be UTF-8: {error.reason}") from None
+        inputs += self._declared_inputs(step)
+        inputs += self.engine.inputs(record)
+        inputs += self._functions_used(record)
+        made = self._publish({step.outputs[0]: data}, recorded)
+        return replace(made, inputs=inputs, needs=self._needs(step, text))
+
+    def _variables(self, step: Step) -> tuple[dict[str, Any], list[Input]]:
+        """Return what the template sees, and the patterns as they were read."""
+        loaded = [self.world.library.load(path) for path in step.patterns]
+        inputs = [Input("pattern", p.path, p.digest, p.stat) for p in loaded]
+        rule = self.project.rules[step.rule]
+        if step.many:
+            data: dict[str, Any] = {"patterns": [pattern.variables() for pattern in loaded]}
+        else:
+            data = loaded[0].variables() if loaded else {}
+        if step.item is not None:
+            items = loaded[0].data[str(rule.each)]
+            if step.item >= len(items):
+                raise StepError(loaded[0].path, f"'{rule.each}' has become shorter meanwhile")
+            item = items[step.item]
+            data = {**data, **(item if isinstance(item, Mapping) else {}), "item": item}
+        if rule.context is not None:
+            data.update(_context(rule.name, rule.context, data))
+            inputs.append(Input("context", rule.name, self.world.declaration("context", rule.name)))
+        return data, inputs
+
+    def _declared_inputs(self, step: Step) -> list[Input]:
+        now = self.world.declaration
+        return [
+            Input("rule", step.rule, now("rule", step.rule)),
+            Input("environment", "jinja2", now("environment", "jinja2")),
+        ]
+
+    def _functions_used(self, record: Record) -> list[Input]:
+        project = self.project
+        used = [("filter", name) for name in record.filters if name in project.filters]
+        used += [("test", name) for name in record.tests if name in project.tests]
+        used += [("function", name) for name in record.names if name in project.functions]
+        used += [("global", name) for name in record.names if name in project.globals]
+        return [Input(kind, name, self.world.declaration(kind, name)) for kind, name in used]
+
+    def _needs(self, step: Step, text: str) -> dict[str, Any]:
+        """Return what compiling this output waits for, as values of doit's `calc_dep`.
+
+        A generated file names others that its compiler will read.  doit calls these when
+        the compile task is scheduled: `file_dep` are the files, `calc_dep` the tasks that
+        make them, whose own values lead on.
+        """
+        chain = self.project.rules[step.rule].compile
+        if not chain:
+            return {}
+        folder = posixpath.dirname(step.outputs[0])
+        found = {
+            posixpath.normpath(posixpath.join(folder, name)): None
+            for name in chain[0].references(text)
+        }
+        made = [path for path in found if path in self.plan.makers and path != step.outputs[0]]
+        if not made:
+            return {}
+        makers = [self.plan.makers[path] for path in made]
+        generated = [task for task in makers if self.plan.steps[task].phase == "generate"]
+        return {"file_dep": made, "calc_dep": list(dict.fromkeys(generated))}
+
+    # Compiling --------------------------------------------------------------------------
+
+    def _compile(self, steps: Sequence[Step], recorded: Mapping[str, Recorded]) -> list[Outcome]:
+        toolchain = self.project.toolchain(steps[0].rule, steps[0].link)
+        timeout = self.project.rules[steps[0].rule].timeout
+        start = time.perf_counter()
+        sources = {step.source: self.world.file(step.source, None) for step in steps}
+        jobs = [Job(step.source, step.outputs) for step in steps]
+        try:
+            found = self.world.compiler_inputs(steps[0])
+            with self._site() as site:
+                results = toolchain.compile(jobs, site, timeout)
+        except CodegenError as problem:
+            results, found = [Compiled({}, error=problem)] * len(steps), []
+        except OSError as problem:
+            what = f"cannot run: {problem.strerror or problem}"
+            error = StepError(f"toolchain {toolchain.name}", what)
+            results, found = [Compiled({}, error=error)] * len(steps), []
+        seconds = (time.perf_counter() - start) / len(steps)
+        return [
+            self._compiled(step, result, sources[step.source], found, recorded, seconds)
+            for step, result in zip(steps, results, strict=True)
+        ]
+
+    def _compiled(
+        self,
+        step: Step,
+        result: Compiled,
+        source: str,
+        found: Sequence[Input],
+        recorded: Mapping[str, Recorded],
+        seconds: float,
+    ) -> Outcome:
+        made, error = _NOTHING, ""
+        try:
+            if result.error is not None:
+                raise self._blamed(step, result.error)
+            made = self._publish(result.outputs, recorded.get(step.task, {}))
+            inputs = [
+                Input("source", step.source, source, disk.stat(self.project.full(step.source))),
+                *found,
+                *(self._read(name) for name in result.discovered),
+            ]
+            made = replace(made, inputs=inputs)
+        except CodegenError as problem:
+            error = str(problem)
+        outcome = Outcome(
+            step.task,
+            None if error else self._trace(made, seconds),
+            made.changed,
+            error,
+            result.printed,
+            pid=os.getpid(),
+            seconds=seconds,
+            notes=made.notes,
+        )
+        self._log(step, outcome)
+        return outcome
+
+    def _read(self, name: str) -> Input:
+        path = self.project.full(name)
+        return Input("import", name, self.world.file(name, None), disk.stat(path))
+
+    def _blamed(self, step: Step, error: CodegenError) -> CodegenError:
+        """Add to a compiler's complaint the generated line, and what made it."""
+        details = list(error.details)
+        path, _, line = error.where.rpartition(":")
+        if line.isdigit() and path in self.plan.makers:
+            details = [*self._line(path, int(line)), *details]
+        maker = self.plan.makers.get(path if line.isdigit() else step.source)
+        origin = self.plan.steps[maker] if maker else step
+        details.append(f"made from {self.project.templates}/{origin.template}")
+        if len(origin.patterns) == 1:
+            details[-1] += f" and {origin.patterns[0]}"
+        return StepError(error.where, error.what, error.hint, details)
+
+    def _line(self, path: str, line: int) -> list[str]:
+        try:
+            text = disk.read(self.project.full(path)).decode("utf-8", "replace")
+            return [f"{line} | {text.splitlines()[line - 1].rstrip()}"]
+        except (OSError, IndexError):
+            return []
+
+    @contextlib.contextmanager
+    def _site(self) -> Iterator[Site]:
+        project = self.project
+        scratch = project.full(f"{project.home}/tmp/{os.getpid()}")
+        os.makedirs(scratch, exist_ok=True)
+        try:
+            yield Site(project.root, scratch, project.full(project.cache_folder))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            disk.remove_empty_folders(os.path.dirname(scratch), project.full(project.home))
+
+    # Writing ----------------------------------------------------------------------------
+
+    def _publish(self, made: Mapping[str, bytes], recorded: Recorded) -> _Made:
+        """Write what differs; keep aside what somebody else put at a target's place."""
+        outputs, notes, changed = [], [], False
+        for path, data in made.items():
+            content = digest.of_bytes(data)
+            there = self.world.file(path, None)
+            if there and there not in (content, recorded.get(path)):
+                notes.append(f"{path}: was edited by hand, kept aside as {self.keep(path)}")
+            changed = self._write(path, data) or changed
+            outputs.append(Output(path, content, len(data), disk.stat(self.project.full(path))))
+        return _Made((), tuple(outputs), {}, changed, tuple(notes))
+
+    def keep(self, path: str) -> str:
+        """Copy a target that somebody else wrote into `kept/`; return where.
+
+        Raises:
+            StepError: it cannot be kept, so it must not be overwritten.
+        """
+        folder = f"{self.project.kept_folder}/{posixpath.dirname(path)}"
+        kept = disk.keep_aside(self.project.full(path), self.project.full(folder))
+        return os.path.relpath(kept, self.project.root).replace(os.sep, "/")
+
+    def _write(self, path: str, data: bytes) -> bool:
+        try:
+            return disk.write(self.project.full(path), data)
+        except StepError as error:
+            hint = error.hint.replace(self.project.root + os.sep, "")
+            raise StepError(path, error.what, hint) from None
+
+    def _log(self, step: Step, outcome: Outcome) -> None:
+        """Keep a log for a step that printed or failed; remove an older one otherwise."""
+        path = self.project.full(self.project.log_path(step.phase, step.target))
+        text = outcome.printed
+        if outcome.error:
+            text = f"{text.rstrip()}\n\n{outcome.error}\n".lstrip("\n")
+        with contextlib.suppress(StepError, OSError):
+            if text.strip():
+                disk.write(path, text.encode("utf-8", "replace"))
+            else:
+                disk.remove(path)
+
+
+def template_cache(project: Project) -> TemplateCache:
+    """Return the template cache of a project."""
+    return TemplateCache(
+        project.full(f"{project.cache_folder}/templates"),
+        project.full(project.cache_log),
+        project.settings.cache_generations,
+    )
+
+
+def _context(rule: str, context: Any, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(context, Mapping):
+        return context
+    function: Callable[[Mapping[str, Any]], Any] = context
+    try:
+        found = function(data)
+    except CodegenError:
+        raise
+    except Exception as error:
+        what = f"context function {describe(function)}: {type(error).__name__}: {error}"
+        raise StepError(f"rule {rule}", what) from None
+    if not isinstance(found, Mapping):
+        what = f"context function {describe(function)} must return a dict"
+        raise StepError(f"rule {rule}", what)
+    return found
+
+
+def iso(seconds: float) -> str:
+    """Return a time as ISO 8601 in UTC, milliseconds kept.
+
+    Args:
+        seconds: since the epoch.
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,287 @@
+"""Steps → doit tasks; the only module that speaks doit's task dictionary.
+
+Each task carries `meta["codegen"]`, its phase and target, for reporters and runners.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from doit.action import BaseAction
+from doit.dependency import UptodateCalculator
+from doit.exceptions import TaskFailed
+from doit.globals import Globals
+
+from . import digest, disk, manifest, steps
+from .build import Build
+from .errors import StepError
+from .model import PHASES, Outcome, Phase, Step, Trace
+from .steps import iso
+
+_DOCS = {
+    "templates": "parse templates into the cache",
+    "generate": "render templates with patterns",
+    "compile": "compile what was generated",
+    "output": "complete the manifest",
+}
+
+
+def tasks_of(build: Build) -> Iterator[dict[str, Any]]:
+    """Yield the tasks of a build: a group for each phase, and one task a step."""
+    for phase in PHASES:
+        if phase == "output":
+            yield _output_task(build)
+            continue
+        yield {
+            "basename": build.project.task(phase),
+            "name": None,
+            "doc": _DOCS[phase],
+            "meta": {"codegen": {"phase": phase, "target": ""}},
+        }
+        for step in build.plan.of_phase(phase):
+            yield _step_task(build, step)
+
+
+def _step_task(build: Build, step: Step) -> dict[str, Any]:
+    template = f"{build.project.templates}/{step.template}"
+    task: dict[str, Any] = {
+        "basename": build.project.task(step.phase),
+        "name": step.target,
+        "doc": _doc(build, step),
+        "actions": [StepAction(build, step)],
+        "uptodate": [StepUptodate(build, step)],
+        "targets": list(step.outputs),
+        "clean": [(clean_step, [build, step])],
+        "meta": {"codegen": {"phase": step.phase, "target": step.target}},
+    }
+    if step.phase == "templates":
+        task["file_dep"] = [template]
+    elif step.phase == "generate":
+        task["file_dep"] = [template, *step.patterns] if step.template else list(step.patterns)
+        parsed = build.project.task("templates", step.template)
+        task["task_dep"] = [parsed] if parsed in build.plan.steps else []
+    else:
+        task["file_dep"] = [step.source]
+        maker = build.plan.makers[step.source]
+        if build.plan.steps[maker].phase == "generate":
+            # What the source imports is known once it was generated: its task's values
+            # name the files and the tasks that make them.
+            task["calc_dep"] = [maker]
+    return task
+
+
+def _doc(build: Build, step: Step) -> str:
+    if step.phase == "templates":
+        return f"parse {build.project.templates}/{step.template}"
+    if step.phase == "compile":
+        toolchain = build.project.toolchain(step.rule, step.link)
+        return f"compile {step.source} with {toolchain.name}"
+    if len(step.patterns) == 1:
+        return f"render {step.template} with {step.patterns[0]}"
+    return f"render {step.template}"
+
+
+def _output_task(build: Build) -> dict[str, Any]:
+    project = build.project
+    return {
+        "basename": project.task("output"),
+        "doc": _DOCS["output"],
+        "actions": [ManifestAction(build)],
+        "uptodate": [ManifestUptodate(build)],
+        "targets": [project.manifest_path],
+        "task_dep": [project.task("generate"), project.task("compile")],
+        "clean": [(clean_output, [build])],
+        "meta": {"codegen": {"phase": "output", "target": ""}},
+    }
+
+
+def result_of(trace: Trace) -> str:
+    """Return a task's result for doit's `result_dep`: it differs if an output's bytes do."""
+    return digest.of_parts(*(f"{output.path} {output.digest}" for output in trace.outputs))
+
+
+def adopt(task: Any, build: Build, outcome: Outcome) -> TaskFailed | None:
+    """Give a doit task what its step came to; return the failure, if it is one."""
+    if outcome.error:
+        return TaskFailed(outcome.error)
+    assert outcome.trace is not None
+    task.values = build.values(outcome)
+    task.result = result_of(outcome.trace)
+    task.file_dep.update(build.inputs_inside(outcome.trace))
+    return None
+
+
+class StepAction(BaseAction):
+    """Runs one step under any of doit's runners; ours batches steps without it."""
+
+    def __init__(self, build: Build, step: Step):
+        self.build = build
+        self.step = step
+        self.task: Any = None
+        self.out: str | None = None
+        self.err: str | None = None
+        self.result: Any = None
+        self.values: dict[str, Any] = {}
+
+    def execute(self, out: Any = None, err: Any = None) -> TaskFailed | None:
+        """Run the step; doit calls this in whichever process or thread it likes."""
+        build, step = self.build, self.step
+        # A workshop of its own: doit's thread runner may run two actions at once.
+        workshop = steps.Workshop(build.project, build.plan, build.world)
+        outcome = workshop.run_one(step, build.recorded(step, None))
+        self.finish(outcome)
+        if out is not None and outcome.printed:
+            out.write(outcome.printed)
+        return adopt_action(self, outcome)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Show reporters what the step printed."""
+        self.out, self.err = outcome.printed, ""
+
+    def __str__(self) -> str:
+        return f"codegen-tasks: {self.step.task}"
+
+
+def adopt_action(action: StepAction, outcome: Outcome) -> TaskFailed | None:
+    """Give a doit action what its step came to, as doit's own `Task.execute` expects it."""
+    failure = adopt(action.task, action.build, outcome)
+    if failure is None:
+        action.values, action.result = action.task.values, action.task.result
+    return failure
+
+
+class StepUptodate(UptodateCalculator):
+    """Doit's question whether a step is up to date, answered from its trace."""
+
+    def __init__(self, build: Build, step: Step):
+        super().__init__()
+        self.build = build
+        self.step = step
+        self._dependency: Any = None
+
+    def setup(self, dep_manager: Any, tasks_dict: Any) -> None:
+        """Doit hands over its database before it asks."""
+        super().setup(dep_manager, tasks_dict)
+        self._dependency = dep_manager
+
+    def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
+        """Answer; the arguments' names are how doit knows what to pass."""
+        verdict = self.build.verdict(self.step, values)
+        if verdict.reasons:
+            return False
+        self._restore(task)
+        if verdict.refreshed is not None:
+            kept = {**values, "trace": verdict.refreshed.to_values()}
+            self._dependency._set(task.name, "_values_:", kept)
+        return True
+
+    def _restore(self, task: Any) -> None:
+        """Let doit's own file check, which comes next, agree with the verdict.
+
+        The discovered inputs become `file_dep` again, and a file whose bytes changed
+        without meaning (a comment in a pattern) gets its new state.
+        """
+        dependency, name = self._dependency, task.name
+        task.file_dep.update(dependency._get(name, "deps:") or ())
+        checker = dependency.checker
+        for path in task.file_dep:
+            state = dependency._get(name, path)
+            try:
+                if state is None or checker.check_modified(path, checker.info(path), state):
+                    dependency._set(name, path, checker.get_state(path, None))
+            except (OSError, TypeError, ValueError):
+                continue  # doit reports a missing file itself
+
+
+class ManifestUptodate(UptodateCalculator):
+    """Whether the manifest says what the traces say."""
+
+    def __init__(self, build: Build):
+        super().__init__()
+        self.build = build
+
+    def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
+        """Answer, and leave on the task what the manifest should say."""
+        project = self.build.project
+        wanted = manifest.entries_of(project, traces(self.build, self.get_val))
+        # Kept on the task, where doit's runners carry it to the action in any process.
+        task.meta["manifest"] = wanted
+        found, problem = manifest.read(project)
+        return not problem and found == wanted
+
+
+def traces(build: Build, get_val: Any) -> Iterator[Trace | None]:
+    """Yield the recorded trace of each step that makes targets."""
+    phases: tuple[Phase, ...] = ("generate", "compile")
+    for phase in phases:
+        for step in build.plan.of_phase(phase):
+            values = get_val(step.task, "_values_:") or {}
+            yield Trace.from_values(values.get("trace"))
+
+
+class ManifestAction(BaseAction):
+    """Writes the complete manifest."""
+
+    def __init__(self, build: Build):
+        self.build = build
+        self.task: Any = None
+        self.out: str | None = ""
+        self.err: str | None = ""
+        self.result: Any = None
+        self.values: dict[str, Any] = {}
+
+    def execute(self, out: Any = None, err: Any = None) -> TaskFailed | None:
+        """Write what `ManifestUptodate` found missing."""
+        try:
+            manifest.write(self.build.project, self.task.meta["manifest"], iso(time.time()))
+        except StepError as error:
+            return TaskFailed(str(error))
+        return None
+
+    def __str__(self) -> str:
+        return "codegen-tasks: output"
+
+
+# Cleaning -------------------------------------------------------------------------------
+
+
+def clean_step(build: Build, step: Step, dryrun: bool) -> None:
+    """Remove a step's outputs and log; what was edited by hand is kept aside first."""
+    project = build.project
+    if step.phase == "templates":
+        if not dryrun:
+            steps.template_cache(project).forget(step.template)
+        return
+    values = Globals.dep_manager.get_values(step.task) if Globals.dep_manager else {}
+    known = build.recorded(step, Trace.from_values(values.get("trace")))
+    for path in step.outputs:
+        full = project.full(path)
+        found = build.world.file(path, None)
+        if not found or path not in known:
+            continue  # nothing there, or nothing that we made
+        print(f"{step.task} - removing file '{path}'")
+        if dryrun:
+            continue
+        if found != known[path]:
+            kept = build.workshop.keep(path)
+            print(f"{step.task} - '{path}' was edited by hand, kept aside as '{kept}'")
+        disk.remove(full)
+        disk.remove_empty_folders(os.path.dirname(full), project.full(project.output))
+    if not dryrun:
+        disk.remove(project.full(project.log_path(step.phase, step.target)))
+
+
+def clean_output(build: Build, dryrun: bool) -> None:
+    """Remove manifest, caches and logs: all of the state folder but database and `kept/`."""
+    project = build.project
+    print(f"{project.task('output')} - removing '{project.home}' but what was kept aside")
+    if dryrun:
+        return
+    build.remember_manifest()  # the steps cleaned after this one still ask it
+    disk.remove(project.full(project.manifest_path))
+    for folder in (project.cache_folder, f"{project.home}/logs", f"{project.home}/tmp"):
+        shutil.rmtree(project.full(folder), ignore_errors=True)

@@ -1,0 +1,159 @@
+"""What every input and output is *now*, each looked at once while it stays the same.
+
+`staleness` decides, this tells the facts.  Unaware of traces and of doit.
+"""
+
+from __future__ import annotations
+
+from . import digest, disk
+from .errors import StepError
+from .functions import Sources
+from .model import FILE_KINDS, Input, Output, Step
+from .patterns import Library
+from .process import find
+from .project import Project
+from .toolchains import Toolchain
+
+
+class World:
+    """The facts of one project in one process.
+
+    Args:
+        project: what was declared.
+    """
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.library = Library(project.root)
+        self.sources = Sources()
+        self.files = disk.FileDigests()
+        self._declared: dict[str, str] = {}
+        self._versions: dict[str, tuple[str, str]] = {}
+
+    # What follows from the declaration --------------------------------------------------
+
+    def declared(self, step: Step) -> list[tuple[str, str]]:
+        """Return kind and name of each input that the declaration gives to a step."""
+        if step.phase == "templates":
+            return [("template", self._template(step)), ("environment", "bytecode")]
+        if step.phase == "compile":
+            name = self.project.toolchain(step.rule, step.link).name
+            return [("source", step.source), ("toolchain", name), ("command", name)]
+        found = [
+            ("rule", step.rule),
+            ("environment", "jinja2"),
+            ("template", self._template(step)),
+            *(("pattern", path) for path in step.patterns),
+        ]
+        if self.project.rules[step.rule].context is not None:
+            found.append(("context", step.rule))
+        return found
+
+    def _template(self, step: Step) -> str:
+        return f"{self.project.templates}/{step.template}"
+
+    # What is now ------------------------------------------------------------------------
+
+    def current(self, step: Step, item: Input) -> tuple[str, str]:
+        """Return digest and wording of an input as it is now; digest "" if there is none."""
+        if item.kind in FILE_KINDS:
+            return self.file(item.name, item), ""
+        if item.kind == "missing template":
+            return self.file(f"{self.project.templates}/{item.name}", None), ""
+        if item.kind == "pattern":
+            return self._pattern(item), ""
+        if item.kind in ("toolchain", "command"):
+            return self._compiler(step, item)
+        return self.declaration(item.kind, item.name), ""
+
+    def file(self, path: str, known: Input | None) -> str:
+        """Return the digest of a file; "" if there is none or it cannot be read."""
+        recorded = (known.stat, known.digest) if known is not None else None
+        try:
+            return self.files.get(self.project.full(path), recorded) or ""
+        except OSError:
+            return ""
+
+    def _pattern(self, item: Input) -> str:
+        signature = disk.stat(self.project.full(item.name))
+        if signature is None:
+            return ""
+        if signature == item.stat:
+            return item.digest
+        try:
+            return self.library.load(item.name).digest
+        except StepError:
+            return digest.of_parts("unreadable", self.file(item.name, None))
+
+    def on_disk(self, output: Output) -> str | None:
+        """Return the digest of an output as it lies on disk; None if it does not."""
+        path = self.project.full(output.path)
+        if not output.digest:  # an entry of a cache, which vouches for itself
+            return None if disk.stat(path) is None else ""
+        try:
+            return self.files.get(path, (output.stat, output.digest))
+        except OSError:
+            return None
+
+    def declaration(self, kind: str, name: str) -> str:
+        """Return the digest of something declared in dodo.py; "" if it no longer is."""
+        key = f"{kind} {name}"
+        if key not in self._declared:
+            self._declared[key] = self._of_declaration(kind, name)
+        return self._declared[key]
+
+    def _of_declaration(self, kind: str, name: str) -> str:
+        project = self.project
+        if kind == "environment":
+            shape = project.shape_digest if name == "bytecode" else project.environment_digest
+            return shape(self.sources)
+        if kind == "rule":
+            return project.rule_digest(name) if name in project.rules else ""
+        if kind == "context":
+            rule = project.rules.get(name)
+            return self.sources.of(rule.context) if rule is not None else ""
+        known = {
+            "filter": project.filters,
+            "test": project.tests,
+            "function": project.functions,
+            "global": project.globals,
+        }
+        functions = known.get(kind, {})
+        return self.sources.of(functions[name]) if name in functions else ""
+
+    # Compilers --------------------------------------------------------------------------
+
+    def _compiler(self, step: Step, item: Input) -> tuple[str, str]:
+        toolchain = self.project.toolchain(step.rule, step.link)
+        if item.kind == "command":
+            return toolchain.identity, ""
+        program = find(toolchain.program)
+        if program is None:
+            return "", ""
+        if item.stat is not None and disk.stat(program) == item.stat:
+            return item.digest, item.shown
+        return self.version(toolchain, program)
+
+    def version(self, toolchain: Toolchain, program: str) -> tuple[str, str]:
+        """Return digest and wording of a compiler's version; asks it at most once.
+
+        Raises:
+            StepError: it cannot be asked.
+        """
+        if program not in self._versions:
+            self._versions[program] = toolchain.read_version(program, self.project.root)
+        return self._versions[program]
+
+    def compiler_inputs(self, step: Step) -> list[Input]:
+        """Return the inputs that stand for a compile step's compiler.
+
+        Raises:
+            StepError: it is not installed.
+        """
+        toolchain = self.project.toolchain(step.rule, step.link)
+        program = toolchain.find()
+        version, shown = self.version(toolchain, program)
+        return [
+            Input("toolchain", toolchain.name, version, disk.stat(program), shown),
+            Input("command", toolchain.name, toolchain.identity),
+        ]

@@ -1,0 +1,153 @@
+"""A temporary project, and the real doit to run in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a doit command came to: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Project:
+    """A folder with a `dodo.py`, and the means to change it and to run doit in it."""
+
+    def __init__(self, path: Path, state_home: Path):
+        self.path = path
+        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")}
+        self.environ["XDG_STATE_HOME"] = str(state_home)
+        self.environ["NO_COLOR"] = "1"
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        """Write a file, parents included; text is dedented and loses its leading newline."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(text, bytes):
+            path.write_bytes(text)
+        else:
+            path.write_text(textwrap.dedent(text).removeprefix("\n"), encoding="utf-8")
+        return path
+
+    def read(self, name: str) -> str:
+        """Return a file's text."""
+        return (self.path / name).read_text(encoding="utf-8")
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file exists."""
+        return (self.path / name).exists()
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self.path / name).unlink()
+
+    def run(self, *command: str, **environ: str) -> Result:
+        """Run a command in the project's folder."""
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env={**self.environ, **environ},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def doit(self, *arguments: str, **environ: str) -> Result:
+        """Run doit."""
+        return self.run(sys.executable, "-m", "doit", *arguments, **environ)
+
+    def codegen(self, *arguments: str, **environ: str) -> Result:
+        """Run `python -m codegen_tasks`, for commands a project has not opted in to."""
+        return self.run(sys.executable, "-m", "codegen_tasks", *arguments, **environ)
+
+    def files(self, *ignored: str) -> dict[str, bytes]:
+        """Return all files by name, those below the `ignored` folders left out."""
+        return {
+            name: path.read_bytes()
+            for path in sorted(self.path.rglob("*"))
+            if path.is_file()
+            and not (name := path.relative_to(self.path).as_posix()).startswith(ignored)
+            and "__pycache__" not in name
+        }
+
+    def stamps(self, folder: str = ".") -> dict[str, tuple[int, int]]:
+        """Return inode and mtime (ns) of every file below a folder: equal if none was written."""
+        return {
+            path.relative_to(self.path).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+            for path in sorted((self.path / folder).rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+
+
+@pytest.fixture(scope="session")
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home for the user's secret that is not the user's."""
+    return tmp_path_factory.mktemp("state-home")
+
+
+@pytest.fixture
+def empty_project(tmp_path: Path, state_home: Path) -> Project:
+    """A project with nothing in it."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Project(folder, state_home)
+
+
+DODO = """
+from codegen_tasks import Codegen
+
+codegen = Codegen(environment={"trim_blocks": True})
+codegen.rule("page", template="page.txt.j2", patterns="patterns/*.toml", target="{stem}.txt")
+codegen.rule("list", template="list.txt.j2", patterns="patterns/*.toml", target="list.txt")
+codegen.rule("plain", template="plain.txt.j2", target="plain.txt")
+
+
+@codegen.filter
+def shout(text):
+    return text.upper() + "!"
+
+
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+@pytest.fixture
+def project(empty_project: Project) -> Project:
+    """A small project without a compiler.
+
+    Three patterns, a page for each, a list of all, a plain file; `page` extends `base`,
+    imports `macros` and uses the filter `shout`.
+    """
+    project = empty_project
+    project.write("dodo.py", DODO)
+    project.write("templates/base.j2", "begin\n{% block body %}{% endblock %}\nend\n")
+    project.write("templates/macros.j2", "{% macro title(x) %}== {{ x }} =={% endmacro %}\n")
+    project.write(
+        "templates/page.txt.j2",
+        """
+        {% extends "base.j2" %}
+        {% import "macros.j2" as m %}
+        {% block body %}
+        {{ m.title(name) }} {{ name|shout }} {{ gain }}
+        {% endblock %}
+        """,
+    )
+    project.write("templates/list.txt.j2", "{% for p in patterns %}{{ p.name }}\n{% endfor %}")
+    project.write("templates/plain.txt.j2", "plain\n")
+    for number, stem in enumerate(("ash", "birch", "cedar")):
+        project.write(f"patterns/{stem}.toml", f'name = "{stem}"\ngain = {number}\n')
+    return project
