@@ -50,8 +50,18 @@ class StateDB:
         return self._record(task_id).get(dependency)
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
-        """Change one value of a task's record; on disk after the next `flush`."""
-        self._record(task_id)[dependency] = value
+        """Change one value of a task's record; on disk after the next `flush`.
+
+        doit records its group tasks anew at every run: what stays equal is not written.
+        """
+        record = self._record(task_id)
+        if isinstance(value, tuple):
+            value = list(value)  # as it will be read back
+        elif isinstance(value, dict):
+            value = dict(value)  # doit goes on changing its own
+        if dependency in record and record[dependency] == value:
+            return
+        record[dependency] = value
         self._removed.discard(task_id)
         self._dirty.add(task_id)
 

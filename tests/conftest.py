@@ -95,13 +95,13 @@ class Project:
 
 @pytest.fixture(scope="session")
 def state_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home for the user's secret that is not the user's."""
+    """Return a home for the user's secret that is not the user's."""
     return tmp_path_factory.mktemp("state-home")
 
 
 @pytest.fixture
 def empty_project(tmp_path: Path, state_home: Path) -> Project:
-    """A project with nothing in it."""
+    """Return a project with nothing in it."""
     folder = tmp_path / "project"
     folder.mkdir()
     return Project(folder, state_home)
@@ -127,7 +127,7 @@ DOIT_CONFIG = codegen.doit_config
 
 @pytest.fixture
 def project(empty_project: Project) -> Project:
-    """A small project without a compiler.
+    """Return a small project without a compiler.
 
     Three patterns, a page for each, a list of all, a plain file; `page` extends `base`,
     imports `macros` and uses the filter `shout`.

@@ -1,0 +1,72 @@
+"""The structure: lower modules import no higher ones, and importing the package is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import codegen_tasks
+
+PACKAGE = Path(codegen_tasks.__file__).parent
+#: From the bottom up; a module imports only what stands in an earlier line, or left of it.
+LAYERS = [
+    ["errors", "digest"],
+    ["model"],
+    ["disk", "process"],
+    ["settings", "functions", "patterns", "bytecode", "staleness", "toolchains", "state"],
+    ["deno"],
+    ["templates", "project"],
+    ["world", "plan"],
+    ["steps"],
+    ["manifest"],
+    ["build"],
+    ["tasks", "workers"],
+    ["codegen", "reporter"],
+    ["runner"],
+    ["commands"],
+    ["__init__", "__main__"],
+]
+#: Imported where it is used, so that a declaration does not load it.
+LATE = {("toolchains", "deno"), ("codegen", "build"), ("codegen", "tasks")}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the package's modules that a module imports, first part of the name only."""
+    found = set()
+    package = path.relative_to(PACKAGE.parent).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            parts = [*base, *(node.module or "").split(".")]
+            parts = [part for part in parts if part]
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            found |= set(names)
+    return found
+
+
+def test_lower_modules_import_no_higher_ones() -> None:
+    level = {name: index for index, names in enumerate(LAYERS) for name in names}
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        relative = path.relative_to(PACKAGE).with_suffix("")
+        name = relative.parts[0]
+        assert name in level, f"{name} has no layer"
+        for used in imports(path):
+            same = name == "commands" and used == "commands"
+            if not same and (name, used) not in LATE and level[used] >= level[name]:
+                wrong.append(f"{relative} imports {used}")
+    assert wrong == []
+
+
+def test_importing_the_package_loads_no_template_engine() -> None:
+    script = (
+        "import sys, doit\n"
+        "before = set(sys.modules)\n"
+        "import codegen_tasks\n"
+        "heavy = {'jinja2', 'psutil', 'sqlite3', 'multiprocessing', 'asyncio', 'yaml'}\n"
+        "print(sorted(heavy & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,197 @@
+"""Parallel runs: really at once, the same bytes, failures that stop or do not stop."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from conftest import Project
+
+SLOW = """
+import time
+from codegen_tasks import Codegen
+
+codegen = Codegen()
+codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{stem}.txt")
+
+
+@codegen.function
+def work(name):
+    start = time.time()
+    time.sleep(0.3)
+    with open(f"times/{name}", "w") as file:
+        file.write(f"{start} {time.time()}")
+    return name
+
+
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+@pytest.fixture
+def slow(empty_project: Project) -> Project:
+    """Return three patterns whose render takes 0.3 s and notes when it ran."""
+    project = empty_project
+    project.write("dodo.py", SLOW)
+    project.write("templates/page.j2", "{{ work(pattern.stem) }}\n")
+    for stem in ("a", "b", "c"):
+        project.write(f"patterns/{stem}.toml", "x = 1\n")
+    (project.path / "times").mkdir()
+    return project
+
+
+def spans(project: Project) -> list[tuple[float, float]]:
+    found = [path.read_text().split() for path in (project.path / "times").iterdir()]
+    return [(float(start), float(end)) for start, end in found]
+
+
+def overlapping(project: Project) -> int:
+    """Return how many renders were under way at the same moment, at most."""
+    times = spans(project)
+    return max(sum(start <= moment < end for start, end in times) for moment, _ in times)
+
+
+def test_three_workers_render_three_at_once(slow: Project) -> None:
+    result = slow.doit("-n", "3", "-v", "2", "generate")
+    assert result.code == 0
+    assert overlapping(slow) == 3
+    pids = re.findall(r"generate:\w\.txt  \(pid (\d+), 3\d\d ms\)", result.out)
+    assert len(set(pids)) == 3
+
+
+def test_two_workers_render_two_at_once(slow: Project) -> None:
+    assert slow.doit("-n", "2", "generate").code == 0
+    assert overlapping(slow) == 2
+
+
+def test_without_n_one_process_renders_one_after_the_other(slow: Project) -> None:
+    result = slow.doit("-v", "2", "generate")
+    assert overlapping(slow) == 1
+    assert len(set(re.findall(r"pid (\d+)", result.out))) == 1
+
+
+def test_parallel_can_be_switched_off(slow: Project) -> None:
+    assert slow.doit("-n", "3", CODEGEN_PARALLEL="0").code == 0
+    assert overlapping(slow) == 1
+
+
+def test_many_short_steps_share_messages_and_all_are_made(project: Project) -> None:
+    for number in range(200):
+        project.write(f"patterns/p{number:03}.toml", f'name = "p{number}"\ngain = {number}\n')
+    result = project.doit("-n", "3")
+    assert result.code == 0
+    assert "205 generated in" in result.out
+    assert "P77!" in project.read("generated/p077.txt")
+    assert "205 up to date in" in project.doit("-n", "3").out
+
+
+def test_serial_and_parallel_make_the_same_bytes(project: Project) -> None:
+    project.doit()
+    serial = project.files(".codegen")
+    for folder in (".codegen", "generated"):
+        project.run("rm", "-r", folder)
+    project.doit("-n", "4")
+    assert project.files(".codegen") == serial
+
+
+def test_without_c_the_first_failure_stops_new_work(slow: Project) -> None:
+    slow.doit("templates")  # else doit starts what waited for them in any order
+    slow.write("patterns/a.toml", "broken")
+    for stem in "defghi":
+        slow.write(f"patterns/{stem}.toml", "x = 1\n")
+    result = slow.doit("-n", "2")
+    assert result.code == 1
+    assert result.out.count("failed: generate:a.txt") == 1
+    assert len(spans(slow)) <= 2
+
+
+def test_with_c_the_rest_is_finished(slow: Project) -> None:
+    slow.write("patterns/a.toml", "broken")
+    result = slow.doit("-c", "-n", "2")
+    assert result.code == 1
+    assert {path.name for path in (slow.path / "generated").iterdir()} == {"b.txt", "c.txt"}
+    assert "2 generated, 1 failed" in result.out
+
+
+def test_a_failed_run_keeps_what_was_finished(slow: Project) -> None:
+    slow.write("patterns/b.toml", "broken")
+    assert slow.doit("generate:a.txt", "generate:b.txt").code == 1
+    slow.write("patterns/b.toml", "x = 2")
+    out = slow.doit().out
+    assert "generate:a.txt" not in out
+    assert "2 generated, 1 up to date" in out
+
+
+def test_a_worker_that_dies_fails_its_step_and_no_other(project: Project) -> None:
+    dodo = project.read("dodo.py") + (
+        "\n\n@codegen.function\ndef die(name):\n    import os, signal\n"
+        "    if name == 'birch':\n        os.kill(os.getpid(), signal.SIGKILL)\n    return name\n"
+    )
+    project.write("dodo.py", dodo)
+    project.write("templates/page.txt.j2", "{{ die(name) }}")
+    for number in range(40):
+        project.write(f"patterns/p{number:02}.toml", f'name = "p{number}"\n')
+    started = time.monotonic()
+    result = project.doit("-c", "-n", "2")
+    assert time.monotonic() - started < 60
+    assert result.code == 1
+    assert "generate:birch.txt: the worker process died by signal 9" in result.out
+    assert project.read("generated/p39.txt") == "p39"
+    assert not project.exists("generated/birch.txt")
+
+
+# Logs -----------------------------------------------------------------------------------
+
+
+def test_a_log_exists_only_for_what_printed_or_failed(project: Project) -> None:
+    dodo = project.read("dodo.py") + (
+        "\n\n@codegen.function\ndef say(text):\n    print(text)\n    return ''\n"
+    )
+    project.write("dodo.py", dodo)
+    project.write("templates/plain.txt.j2", "{{ say('hello') }}plain\n")
+    project.write("patterns/ash.toml", "name = ")
+    assert project.doit("-c").code == 1
+    logs = {
+        path.relative_to(project.path / ".codegen/logs").as_posix()
+        for path in (project.path / ".codegen/logs/generate").rglob("*.log")
+    }
+    assert logs == {"generate/plain.txt.log", "generate/ash.txt.log", "generate/list.txt.log"}
+    assert project.read(".codegen/logs/generate/plain.txt.log") == "hello\n"
+    assert "patterns/ash.toml" in project.read(".codegen/logs/generate/ash.txt.log")
+
+
+def test_a_log_goes_when_its_step_succeeds_in_silence(project: Project) -> None:
+    project.write("patterns/ash.toml", "name = ")
+    project.doit("-c")
+    project.write("patterns/ash.toml", 'name = "ash"\ngain = 0\n')
+    project.doit()
+    assert not project.exists(".codegen/logs/generate/ash.txt.log")
+
+
+def test_what_a_step_prints_is_shown_with_verbosity_2_only(project: Project) -> None:
+    dodo = project.read("dodo.py") + (
+        "\n\n@codegen.function\ndef say(text):\n    print(text)\n    return ''\n"
+    )
+    project.write("dodo.py", dodo)
+    project.write("templates/plain.txt.j2", "{{ say('hello') }}plain\n")
+    assert "hello" not in project.doit().out
+    assert "hello" in project.doit("-v", "2", "-a").out
+
+
+# Summary --------------------------------------------------------------------------------
+
+
+def test_the_summary_counts_what_was_made_and_what_was_not(project: Project) -> None:
+    project.doit()
+    project.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
+    out = project.doit().out
+    assert out.splitlines()[:-1] == [".  generate:ash.txt", ".  generate:list.txt"]
+    last = out.splitlines()[-1]
+    assert re.fullmatch(r"2 generated, 3 up to date in \d+\.\d\d s \(templates 4 hits\)", last)
+
+
+def test_targets_that_are_up_to_date_are_shown_if_asked_for(project: Project) -> None:
+    project.doit()
+    assert "-- generate:ash.txt" in project.doit("-r", "console").out
+    assert "--" not in project.doit().out

@@ -1,0 +1,202 @@
+"""The template cache: what hits, what misses, what is kept, and that it cannot lie."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+from codegen_tasks import bytecode
+from codegen_tasks.bytecode import TemplateCache
+
+CODE = compile("x = 1", "t", "exec")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TemplateCache:
+    """Return an empty cache that keeps two generations."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    return TemplateCache(str(tmp_path / "cache"), str(tmp_path / "cache.log"), keep=2)
+
+
+def templates_of(result_out: str) -> str:
+    found = re.search(r"\(templates (.*)\)", result_out)
+    return found[1] if found else ""
+
+
+# As a user sees it ----------------------------------------------------------------------
+
+
+def test_the_first_run_misses_and_a_later_one_hits(project: Project) -> None:
+    assert templates_of(project.doit().out) == "5 misses"
+    project.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
+    assert templates_of(project.doit().out) == "4 hits"  # page, base, macros; list
+
+
+def test_workers_share_what_was_parsed(project: Project) -> None:
+    out = project.doit("-n", "3").out
+    log = project.read(".codegen/logs/cache.log")
+    misses = re.findall(r" miss (\S+) ", log)
+    assert sorted(set(misses)) == sorted(
+        ["base.j2", "macros.j2", "page.txt.j2", "list.txt.j2", "plain.txt.j2"]
+    )
+    assert "hits" in templates_of(out)
+
+
+def test_each_hit_and_miss_is_one_line_of_the_log(project: Project) -> None:
+    project.doit()
+    lines = project.read(".codegen/logs/cache.log").splitlines()
+    assert len(lines) == 5
+    shape = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (hit|miss) \S+ [0-9a-f]{16} \d+\.\d{3}"
+    assert all(re.fullmatch(shape, line) for line in lines)
+
+
+def test_the_five_newest_generations_of_each_template_are_kept(project: Project) -> None:
+    for number in range(7):
+        project.write("templates/plain.txt.j2", f"{number}\n")
+        assert project.doit().code == 0
+    folder = project.path / ".codegen/cache/templates/plain.txt.j2"
+    assert len(list(folder.iterdir())) == 5
+    assert "2 entries removed" in project.codegen("cache", "cleanup", "3").out
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_how_many_generations_are_kept_is_a_setting(project: Project) -> None:
+    project.write("pyproject.toml", "[tool.codegen]\ncache_generations = 2\n")
+    for number in range(4):
+        project.write("templates/plain.txt.j2", f"{number}\n")
+        assert project.doit().code == 0
+    assert len(list((project.path / ".codegen/cache/templates/plain.txt.j2").iterdir())) == 2
+
+
+def test_an_older_generation_hits_again(project: Project) -> None:
+    for text in ("one\n", "two\n", "one\n"):
+        project.write("templates/plain.txt.j2", text)
+        out = project.doit().out
+    assert templates_of(out) == "1 hit"
+
+
+def test_cache_status_counts_entries_bytes_hits_and_misses(project: Project) -> None:
+    project.doit()
+    project.write("templates/plain.txt.j2", "new\n")
+    project.doit()
+    out = project.codegen("cache", "status").out
+    assert re.search(r"^templates: 6 entries of 5 templates, [\d.]+ KB$", out, re.MULTILINE)
+    assert re.search(r"^0 hits \(0 %\), 6 misses, 0 ms saved$", out, re.MULTILINE)
+
+
+def test_a_missing_cache_makes_nothing_else_stale(project: Project) -> None:
+    project.doit()
+    assert project.codegen("cache", "clear").out == "5 entries removed\n"
+    assert project.doit().out.startswith("5 up to date in")
+
+
+def test_a_broken_entry_is_a_miss_and_is_replaced(project: Project) -> None:
+    project.doit()
+    for entry in (project.path / ".codegen/cache/templates").rglob("*.jbc"):
+        entry.write_bytes(entry.read_bytes()[:-7])
+    project.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
+    result = project.doit()
+    assert (result.code, result.err) == (0, "")
+    assert templates_of(result.out) == "4 misses"
+    assert "OAK!" in project.read("generated/ash.txt")
+
+
+def test_a_filter_folded_into_the_bytecode_is_in_its_key(project: Project) -> None:
+    project.write("templates/plain.txt.j2", "{{ 'a'|shout }}\n")
+    project.doit()
+    dodo = project.read("dodo.py")
+    project.write("dodo.py", dodo.replace('"!"', '"?"'))
+    project.doit()
+    assert project.read("generated/plain.txt") == "A?\n"
+
+
+def test_an_entry_of_another_user_is_a_miss(project: Project, tmp_path: Path) -> None:
+    project.doit()
+    project.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
+    out = project.doit(XDG_STATE_HOME=str(tmp_path / "other")).out
+    assert templates_of(out) == "4 misses"
+
+
+# The cache itself -----------------------------------------------------------------------
+
+
+def test_an_entry_is_found_under_its_key_only(cache: TemplateCache) -> None:
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    assert cache.get("a.j2", "k" * 64) == CODE
+    assert cache.get("a.j2", "l" * 64) is None
+    assert cache.get("b.j2", "k" * 64) is None
+
+
+def test_an_entry_moved_to_another_key_or_template_is_a_miss(cache: TemplateCache) -> None:
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    raw = Path(cache.path("a.j2", "k" * 64)).read_bytes()
+    for template, key in (("a.j2", "l" * 64), ("b.j2", "k" * 64), ("a.j2", "k" * 32 + "l" * 32)):
+        path = Path(cache.path(template, key))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(raw)
+        assert cache.get(template, key) is None
+
+
+def test_no_byte_of_an_entry_can_be_changed(cache: TemplateCache) -> None:
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    path = Path(cache.path("a.j2", "k" * 64))
+    raw = path.read_bytes()
+    for index in range(len(raw)):
+        path.write_bytes(raw[:index] + bytes([raw[index] ^ 1]) + raw[index + 1 :])
+        assert cache.get("a.j2", "k" * 64) is None
+    for length in range(len(raw)):
+        path.write_bytes(raw[:length])
+        assert cache.get("a.j2", "k" * 64) is None
+
+
+def test_the_secret_is_readable_by_its_owner_only(cache: TemplateCache) -> None:
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    secret = Path(bytecode.secret_path())
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(secret.read_bytes()) == 32
+
+
+def test_a_secret_that_others_can_read_is_not_used(cache: TemplateCache, tmp_path: Path) -> None:
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    Path(bytecode.secret_path()).chmod(0o644)
+    other = TemplateCache(str(tmp_path / "cache"), str(tmp_path / "cache.log"), keep=2)
+    assert other.get("a.j2", "k" * 64) is None
+
+
+def test_a_template_name_can_be_anything(cache: TemplateCache) -> None:
+    for name in ("ä/ö ü.j2", "a%2Fb", "..", "x" * 300, "nul\\byte", "日本.j2"):
+        cache.put(name, "k" * 64, CODE, 1.0)
+        assert cache.get(name, "k" * 64) == CODE
+
+
+def test_processes_that_write_at_once_leave_a_whole_entry(cache: TemplateCache) -> None:
+    script = (
+        "import sys; from codegen_tasks.bytecode import TemplateCache as C\n"
+        "c = C(sys.argv[1], sys.argv[2], 5)\n"
+        "code = compile('x = 1', 't', 'exec')\n"
+        "for i in range(50):\n"
+        "    c.put('a.j2', 'k' * 64, code, float(i))\n"
+        "    assert c.get('a.j2', 'k' * 64) == code\n"
+    )
+    folder = str(Path(cache.path("a", "k")).parents[1])
+    log = str(Path(folder).parent / "cache.log")
+    running = [subprocess.Popen([sys.executable, "-c", script, folder, log]) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    lines = Path(log).read_text().splitlines()
+    assert len(lines) == 400
+    assert bytecode.figures(log).hits == 200
+
+
+def test_time_saved_is_what_parsing_took_less_what_loading_took(tmp_path: Path) -> None:
+    log = tmp_path / "cache.log"
+    log.write_text(
+        "t miss a b.j2 k1 10.000\nt hit a b.j2 k1 0.500\nt hit a b.j2 k1 0.500\n"
+        "t hit c.j2 k2 0.100\ngarbage\n"
+    )
+    found = bytecode.figures(str(log))
+    assert (found.hits, found.misses, found.saved) == (3, 1, 19.0)
