@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import disk, manifest
-from .model import FILE_KINDS, Outcome, Reason, Step, Trace
+from .model import FILE_KINDS, Outcome, Reason, Stat, Step, Trace
 from .plan import Plan, make_plan
 from .project import Project
 from .staleness import verify
@@ -71,24 +71,18 @@ class Build:
             lambda item: self.world.current(step, item),
             self.world.on_disk,
         )
-        refreshed = self._refreshed(trace) if trace is not None and not reasons else None
+        refreshed = self._refreshed(step, trace) if trace is not None and not reasons else None
         return Verdict(reasons, trace, refreshed)
 
-    def _refreshed(self, trace: Trace) -> Trace | None:
+    def _refreshed(self, step: Step, trace: Trace) -> Trace | None:
         """Return a fresh trace with the signatures as they are; None if all still hold."""
-        full = self.project.full
 
-        def signature(item: Any, path: str) -> Any:
-            now = disk.stat(full(path))
+        def signed(item: Any, now: Stat | None) -> Any:
             return item if item.stat == now or now is None else replace(item, stat=now)
 
-        inputs = tuple(
-            signature(item, item.name)
-            if item.kind in FILE_KINDS or item.kind == "pattern"
-            else item
-            for item in trace.inputs
-        )
-        outputs = tuple(signature(output, output.path) for output in trace.outputs)
+        signature, full = self.world.signature, self.project.full
+        inputs = tuple(signed(item, signature(step, item)) for item in trace.inputs)
+        outputs = tuple(signed(output, disk.stat(full(output.path))) for output in trace.outputs)
         if inputs == trace.inputs and outputs == trace.outputs:
             return None
         return replace(trace, inputs=inputs, outputs=outputs)

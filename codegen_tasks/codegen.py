@@ -7,42 +7,23 @@ from __future__ import annotations
 
 import inspect
 import os
-import posixpath
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
+from doit.globals import Globals
+
+from . import checks
 from . import settings as settings_module
-from . import toolchains
-from .errors import DeclarationError, nearest, refuse_unknown
+from .errors import DeclarationError, refuse_unknown
 from .model import Rule
 from .project import Project
 from .toolchains import Toolchain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-#: Jinja2's environment options that a project may set; the others are ours to set.
-_OPTIONS = (
-    "autoescape",
-    "block_end_string",
-    "block_start_string",
-    "comment_end_string",
-    "comment_start_string",
-    "extensions",
-    "finalize",
-    "keep_trailing_newline",
-    "line_comment_prefix",
-    "line_statement_prefix",
-    "lstrip_blocks",
-    "newline_sequence",
-    "optimized",
-    "trim_blocks",
-    "undefined",
-    "variable_end_string",
-    "variable_start_string",
-)
 _RULE_KEYS = ("template", "patterns", "target", "each", "compile", "context", "timeout")
-_OUR_FUNCTIONS = ("read_text", "read_json", "read_toml")
 
 
 class Codegen:
@@ -76,19 +57,21 @@ class Codegen:
     ):
         known = list(inspect.signature(Codegen.__init__).parameters)[1:-1]
         refuse_unknown("Codegen", unknown, known, "argument")
-        if name and not _NAME.fullmatch(name):
+        if not isinstance(name, str) or (name and not _NAME.fullmatch(name)):
             raise DeclarationError("Codegen", f"name {name!r} must be letters, digits, _ or -")
-        options = dict(environment or {})
-        refuse_unknown("Codegen environment", options, _OPTIONS, "option")
+        options = checks.table("environment", environment)
+        checks.options("Codegen environment", options)
+        names = checks.table("globals", globals)
+        checks.refuse_taken(names)
         folders = {"templates": templates, "output": output, "state": state}
-        cleaned = {key: _folder(key, value) for key, value in folders.items()}
-        _refuse_overlap(cleaned)
+        cleaned = {key: checks.folder(key, value) for key, value in folders.items()}
+        checks.refuse_overlap(cleaned)
         root = os.getcwd()
         self.project = Project(
             root=root,
             name=name,
             options=options,
-            globals=dict(globals or {}),
+            globals=names,
             sandbox=bool(sandbox),
             settings=settings_module.load(root),
             templates=cleaned["templates"],
@@ -99,12 +82,15 @@ class Codegen:
         # is there on instances only.
         self.create_doit_tasks = self._create_doit_tasks
         self._build: Any = None
+        self._asked_for: Any = None
+        # The dodo.py: where doit will find us, and maybe a second one of the same name.
+        self._neighbours = sys._getframe(1).f_globals
 
     # Declaring --------------------------------------------------------------------------
 
     def rule(
         self,
-        name: str,
+        name: str = "",
         template: str = "",
         patterns: str | Sequence[str] | None = None,
         target: str = "",
@@ -134,6 +120,8 @@ class Codegen:
         Raises:
             DeclarationError: something of it is unknown, missing or unusable.
         """
+        if not name:
+            raise DeclarationError("codegen.rule", "lacks the rule's name")
         where = f"rule {name}"
         refuse_unknown(where, unknown, _RULE_KEYS, "key")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -141,9 +129,13 @@ class Codegen:
         if name in self.project.rules:
             raise DeclarationError(where, "is declared twice")
         for key, value in (("template", template), ("target", target)):
-            if not isinstance(value, str) or not value:
+            if not isinstance(value, str):
+                raise DeclarationError(where, f"{key} must be a string, not {value!r}")
+            if not value:
                 raise DeclarationError(where, f"lacks {key}=")
-        globs = _globs(where, patterns)
+        globs = checks.globs(where, patterns)
+        if each is not None and not isinstance(each, str):
+            raise DeclarationError(where, f"each must be the name of a list, not {each!r}")
         if each is not None and not globs:
             raise DeclarationError(where, "each= needs patterns=")
         if not globs and re.search(r"\{[^{}]*\}", target):
@@ -157,8 +149,8 @@ class Codegen:
             target=target,
             patterns=globs,
             each=each,
-            compile=_chain(where, compile),
-            context=_context(where, context),
+            compile=checks.chain(where, compile),
+            context=checks.context(where, context),
             timeout=timeout,
         )
 
@@ -195,12 +187,12 @@ class Codegen:
             name = function
 
             def named(inner: Any) -> Any:
-                known[name] = _checked(kind, name, known, inner)
+                known[name] = checks.function(kind, name, known, inner)
                 return inner
 
             return named
         name = getattr(function, "__name__", "")
-        known[name] = _checked(kind, name, known, function)
+        known[name] = checks.function(kind, name, known, function)
         return function
 
     @property
@@ -223,78 +215,25 @@ class Codegen:
             self._build = Build(self.project)
         return self._build
 
-    def _create_doit_tasks(self) -> Iterator[dict[str, Any]]:
+    def _create_doit_tasks(self) -> Iterator[dict[str, Any]] | None:
+        """Return our tasks; None if doit has met us under another name of the `dodo.py`."""
         from .build import Build
         from .tasks import tasks_of
 
+        # Each command has a database of its own, so the same one is the same command.
+        if Globals.dep_manager is not None and Globals.dep_manager is self._asked_for:
+            return None
+        self._asked_for = Globals.dep_manager
+        self._refuse_namesakes()
         self._build = Build(self.project)
-        yield from tasks_of(self._build)
+        return tasks_of(self._build)
 
-
-def _folder(key: str, value: Any) -> str:
-    if not isinstance(value, (str, os.PathLike)):
-        raise DeclarationError("Codegen", f"{key} must be the name of a folder, not {value!r}")
-    path = posixpath.normpath(os.fspath(value).replace(os.sep, "/"))
-    if os.path.isabs(path) or path == "." or path.startswith(".."):
-        what = f"{key} must be a folder inside the project, not {os.fspath(value)!r}"
-        raise DeclarationError("Codegen", what)
-    return path
-
-
-def _refuse_overlap(folders: Mapping[str, str]) -> None:
-    for first, path in folders.items():
-        for second, other in folders.items():
-            if first != second and (path + "/").startswith(other + "/"):
-                what = f"{first} folder '{path}' lies in the {second} folder '{other}'"
-                raise DeclarationError("Codegen", what)
-
-
-def _globs(where: str, patterns: Any) -> tuple[str, ...]:
-    if patterns is None:
-        return ()
-    globs = (patterns,) if isinstance(patterns, (str, os.PathLike)) else tuple(patterns)
-    found = tuple(os.fspath(glob).replace(os.sep, "/") for glob in globs)
-    for glob in found:
-        if os.path.isabs(glob) or ".." in glob.split("/"):
-            raise DeclarationError(where, f"patterns '{glob}' lies outside of the project")
-    return found
-
-
-def _chain(where: str, compile_: Any) -> tuple[Toolchain, ...]:
-    if compile_ is None:
-        return ()
-    links = compile_ if isinstance(compile_, (list, tuple)) else [compile_]
-    chain = []
-    for link in links:
-        found = link if isinstance(link, Toolchain) else toolchains.builtin(str(link))
-        if found is None:
-            hint = nearest(str(link), toolchains.names()) or (
-                f"built in: {', '.join(toolchains.names())}; or pass a Toolchain"
-            )
-            raise DeclarationError(where, f"unknown toolchain '{link}'", hint)
-        chain.append(found)
-    return tuple(chain)
-
-
-def _context(where: str, context: Any) -> Any:
-    if context is None or isinstance(context, Mapping):
-        return context
-    if not callable(context):
-        raise DeclarationError(where, f"context must be a dict or a function, not {context!r}")
-    if "<" in getattr(context, "__qualname__", ""):
-        hint = "define it with def at the top of a module"
-        raise DeclarationError(where, "context must be a module-level function", hint)
-    return context
-
-
-def _checked(kind: str, name: str, known: Mapping[str, Any], function: Any) -> Any:
-    if not callable(function):
-        raise DeclarationError(f"{kind} {name or function!r}", "is not a function")
-    if not name or name == "<lambda>":
-        hint = f'use @codegen.{kind}("name")'
-        raise DeclarationError(kind, "a function without a name needs one", hint)
-    if kind == "function" and name in _OUR_FUNCTIONS:
-        raise DeclarationError(f"function {name}", "every template already has one of that name")
-    if name in known:
-        raise DeclarationError(f"{kind} {name}", "is declared twice")
-    return function
+    def _refuse_namesakes(self) -> None:
+        for variable, other in self._neighbours.items():
+            if not isinstance(other, Codegen) or other is self:
+                continue
+            if other.project.name == self.project.name:
+                name = self.project.name
+                what = f"two Codegen objects {f'have the name {name!r}' if name else 'lack a name'}"
+                hint = f'tell them apart: {variable} = Codegen(name="{variable}", ...)'
+                raise DeclarationError("dodo.py", what, hint)

@@ -64,6 +64,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else ""
 
 
+def known_or_nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint naming the known word nearest to `name`, or all of them if none is near."""
+    words = list(known)
+    return nearest(name, words) or f"known: {', '.join(sorted(words))}"
+
+
 def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str], noun: str) -> None:
     """Raise DeclarationError for the first of `given` that is not `known`.
 
@@ -72,5 +78,4 @@ def refuse_unknown(where: str, given: Iterable[str], known: Iterable[str], noun:
     known = list(known)
     for name in given:
         if name not in known:
-            hint = nearest(name, known) or f"known: {', '.join(sorted(known))}"
-            raise DeclarationError(where, f"unknown {noun} '{name}'", hint)
+            raise DeclarationError(where, f"unknown {noun} '{name}'", known_or_nearest(name, known))

@@ -2,18 +2,19 @@
 
 A function counts with its own source and that of the project's module-level functions it
 calls.  Whatever cannot be followed (constants, closures, defaults, classes) counts with
-the whole module that defines it, an installed library with its version.  Comments, blank
-lines and formatting do not count.
+the whole module that defines it, an installed library with its version.
+
+The source is taken as Python compiled it, instructions, names and constants without line
+numbers: comments, blank lines and formatting do not count, and nothing is parsed again
+that importing `dodo.py` has parsed already.
 """
 
 from __future__ import annotations
 
-import ast
 import builtins
-import inspect
+import os
 import sys
 import sysconfig
-import textwrap
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from types import CodeType, FunctionType, ModuleType
@@ -62,11 +63,10 @@ class Sources:
         if function in seen:
             return
         seen.add(function)
-        source = self._source(function)
-        if source is None or _installed(function.__module__) or _opaque(function):
+        if _installed(function.__module__) or _opaque(function):
             yield self._module(function.__module__)
             return
-        yield source
+        yield digest.of_parts(function.__qualname__, *_compiled(function.__code__))
         for name in _global_names(function.__code__):
             if name not in function.__globals__:
                 continue  # a builtin, or an attribute's name
@@ -83,13 +83,6 @@ class Sources:
         else:
             yield self._module(function.__module__)
 
-    def _source(self, function: FunctionType) -> str | None:
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        except (OSError, TypeError, SyntaxError):
-            return None
-        return digest.of_parts(function.__qualname__, ast.dump(tree))
-
     def _module(self, name: str) -> str:
         found = self._modules.get(name)
         if found is None:
@@ -100,12 +93,42 @@ class Sources:
 def _module_digest(name: str) -> str:
     if _installed(name):
         return digest.of_parts(name, _version(name))
-    module = sys.modules.get(name)
-    try:
-        source = inspect.getsource(module) if module is not None else ""
-        return digest.of_parts(name, ast.dump(ast.parse(source)))
-    except (OSError, TypeError, SyntaxError):
+    code = _module_code(name)
+    if code is None:
         return digest.of_parts(name, _version(name))
+    return digest.of_parts(name, *_compiled(code))
+
+
+def _module_code(name: str) -> CodeType | None:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    get_code = getattr(getattr(spec, "loader", None), "get_code", None)
+    try:
+        code = get_code(name) if get_code is not None else None
+    except (ImportError, OSError, SyntaxError):
+        return None
+    return code if isinstance(code, CodeType) else None
+
+
+def _compiled(code: CodeType) -> Iterator[str]:
+    """Yield all of a code object that decides what it does, places in the source left out."""
+    yield code.co_code.hex()
+    yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars))
+    yield repr((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags))
+    for constant in code.co_consts:
+        yield from _constant(constant)
+
+
+def _constant(value: Any) -> Iterator[str]:
+    if isinstance(value, CodeType):
+        yield from _compiled(value)
+    elif isinstance(value, tuple):
+        yield f"tuple {len(value)}"
+        for item in value:
+            yield from _constant(item)
+    elif isinstance(value, frozenset):
+        yield repr(sorted(map(repr, value)))  # its own order differs from run to run
+    else:
+        yield f"{type(value).__name__} {value!r}"
 
 
 def _installed(module: str) -> bool:
@@ -140,7 +163,9 @@ def _global_names(code: CodeType) -> Iterator[str]:
 
 
 def describe(function: Callable[..., Any]) -> str:
-    """Return `file.py:line` of a function, for messages."""
+    """Return name, file and line of a function, for messages."""
     code = getattr(function, "__code__", None)
     name = getattr(function, "__qualname__", repr(function))
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+    if code is None:
+        return name
+    return f"{name} ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"

@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 from . import digest, disk
 from .model import Trace
 from .project import Project
-from .steps import iso
 
 VERSION = "1.0"
 Entries: TypeAlias = dict[str, dict[str, Any]]
@@ -52,20 +51,16 @@ def entries_of(project: Project, traces: Iterable[Trace | None]) -> Entries:
     found: Entries = {}
     prefix = project.output + "/"
     for trace in traces:
-        for output in trace.outputs if trace is not None else ():
+        if trace is None:
+            continue
+        for output in trace.outputs:
             if output.path.startswith(prefix):
                 found[output.path.removeprefix(prefix)] = {
                     "checksum": output.digest,
                     "size": output.size,
-                    "last_compiled": _changed(output.stat, trace),
+                    "last_compiled": trace.made,
                 }
     return found
-
-
-def _changed(stat: Any, trace: Trace | None) -> str:
-    if stat is not None:
-        return iso(stat[1] / 1e9)
-    return trace.made if trace is not None else ""
 
 
 def merged(project: Project, changes: Entries) -> Entries | None:

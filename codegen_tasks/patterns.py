@@ -13,12 +13,14 @@ import tomllib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import digest, disk
+from . import digest, disk, texts
 from .errors import DeclarationError, StepError
 from .model import Pattern, Stat
 
 #: Names that templates get from us; a pattern's own keys must leave them free.
 RESERVED = ("pattern", "patterns", "item")
+#: What a YAML pattern's name ends with.
+YAML_SUFFIXES = (".yaml", ".yml")
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -81,8 +83,11 @@ class Library:
         signature = disk.stat(full)
         found = self._parsed.get((path, signature))
         if found is None:
-            data = parse(path, _read(path, full))
-            found = Pattern(path, stem(path), data, _digest(path, data), signature)
+            try:
+                data = parse(path, _read(path, full))
+                found = Pattern(path, stem(path), data, _digest(path, data), signature)
+            except RecursionError:
+                raise StepError(path, "is nested too deeply") from None
             self._parsed[path, signature] = found
         return found
 
@@ -90,7 +95,7 @@ class Library:
 def _digest(path: str, data: dict[str, Any]) -> str:
     try:
         return digest.of_data(data)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise StepError(path, f"holds a value that no template can rely on: {error}") from None
 
 
@@ -107,34 +112,14 @@ def parse(path: str, raw: bytes) -> dict[str, Any]:
     Raises:
         StepError: with file and line, as far as the parser tells.
     """
-    text = _decoded(path, raw)
-    parser = _parser_for(path)
-    try:
-        data = parser(text)
-    except ValueError as error:
-        line, what = _position(error)
-        where = f"{path}:{line}" if line else path
-        source = _source_line(text, line)
-        raise StepError(where, what, details=source) from None
+    data = texts.parsed(path, texts.decoded(path, raw), _parser_for(path))
     if not isinstance(data, dict):
-        raise StepError(path, f"must hold a table of keys at its top, not a {_noun(data)}")
+        raise StepError(path, f"must hold a table of keys at its top, not {noun(data)}")
     for key in RESERVED:
         if key in data:
-            raise StepError(
-                path, f"the key '{key}' is reserved", "templates get that name from the rule"
-            )
+            hint = f"rename it: what templates see as '{key}' comes from the rule"
+            raise StepError(path, f"the key '{key}' is reserved", hint)
     return data
-
-
-def _decoded(path: str, raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        byte = raw[error.start]
-        raise StepError(
-            f"{path}:{line}", f"not UTF-8 (byte 0x{byte:02x})", "save the file as UTF-8"
-        ) from None
 
 
 def _parser_for(path: str) -> Callable[[str], Any]:
@@ -143,7 +128,7 @@ def _parser_for(path: str) -> Callable[[str], Any]:
         return tomllib.loads
     if suffix == ".json":
         return json.loads
-    if suffix in (".yaml", ".yml"):
+    if suffix in YAML_SUFFIXES:
         return _yaml
     raise StepError(path, f"unknown pattern format '{suffix}'", "use .toml, .json or .yaml")
 
@@ -160,35 +145,16 @@ def _yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ValueError(f"{error.problem or 'invalid YAML'} (at line {line})") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"the character {chr(error.character)!a} is not allowed"
+        raise ValueError(f"{what} (at line {line})") from None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
 
 
-_AT = re.compile(r"\s*\(at (?:line (\d+)(?:, column (\d+))?|end of document)\)")
-
-
-def _position(error: ValueError) -> tuple[int, str]:
-    """Return line (0 if unknown) and message of a parser's error."""
-    if isinstance(error, json.JSONDecodeError):
-        return error.lineno, _lower(error.msg)
-    text = str(error)
-    at = _AT.search(text)
-    if at is None:
-        return 0, _lower(text)
-    what = _lower(text[: at.start()])
-    if at.group(1) is None:
-        return 0, f"{what}, at the end of the file"
-    return int(at.group(1)), what
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _source_line(text: str, line: int) -> list[str]:
-    lines = text.splitlines()
-    return [f"{line} | {lines[line - 1]}"] if 0 < line <= len(lines) else []
-
-
-def _noun(data: Any) -> str:
-    return {list: "list", str: "string", type(None): "null"}.get(type(data), type(data).__name__)
+def noun(data: Any) -> str:
+    """Return what TOML and JSON call a value's type, for messages."""
+    names: dict[type, str] = {dict: "a table", list: "a list", str: "a string", bool: "a boolean"}
+    names |= {int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(data), f"a {type(data).__name__}")

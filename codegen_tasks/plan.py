@@ -5,11 +5,12 @@ Reads folder listings, and patterns only where a target's name hangs on their co
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import posixpath
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +49,7 @@ def make_plan(project: Project, library: patterns.Library) -> Plan:
     """Return the plan of a project as its folders are now.
 
     Raises:
-        DeclarationError: a rule's template does not exist, it finds no pattern, two rules
+        DeclarationError: a rule's template does not exist, it finds no pattern, two steps
             make one file, or a target lies outside of the output folder.
     """
     plan = Plan()
@@ -60,12 +61,12 @@ def make_plan(project: Project, library: patterns.Library) -> Plan:
         for rule in project.rules.values()
         for step in _Renders(project, rule, library).steps()
     ]
-    for rule, step in rendered:
-        _check_template(project, rule)
+    for _, step in rendered:
         _add(plan, step)
     for rule, step in rendered:
         for compiled in _compile_steps(project, rule, step):
             _add(plan, compiled)
+    _refuse_folders(plan)
     _refuse_case_twins(plan)
     return plan
 
@@ -96,10 +97,25 @@ def _add(plan: Plan, step: Step) -> None:
 def _refuse_twin(first: Step, second: Step, path: str) -> None:
     if first.rule != second.rule:
         what = f"makes {path}, which rule {first.rule} makes too"
-        raise DeclarationError(f"rule {second.rule}", what)
+        hint = "give one of them another target="
+        raise DeclarationError(f"rule {second.rule}", what, hint)
     both = " and ".join([*first.patterns, *second.patterns]) or "two steps"
     hint = "tell them apart in target=, with {folder} or a key of the patterns"
     raise DeclarationError(f"rule {second.rule}", f"{both} both make {path}", hint)
+
+
+def _refuse_folders(plan: Plan) -> None:
+    """Refuse a target in whose place another one needs a folder."""
+    sound: set[str] = set()
+    for path in plan.makers:
+        folder = posixpath.dirname(path)
+        while folder and folder not in sound:
+            if folder in plan.makers:
+                rule = plan.steps[plan.makers[path]].rule
+                what = f"makes {path}, but {folder} is itself a target"
+                raise DeclarationError(f"rule {rule}", what)
+            sound.add(folder)
+            folder = posixpath.dirname(folder)
 
 
 def _refuse_case_twins(plan: Plan) -> None:
@@ -116,11 +132,31 @@ def _refuse_case_twins(plan: Plan) -> None:
 
 
 def _check_template(project: Project, rule: Rule) -> None:
-    folder = project.full(project.templates)
-    if disk.stat(os.path.join(folder, rule.template)) is None:
-        hint = nearest(rule.template, disk.walk(folder))
-        what = f"there is no template {project.templates}/{rule.template}"
-        raise DeclarationError(f"rule {rule.name}", what, hint)
+    name, folder = rule.template, project.full(project.templates)
+    if os.path.isabs(name) or ".." in name.split("/"):
+        what = f"the template '{name}' lies outside of {project.templates}/"
+        raise DeclarationError(f"rule {rule.name}", what)
+    if disk.stat(os.path.join(folder, name)) is not None:
+        return
+    hint = nearest(name, disk.walk(folder))
+    if not os.path.isdir(folder):
+        hint = f"there is no folder {project.templates}"
+    what = f"there is no template {project.templates}/{name}"
+    raise DeclarationError(f"rule {rule.name}", what, hint)
+
+
+def _check_target(project: Project, rule: Rule) -> None:
+    """Refuse what no pattern can mend: whatever fills the placeholders, it stays wrong."""
+    fault = _misnamed(project, _PLACEHOLDER.sub("x", rule.target), rule.target)
+    if fault:
+        raise DeclarationError(f"rule {rule.name}", fault)
+
+
+def _check_yaml(rule: Rule, found: Sequence[str]) -> None:
+    first = next((path for path in found if path.endswith(patterns.YAML_SUFFIXES)), None)
+    if first is not None and importlib.util.find_spec("yaml") is None:
+        hint = "pip install 'codegen-tasks[yaml]'"
+        raise DeclarationError(f"rule {rule.name}", f"reading {first} needs PyYAML", hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +170,7 @@ class _Renders:
     def steps(self) -> Iterator[Step]:
         """Yield one step a target."""
         _check_template(self.project, self.rule)
+        _check_target(self.project, self.rule)
         if not self.rule.patterns:
             yield self._step(self.rule.target, (), many=False)
             return
@@ -142,6 +179,7 @@ class _Renders:
             globs = ", ".join(self.rule.patterns)
             hint = "check the patterns= of the rule, relative to the folder of dodo.py"
             raise DeclarationError(f"rule {self.rule.name}", f"no file matches {globs}", hint)
+        _check_yaml(self.rule, found)
         names = _PLACEHOLDER.findall(self.rule.target)
         if not names and self.rule.each is None:
             yield self._step(self.rule.target, tuple(found), many=True)
@@ -161,11 +199,12 @@ class _Renders:
                 return
             data = self.library.load(path).data
             if self.rule.each is None:
-                yield self._step(self._filled(path, {**_scalars(data), **known}), (path,), False)
+                target = self._filled(path, {**_scalars(data), **known}, data)
+                yield self._step(target, (path,), many=False)
                 return
             for index, item in enumerate(self._items(path, data)):
                 values = {**_scalars(data), **known, **_item_values(item)}
-                yield self._step(self._filled(path, values), (path,), False, index)
+                yield self._step(self._filled(path, values, data), (path,), False, index)
         except StepError as problem:
             # The pattern cannot tell its target's name; it fails as a step of its own.
             task = self.project.task("generate", path)
@@ -175,19 +214,26 @@ class _Renders:
 
     def _items(self, path: str, data: Mapping[str, Any]) -> list[Any]:
         key = str(self.rule.each)
+        asked = f"rule {self.rule.name} makes a target for each of its items"
         if key not in data:
-            raise StepError(path, f"lacks the list '{key}'", nearest(key, data))
+            raise StepError(path, f"lacks the list '{key}'", nearest(key, data), [asked])
         if not isinstance(data[key], list):
-            raise StepError(path, f"'{key}' must be a list, for each='{key}' of the rule")
+            what = f"'{key}' must be a list, not {patterns.noun(data[key])}"
+            raise StepError(path, what, details=[asked])
         return list(data[key])
 
-    def _filled(self, path: str, values: Mapping[str, str]) -> str:
+    def _filled(
+        self, path: str, values: Mapping[str, str], data: Mapping[str, Any] | None = None
+    ) -> str:
         def value(found: re.Match[str]) -> str:
             name = found[1]
-            if name not in values:
-                what = f"lacks the key '{name}' that names its target '{self.rule.target}'"
-                raise StepError(path, what, nearest(name, values))
-            return values[name]
+            if name in values:
+                return values[name]
+            if data is not None and name in data:
+                what = f"the key '{name}' names its target, so it cannot be "
+                raise StepError(path, what + patterns.noun(data[name]))
+            what = f"lacks the key '{name}' that names its target '{self.rule.target}'"
+            raise StepError(path, what, nearest(name, values))
 
         filled = _PLACEHOLDER.sub(value, self.rule.target)
         # An empty {folder} leaves a leading or doubled slash.
@@ -219,19 +265,34 @@ def inside(project: Project, rule: Rule, target: str, found: tuple[str, ...]) ->
         StepError: a pattern's content leads outside of the output folder.
         DeclarationError: the rule itself does.
     """
-    path = posixpath.normpath(f"{project.output}/{target}")
-    fence = os.path.realpath(project.full(project.output))
-    real = os.path.realpath(os.path.dirname(project.full(path)))
-    leaves = os.path.isabs(target) or not path.startswith(project.output + "/")
-    if leaves or not (real + os.sep).startswith(fence + os.sep) or "\0" in target:
-        what = f"the target '{target}' lies outside of {project.output}/"
-        if len(found) == 1 and _PLACEHOLDER.search(rule.target):
-            raise StepError(found[0], what)
-        raise DeclarationError(f"rule {rule.name}", what)
+    fault = _misnamed(project, target, target) or _behind_a_link(project, target)
+    if fault and len(found) == 1 and _PLACEHOLDER.search(rule.target):
+        raise StepError(found[0], fault)
+    if fault:
+        raise DeclarationError(f"rule {rule.name}", fault)
+    return posixpath.normpath(f"{project.output}/{target}")
+
+
+def _misnamed(project: Project, target: str, shown: str) -> str:
+    """Return what is wrong with a target's name; "" if nothing is."""
+    if not target.isprintable():
+        return f"the target {shown!r} holds a character that no file's name should"
     if "=" in target:
-        what = f"the target '{target}' holds '=', which doit allows in no task's name"
-        raise StepError(found[0] if found else f"rule {rule.name}", what)
-    return path
+        return f"the target '{shown}' holds '=', which doit allows in no task's name"
+    path = posixpath.normpath(f"{project.output}/{target}")
+    if path == project.output or target.endswith("/"):
+        return f"the target '{shown}' names a folder, not a file"
+    if os.path.isabs(target) or not path.startswith(project.output + "/"):
+        return f"the target '{shown}' lies outside of {project.output}/"
+    return ""
+
+
+def _behind_a_link(project: Project, target: str) -> str:
+    folder = posixpath.dirname(posixpath.normpath(f"{project.output}/{target}"))
+    fence = os.path.realpath(project.full(project.output))
+    if (os.path.realpath(project.full(folder)) + os.sep).startswith(fence + os.sep):
+        return ""
+    return f"the target '{target}' lies outside of {project.output}/: {folder} is behind a link"
 
 
 def _scalars(data: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+#: Seconds to wait for the last output of a killed process.
+_GRACE = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -61,7 +64,7 @@ def run(
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         kill_group(process)
-        return Finished(process.returncode, _text(process.communicate()[0]), timed_out=True)
+        return Finished(process.returncode, _text(_remaining(process)), timed_out=True)
     except BaseException:
         kill_group(process)
         raise
@@ -69,13 +72,35 @@ def run(
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and everything in its group, and wait for it."""
+    """Kill a process, everything in its group and all it started; wait for it."""
+    import psutil
+
+    try:
+        started = psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        started = []
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
+    for other in started:  # those that left the group
+        with contextlib.suppress(psutil.Error):
+            other.kill()
     process.wait()
+
+
+def _remaining(process: subprocess.Popen[bytes]) -> bytes:
+    """Return what a killed process printed.
+
+    A daemon that it left behind may hold its output open for ever: so not without end.
+    """
+    try:
+        return process.communicate(timeout=_GRACE)[0]
+    except subprocess.TimeoutExpired as error:
+        if process.stdout is not None:
+            process.stdout.close()
+        return error.output or b""
 
 
 def _text(raw: bytes) -> str:

@@ -31,15 +31,23 @@ class CodegenReporter(ConsoleReporter):
         self._unmet = 0
         self._hits = 0
         self._misses = 0
-        self._groups = 0
+        self._finished: set[str] = set()
+        self._others = 0
 
     # What doit tells --------------------------------------------------------------------
 
     def execute_task(self, task: Any) -> None:
         """Print what begins; with verbosity 2 a step's line comes when its time is known."""
         phase = _phase(task)
+        self._others += phase is None
         if phase is None or (phase in _DONE and _is_step(task) and task.verbosity != 2):
             super().execute_task(task)
+
+    def add_success(self, task: Any) -> None:
+        """Count a step that ran under one of doit's own runners, which tell no more of it."""
+        phase = _phase(task)
+        if phase is not None and _is_step(task) and task.name not in self._finished:
+            self._done[phase] += 1
 
     def skip_uptodate(self, task: Any) -> None:
         """Count our targets that are up to date; show other tasks as doit does."""
@@ -54,7 +62,7 @@ class CodegenReporter(ConsoleReporter):
         if phase is None:
             super().add_failure(task, fail)
         elif isinstance(fail, UnmetDependency):
-            self._unmet += _is_step(task)
+            self._unmet += phase in _DONE and _is_step(task)
         else:
             self._failed.append(task.name)
             self.write(f"failed: {task.name}\n{_indented(fail.message)}\n")
@@ -69,6 +77,7 @@ class CodegenReporter(ConsoleReporter):
             outcome: a `codegen_tasks.model.Outcome`.
         """
         phase = _phase(task)
+        self._finished.add(task.name)
         self._hits += outcome.hits
         self._misses += outcome.misses
         if not outcome.error:
@@ -106,6 +115,8 @@ class CodegenReporter(ConsoleReporter):
             parts.append(f"{len(self._failed)} failed")
         if self._unmet:
             parts.append(f"{self._unmet} not run")
+        if not parts and self._others:
+            return []  # the user's tasks were run, none of ours: doit has said it all
         text = ", ".join(parts) or "nothing to do"
         seconds = time.perf_counter() - self._start
         lines = [f"{text} in {seconds:.2f} s{self._templates()}"]

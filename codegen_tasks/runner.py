@@ -9,6 +9,7 @@ steps go to warm workers, several at a time when they are short.
 from __future__ import annotations
 
 import pickle
+import sys
 import time
 import traceback
 from collections import deque
@@ -62,6 +63,8 @@ class CodegenRunner(Runner):
         self._workers = workers
         self._pool: Pool | None = None
         self._nodes: dict[str, Any] = {}
+        self._announced: set[str] = set()
+        self._set_up: dict[str, Any] = {}  # tasks that workers are to tear down
         self._ready: deque[Any] = deque()  # nodes for a worker
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
@@ -81,6 +84,8 @@ class CodegenRunner(Runner):
         finally:
             if self._pool is not None:
                 self._pool.kill()
+            # What a worker set up and did not live to tear down is torn down here.
+            self.teardown_list += self._set_up.values()
 
     def _loop(self, dispatcher: Any) -> None:
         exhausted = False
@@ -132,7 +137,6 @@ class CodegenRunner(Runner):
         self._nodes[task.name] = node
         known = self._steps.get(task.name)
         if known is not None:
-            self.reporter.execute_task(task)
             key = self._shared_compiler(*known)
             if key is not None:
                 self._compiles.setdefault(key, []).append(node)
@@ -142,11 +146,17 @@ class CodegenRunner(Runner):
             else:
                 self._run_here([node])
         elif self._workers and task._actions and not self._is_ours(task):
-            self.reporter.execute_task(task)
             self._ready.append(node)
             self._dispatch()
         else:
             self._finish_task(node, self.execute_task(task))
+
+    def _announce(self, names: Iterable[str]) -> None:
+        """Tell the reporter what begins, when it does: what a failure stops is never told."""
+        for name in names:
+            if name not in self._announced:
+                self._announced.add(name)
+                self.reporter.execute_task(self._nodes[name].task)
 
     def _is_ours(self, task: Any) -> bool:
         return "codegen" in (task.meta or {})
@@ -166,6 +176,7 @@ class CodegenRunner(Runner):
     def _run_here(self, nodes: Sequence[Any]) -> None:
         """Run steps in this process."""
         names = [node.task.name for node in nodes]
+        self._announce(names)
         build = self._builds[self._steps[names[0]][0]]
         chosen = [self._steps[name][1] for name in names]
         try:
@@ -187,24 +198,61 @@ class CodegenRunner(Runner):
     def _dispatch(self) -> None:
         """Give idle workers what is ready."""
         while self._ready and not self._stop_running:
-            if self._pool is None:
-                self._pool = self._new_pool()
-            if not self._pool.free:
+            pool = self._opened_pool()
+            if pool is None:
+                self._run_any_here(self._ready.popleft())
+            elif not pool.free:
                 return
-            self._pool.submit(self._next_job())
+            elif self._ready[0].task.name in self._steps:
+                self._submit(self._next_steps())
+            else:
+                self._submit_task(self._ready.popleft())
 
-    def _new_pool(self) -> Pool:
-        for build in self._builds:
-            if any(step.phase in ("templates", "generate") for step in build.plan.steps.values()):
+    def _opened_pool(self) -> Pool | None:
+        """Return the workers; None if there can be none, and all runs here."""
+        if self._pool is None and self._workers:
+            if any(s.phase in ("templates", "generate") for _, s in self._steps.values()):
                 _import_engine()  # once here, and every fork has it
-                break
-        return Pool(self._workers, Knowledge(self._builds, self._tasks, self.stream))
+            knowledge = Knowledge(self._builds, self._tasks, self.stream)
+            self._pool = Pool(self._workers, knowledge)
+            problem = self._pool.problem()
+            if problem:
+                self._pool, self._workers = None, 0
+                print(f"all runs in one process, for {problem}", file=sys.stderr)
+        return self._pool
 
-    def _next_job(self) -> StepsJob | TaskJob:
-        first = self._ready.popleft()
-        if first.task.name not in self._steps:
-            return self._task_job(first.task)
-        chosen = [first.task.name]
+    def _run_any_here(self, node: Any) -> None:
+        if node.task.name in self._steps:
+            self._run_here([node])
+        else:
+            self._finish_task(node, self.execute_task(node.task))
+
+    def _submit(self, job: StepsJob | TaskJob) -> None:
+        assert self._pool is not None
+        self._announce(job.tasks)
+        self._pool.submit(job)
+
+    def _submit_task(self, node: Any) -> None:
+        """Give a user's task to a worker; one that no worker can be told of runs here."""
+        job = self._task_job(node.task)
+        if job is None:
+            self._run_any_here(node)
+            return
+        if node.task.teardown:
+            self._set_up[node.task.name] = node.task
+        self._submit(job)
+
+    def _task_job(self, task: Any) -> TaskJob | None:
+        assert self._pool is not None
+        if self._pool.forks and task.loader is not DelayedLoaded:
+            return TaskJob(task.name, task.pickle_safe_dict())
+        try:
+            return TaskJob(task.name, None, pickle_dumps(task))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return None
+
+    def _next_steps(self) -> StepsJob:
+        chosen = [self._ready.popleft().task.name]
         index = self._steps[chosen[0]][0]
         limit = self._job_size()
         while self._ready and len(chosen) < limit:
@@ -221,16 +269,6 @@ class CodegenRunner(Runner):
         worth = int(_JOB_SECONDS * self._count / self._seconds)
         fair = len(self._ready) // self._workers
         return max(1, min(worth, fair, _JOB_STEPS))
-
-    def _task_job(self, task: Any) -> TaskJob:
-        assert self._pool is not None
-        if self._pool.forks and task.loader is not DelayedLoaded:
-            return TaskJob(task.name, task.pickle_safe_dict())
-        try:
-            return TaskJob(task.name, None, pickle_dumps(task))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            what = f"Task `{task.name}` cannot be passed to a process: {error}"
-            raise InvalidTask(what) from None
 
     def _collect(self, block: bool) -> None:
         """Take in results; if `block`, wait for one."""
@@ -271,19 +309,18 @@ class CodegenRunner(Runner):
         for nodes in batches:
             if self._stop_running:
                 return
-            if self._workers and len(batches) > 1:
-                self._submit_batch(nodes)
-            else:
+            pool = self._opened_pool() if len(batches) > 1 else None
+            if pool is None:
                 self._run_here(nodes)
+            else:
+                self._submit_batch(pool, nodes)
 
-    def _submit_batch(self, nodes: Sequence[Any]) -> None:
-        if self._pool is None:
-            self._pool = self._new_pool()
-        while not self._pool.free:
+    def _submit_batch(self, pool: Pool, nodes: Sequence[Any]) -> None:
+        while not pool.free:
             self._collect(block=True)
         names = tuple(node.task.name for node in nodes)
         index = self._steps[names[0]][0]
-        self._pool.submit(StepsJob(index, names, self._recorded(names), not self.continue_))
+        self._submit(StepsJob(index, names, self._recorded(names), not self.continue_))
 
     # Results ----------------------------------------------------------------------------
 
@@ -312,10 +349,21 @@ class CodegenRunner(Runner):
             method(*details)
 
     def _finish_task(self, node: Any, failure: Any) -> None:
+        if failure is None and node.task.name not in self._steps:
+            failure = self._unstorable(node.task)
         self.process_task_result(node, failure)
         if node.task.name not in self._steps:
             state.flush(self.dep_manager)
         self._done.append(node)
+
+    def _unstorable(self, task: Any) -> TaskError | None:
+        """Fail a task whose values the database cannot hold, before they spoil the others'."""
+        result = task.result if isinstance(task.result, dict) else None
+        try:
+            self.dep_manager.backend.codec.encode({"values": task.values, "result": result})
+        except Exception as error:
+            return TaskError(f"what the task returned cannot be stored: {error}")
+        return None
 
     def _finish_worker_task(self, done: TaskDone) -> None:
         node = self._nodes[done.name]
@@ -351,6 +399,7 @@ class CodegenRunner(Runner):
 
     def _report_teardown(self, torn_down: Iterable[Any]) -> None:
         for item in torn_down:
+            self._set_up.pop(item.name, None)
             self.reporter.teardown_task(self._tasks[item.name])
             if item.failure:
                 error = SetupError(f"ERROR: task '{item.name}' teardown action", item.failure)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .errors import DeclarationError, nearest, refuse_unknown
+from . import disk, texts
+from .errors import DeclarationError, StepError, nearest, refuse_unknown
 
 PREFIX = "CODEGEN_"
 
@@ -61,13 +62,17 @@ def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
 
 def _table(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            document = tomllib.load(file)
+        text = texts.decoded("pyproject.toml", disk.read(path))
+        document = texts.parsed("pyproject.toml", text, tomllib.loads)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DeclarationError("pyproject.toml", str(error)) from None
-    table = document.get("tool", {}).get("codegen", {})
+    except OSError as error:
+        what = f"cannot read: {(error.strerror or str(error)).lower()}"
+        raise DeclarationError("pyproject.toml", what) from None
+    except StepError as error:
+        raise DeclarationError(error.where, error.what, error.hint, error.details) from None
+    tools = document.get("tool", {})
+    table = tools.get("codegen", {}) if isinstance(tools, dict) else {}
     if not isinstance(table, dict):
         raise DeclarationError("pyproject.toml", "[tool.codegen] must be a table")
     return table
@@ -97,6 +102,8 @@ def _words(kind: type) -> str:
 
 def _warn_of(variable: str, known: Mapping[str, type]) -> None:
     """Say so if a variable looks like a misspelt setting; others may be someone else's."""
-    hint = nearest(variable, [PREFIX + name.upper() for name in known])
+    # Without the prefix, which would make everything look alike.
+    hint = nearest(variable.removeprefix(PREFIX), [name.upper() for name in known])
     if hint:
+        hint = hint.replace("'", f"'{PREFIX}", 1)
         print(f"{variable}: no such setting, {hint}", file=sys.stderr)

@@ -15,8 +15,8 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-from urllib.request import pathname2url
 
 #: Raised when the table changes; a database of another format counts as unreadable.
 FORMAT = 1
@@ -158,7 +158,7 @@ class StateDB:
         return self._connection
 
     def _open(self, mode: str) -> sqlite3.Connection:
-        url = f"file:{pathname2url(os.path.abspath(self.name))}?mode={mode}"
+        url = f"{Path(self.name).absolute().as_uri()}?mode={mode}"
         connection = sqlite3.connect(url, uri=True, timeout=_WAIT, isolation_level=None)
         # Safe against a killed process; only a power cut could tear it.
         connection.execute("pragma synchronous = off")

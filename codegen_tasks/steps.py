@@ -11,13 +11,15 @@ import io
 import os
 import posixpath
 import shutil
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk
+from . import digest, disk, toolchains
 from .bytecode import TemplateCache
 from .errors import CodegenError, StepError
 from .functions import describe
@@ -130,15 +132,14 @@ class Workshop:
         work = self._cache_template if step.phase == "templates" else self._generate
         hits, misses = self._template_counts()
         start = time.perf_counter()
-        printed = io.StringIO()
         made, error = _NOTHING, ""
-        try:
-            if step.problem is not None:
-                raise step.problem
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        with _printed() as printed:
+            try:
+                if step.problem is not None:
+                    raise step.problem
                 made = work(step, recorded)
-        except CodegenError as problem:
-            error = str(problem)
+            except CodegenError as problem:
+                error = str(problem)
         seconds = time.perf_counter() - start
         after_hits, after_misses = self._template_counts()
         outcome = Outcome(
@@ -212,7 +213,7 @@ class Workshop:
             item = items[step.item]
             data = {**data, **(item if isinstance(item, Mapping) else {}), "item": item}
         if rule.context is not None:
-            data.update(_context(rule.name, rule.context, data))
+            data.update(_context(rule.name, rule.context, data, step.patterns))
             inputs.append(Input("context", rule.name, self.world.declaration("context", rule.name)))
         return data, inputs
 
@@ -234,24 +235,31 @@ class Workshop:
     def _needs(self, step: Step, text: str) -> dict[str, Any]:
         """Return what compiling this output waits for, as values of doit's `calc_dep`.
 
-        A generated file names others that its compiler will read.  doit calls these when
-        the compile task is scheduled: `file_dep` are the files, `calc_dep` the tasks that
-        make them, whose own values lead on.
+        A compile task names the generating task of its source as `calc_dep` and nothing
+        else; from that task's values doit learns the file, and the tasks that generate
+        what the file refers to, whose own values lead on.  A task that another names both
+        as `calc_dep` and, by a file, as `task_dep` would be waited for forever: so files
+        of other generating tasks are left to their own values.
         """
-        chain = self.project.rules[step.rule].compile
-        if not chain:
-            return {}
         folder = posixpath.dirname(step.outputs[0])
-        found = {
-            posixpath.normpath(posixpath.join(folder, name)): None
-            for name in chain[0].references(text)
-        }
-        made = [path for path in found if path in self.plan.makers and path != step.outputs[0]]
-        if not made:
-            return {}
-        makers = [self.plan.makers[path] for path in made]
-        generated = [task for task in makers if self.plan.steps[task].phase == "generate"]
-        return {"file_dep": made, "calc_dep": list(dict.fromkeys(generated))}
+        names = toolchains.references(text)
+        found = {posixpath.normpath(posixpath.join(folder, name)) for name in names}
+        return {"references": sorted(found), **self.needs(step, found)}
+
+    def needs(self, step: Step, references: Iterable[str]) -> dict[str, Any]:
+        """Return which of the files that an output refers to are to be waited for as rules are now.
+
+        Args:
+            step: that made the output.
+            references: project-relative paths, whether or not a rule makes them.
+        """
+        output = step.outputs[0]
+        made = sorted({path for path in references if path in self.plan.makers} - {output})
+        by_phase: dict[str, list[str]] = {"generate": [], "compile": []}
+        for path in made:
+            by_phase[self.plan.steps[self.plan.makers[path]].phase].append(path)
+        calc = sorted({self.plan.makers[path] for path in by_phase["generate"]})
+        return {"file_dep": [output, *by_phase["compile"]], "calc_dep": calc}
 
     # Compiling --------------------------------------------------------------------------
 
@@ -259,7 +267,8 @@ class Workshop:
         toolchain = self.project.toolchain(steps[0].rule, steps[0].link)
         timeout = self.project.rules[steps[0].rule].timeout
         start = time.perf_counter()
-        sources = {step.source: self.world.file(step.source, None) for step in steps}
+        began = time.time_ns()
+        sources = {step.source: self.world.read_file("source", step.source) for step in steps}
         jobs = [Job(step.source, step.outputs) for step in steps]
         try:
             found = self.world.compiler_inputs(steps[0])
@@ -273,7 +282,7 @@ class Workshop:
             results, found = [Compiled({}, error=error)] * len(steps), []
         seconds = (time.perf_counter() - start) / len(steps)
         return [
-            self._compiled(step, result, sources[step.source], found, recorded, seconds)
+            self._compiled(step, result, [sources[step.source], *found], began, recorded, seconds)
             for step, result in zip(steps, results, strict=True)
         ]
 
@@ -281,8 +290,8 @@ class Workshop:
         self,
         step: Step,
         result: Compiled,
-        source: str,
-        found: Sequence[Input],
+        inputs: Sequence[Input],
+        began: int,
         recorded: Mapping[str, Recorded],
         seconds: float,
     ) -> Outcome:
@@ -291,12 +300,8 @@ class Workshop:
             if result.error is not None:
                 raise self._blamed(step, result.error)
             made = self._publish(result.outputs, recorded.get(step.task, {}))
-            inputs = [
-                Input("source", step.source, source, disk.stat(self.project.full(step.source))),
-                *found,
-                *(self._read(name) for name in result.discovered),
-            ]
-            made = replace(made, inputs=inputs)
+            discovered = [self._read(name, began) for name in result.discovered]
+            made = replace(made, inputs=[*inputs, *discovered])
         except CodegenError as problem:
             error = str(problem)
         outcome = Outcome(
@@ -312,16 +317,25 @@ class Workshop:
         self._log(step, outcome)
         return outcome
 
-    def _read(self, name: str) -> Input:
-        path = self.project.full(name)
-        return Input("import", name, self.world.file(name, None), disk.stat(path))
+    def _read(self, name: str, began: int) -> Input:
+        """Return what a compiler read as an input.
+
+        It is digested only now: if it changed since the compile `began` (ns), nobody knows
+        what the compiler saw, and without a digest the next run compiles again.
+        """
+        found = self.world.read_file("import", name)
+        if found.stat is not None and found.stat[2] > began:
+            return replace(found, digest="", stat=None)
+        return found
 
     def _blamed(self, step: Step, error: CodegenError) -> CodegenError:
         """Add to a compiler's complaint the generated line, and what made it."""
+        if error.where.startswith("toolchain "):
+            return error  # no source is to blame
         details = list(error.details)
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
-            details = [*self._line(path, int(line)), *details]
+            details = [*self._line(path, int(line), details), *details]
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
@@ -329,23 +343,25 @@ class Workshop:
             details[-1] += f" and {origin.patterns[0]}"
         return StepError(error.where, error.what, error.hint, details)
 
-    def _line(self, path: str, line: int) -> list[str]:
+    def _line(self, path: str, line: int, shown: Sequence[str]) -> list[str]:
+        """Return a line of a generated file, unless the compiler has `shown` it itself."""
         try:
             text = disk.read(self.project.full(path)).decode("utf-8", "replace")
-            return [f"{line} | {text.splitlines()[line - 1].rstrip()}"]
+            wanted = text.split("\n")[line - 1].rstrip()
         except (OSError, IndexError):
             return []
+        return [] if any(wanted in said for said in shown[:1]) else [f"{line} | {wanted}"]
 
     @contextlib.contextmanager
     def _site(self) -> Iterator[Site]:
         project = self.project
-        scratch = project.full(f"{project.home}/tmp/{os.getpid()}")
-        os.makedirs(scratch, exist_ok=True)
+        folder = project.full(f"{project.home}/tmp")
+        os.makedirs(folder, exist_ok=True)
+        scratch = tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=folder)
         try:
             yield Site(project.root, scratch, project.full(project.cache_folder))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            disk.remove_empty_folders(os.path.dirname(scratch), project.full(project.home))
 
     # Writing ----------------------------------------------------------------------------
 
@@ -400,20 +416,34 @@ def template_cache(project: Project) -> TemplateCache:
     )
 
 
-def _context(rule: str, context: Any, data: Mapping[str, Any]) -> Mapping[str, Any]:
+@contextlib.contextmanager
+def _printed() -> Iterator[io.StringIO]:
+    """Catch what a step prints; in a thread, where that would catch others' too, let it pass."""
+    printed = io.StringIO()
+    if threading.current_thread() is not threading.main_thread():
+        yield printed
+        return
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        yield printed
+
+
+def _context(
+    rule: str, context: Any, data: Mapping[str, Any], made_by: Sequence[str]
+) -> Mapping[str, Any]:
     if isinstance(context, Mapping):
         return context
-    function: Callable[[Mapping[str, Any]], Any] = context
+    details = [f"pattern {path}" for path in made_by[:1]]
     try:
-        found = function(data)
+        found = context(data)
     except CodegenError:
         raise
-    except Exception as error:
-        what = f"context function {describe(function)}: {type(error).__name__}: {error}"
-        raise StepError(f"rule {rule}", what) from None
+    except (Exception, SystemExit) as error:
+        what = f"context function {describe(context)}: {type(error).__name__}: {error}"
+        raise StepError(f"rule {rule}", what, details=details) from None
     if not isinstance(found, Mapping):
-        what = f"context function {describe(function)} must return a dict"
-        raise StepError(f"rule {rule}", what)
+        returned = type(found).__name__
+        what = f"context function {describe(context)} must return a dict, not {returned}"
+        raise StepError(f"rule {rule}", what, details=details)
     return found
 
 

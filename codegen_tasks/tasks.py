@@ -5,6 +5,7 @@ Each task carries `meta["codegen"]`, its phase and target, for reporters and run
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import time
@@ -65,12 +66,13 @@ def _step_task(build: Build, step: Step) -> dict[str, Any]:
         parsed = build.project.task("templates", step.template)
         task["task_dep"] = [parsed] if parsed in build.plan.steps else []
     else:
-        task["file_dep"] = [step.source]
         maker = build.plan.makers[step.source]
         if build.plan.steps[maker].phase == "generate":
-            # What the source imports is known once it was generated: its task's values
-            # name the files and the tasks that make them.
+            # What the source refers to is known once it was generated: its task's values
+            # name the file and the tasks to wait for; see `Workshop._needs`.
             task["calc_dep"] = [maker]
+        else:
+            task["file_dep"] = [step.source]
     return task
 
 
@@ -157,6 +159,14 @@ def adopt_action(action: StepAction, outcome: Outcome) -> TaskFailed | None:
 class StepUptodate(UptodateCalculator):
     """Doit's question whether a step is up to date, answered from its trace."""
 
+    #: doit asks for the signature of each task's object; this answers at once.
+    __signature__ = inspect.Signature(
+        [
+            inspect.Parameter("task", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            inspect.Parameter("values", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        ]
+    )
+
     def __init__(self, build: Build, step: Step):
         super().__init__()
         self.build = build
@@ -174,8 +184,12 @@ class StepUptodate(UptodateCalculator):
         if verdict.reasons:
             return False
         self._restore(task)
+        kept = dict(values)
         if verdict.refreshed is not None:
-            kept = {**values, "trace": verdict.refreshed.to_values()}
+            kept["trace"] = verdict.refreshed.to_values()
+        if self.step.phase == "generate":  # a file it refers to may have got or lost its rule
+            kept |= self.build.workshop.needs(self.step, values.get("references", ()))
+        if kept != values:
             self._dependency._set(task.name, "_values_:", kept)
         return True
 
@@ -183,18 +197,23 @@ class StepUptodate(UptodateCalculator):
         """Let doit's own file check, which comes next, agree with the verdict.
 
         The discovered inputs become `file_dep` again, and a file whose bytes changed
-        without meaning (a comment in a pattern) gets its new state.
+        without meaning (a comment in a pattern) gets its new state; so do all if another
+        of doit's checkers was chosen.
         """
         dependency, name = self._dependency, task.name
         task.file_dep.update(dependency._get(name, "deps:") or ())
         checker = dependency.checker
+        chosen = type(checker).__name__
+        same = dependency._get(name, "checker:") == chosen
         for path in task.file_dep:
-            state = dependency._get(name, path)
+            state = dependency._get(name, path) if same else None
             try:
                 if state is None or checker.check_modified(path, checker.info(path), state):
                     dependency._set(name, path, checker.get_state(path, None))
-            except (OSError, TypeError, ValueError):
+            except OSError:
                 continue  # doit reports a missing file itself
+        if not same:
+            dependency._set(name, "checker:", chosen)
 
 
 class ManifestUptodate(UptodateCalculator):

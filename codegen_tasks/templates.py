@@ -1,6 +1,6 @@
 """The Jinja2 environment: rendering, and a record of everything a render read.
 
-The only module that imports Jinja2; imported where something is rendered, never before.
+Imports Jinja2, so it is itself imported where something is rendered, never before.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import os
 import re
 import time
 import tomllib
-import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any
 
 import jinja2
 from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
 
-from . import digest, disk
+from . import digest, disk, texts
 from .bytecode import TemplateCache
-from .errors import CodegenError, StepError, nearest
+from .errors import DeclarationError, StepError
+from .explain import Explained, first_line
 from .model import Input, Stat
 
 
@@ -125,16 +125,7 @@ class _Loader(jinja2.BaseLoader):
             raise StepError(path, "a template cannot lie outside the templates folder")
         raw = disk.read(full)
         self.loaded[template] = (digest.of_bytes(raw), signature)
-        return self._decoded(path, raw), path, None
-
-    @staticmethod
-    def _decoded(path: str, raw: bytes) -> str:
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
-            what = f"not UTF-8 (byte 0x{raw[error.start]:02x})"
-            raise StepError(f"{path}:{line}", what, "save the file as UTF-8") from None
+        return texts.decoded(path, raw), path, None
 
 
 class _Bytecode(jinja2.BytecodeCache):
@@ -200,16 +191,24 @@ class Engine:
         self._loader = _Loader(spec.root, spec.folder)
         self._cache = cache
         self._bytecode = _Bytecode(cache, shape) if cache else None
-        base = SandboxedEnvironment if spec.sandbox else jinja2.Environment
-        self._environment = _environment_class(base)(
-            loader=self._loader,
-            bytecode_cache=self._bytecode,
-            auto_reload=False,
-            cache_size=-1,
-            **{"keep_trailing_newline": True, "undefined": _undefined(self), **spec.options},
-        )
+        self._environment = self._made()
         self._furnish(self._environment)
         self.last_undefined: tuple[Any, str] | None = None
+
+    def _made(self) -> Any:
+        base = SandboxedEnvironment if self._spec.sandbox else jinja2.Environment
+        ours = {"keep_trailing_newline": True, "undefined": _undefined(self)}
+        try:
+            return _environment_class(base)(
+                loader=self._loader,
+                bytecode_cache=self._bytecode,
+                auto_reload=False,
+                cache_size=-1,
+                **{**ours, **self._spec.options},
+            )
+        except Exception as error:
+            what = f"Jinja2 refuses it: {first_line(error).rstrip('.')}"
+            raise DeclarationError("Codegen environment", what) from None
 
     def _furnish(self, environment: Any) -> None:
         environment.filters.update(self._spec.filters)
@@ -242,7 +241,7 @@ class Engine:
             StepError: it does not exist or has a syntax error.
         """
         self._environment.record = Record()
-        with _Explained(self, name, {}):
+        with Explained(self, name, {}):
             self._environment.get_template(name)
         return self._template_input(name)
 
@@ -267,7 +266,7 @@ class Engine:
         """
         record = self._environment.record = Record()
         self.last_undefined = None
-        with _Explained(self, name, variables, made_by):
+        with Explained(self, name, variables, made_by):
             text = self._environment.get_template(name).render(variables)
         return text, record
 
@@ -301,21 +300,16 @@ class Engine:
             record.files[where] = ("", None)
             raise StepError(where, f"cannot read: {(error.strerror or '').lower()}") from None
         record.files[where] = (digest.of_bytes(raw), signature)
-        return _Loader._decoded(where, raw)
+        return texts.decoded(where, raw)
 
     def _read_json(self, path: str) -> Any:
         """Return a JSON file's data; recorded as an input."""
-        try:
-            return json.loads(self._read_text(path))
-        except json.JSONDecodeError as error:
-            raise StepError(f"{path}:{error.lineno}", error.msg.lower()) from None
+        return texts.parsed(path, self._read_text(path), json.loads)
 
     def _read_toml(self, path: str) -> dict[str, Any]:
         """Return a TOML file's data; recorded as an input."""
-        try:
-            return tomllib.loads(self._read_text(path))
-        except tomllib.TOMLDecodeError as error:
-            raise StepError(path, str(error)) from None
+        found: dict[str, Any] = texts.parsed(path, self._read_text(path), tomllib.loads)
+        return found
 
     # Messages -------------------------------------------------------------------------
 
@@ -330,6 +324,19 @@ class Engine:
             return [f"{line} | {text.splitlines()[line - 1].rstrip()}"]
         except (OSError, IndexError):
             return []
+
+    def defined_names(self, template: str) -> list[str]:
+        """Return the names a template defines at its top, as far as its text tells."""
+        try:
+            source, _, _ = self._loader.get_source(self._environment, template)
+        except (jinja2.TemplateNotFound, StepError):
+            return []
+        return re.findall(r"\b(?:macro|set)\s+(\w+)", source)
+
+    @property
+    def root(self) -> str:
+        """Absolute path of the project."""
+        return self._spec.root
 
     @property
     def folder(self) -> str:
@@ -395,132 +402,3 @@ def _undefined(engine: Engine) -> type[jinja2.Undefined]:
                 engine.last_undefined = (obj, name)
 
     return Undefined
-
-
-class _Explained:
-    """Turns whatever a template raised into a StepError with its place."""
-
-    def __init__(self, engine: Engine, name: str, variables: Mapping[str, Any], made_by: str = ""):
-        self._engine = engine
-        self._name = name
-        self._variables = variables
-        self._made_by = made_by
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None or not isinstance(error, Exception):
-            return
-        raise self._explain(error, _places(trace, self._engine.folder)) from None
-
-    def _explain(self, error: Exception, places: list[tuple[str, int]]) -> StepError:
-        if isinstance(error, jinja2.TemplateSyntaxError):
-            return self._syntax(error)
-        if isinstance(error, RecursionError):
-            return self._recursion(places)
-        if isinstance(error, CodegenError):
-            what, hint, own = error.what, error.hint, list(error.details)
-            return StepError(error.where, what, hint, own + self._context(places))
-        if isinstance(error, jinja2.TemplateNotFound):
-            return self._not_found(error, places)
-        what, hint = self._words(error)
-        where = _at(places[-1]) if places else f"{self._engine.folder}/{self._name}"
-        shown = self._engine.source_line(*places[-1]) if places else []
-        return StepError(where, what, hint, shown + self._context(places[:-1]))
-
-    def _words(self, error: Exception) -> tuple[str, str]:
-        if isinstance(error, jinja2.UndefinedError):
-            return self._undefined(error)
-        if isinstance(error, jinja2.TemplateError):
-            return _first_line(error), ""
-        origin = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.basename(origin.filename)}:{origin.lineno}"
-        return f"{type(error).__name__} in {origin.name} ({place}): {_first_line(error)}", ""
-
-    def _undefined(self, error: Exception) -> tuple[str, str]:
-        what = _first_line(error)
-        name = re.fullmatch(r"'(.+)' is undefined", what)
-        if name:
-            return what, nearest(name[1], self._engine.known_names(self._variables))
-        last = self._engine.last_undefined
-        if last and f"'{last[1]}'" in what:
-            owner, key = last
-            known = [k for k in owner if isinstance(k, str)] if isinstance(owner, Mapping) else []
-            return f"'{key}' is undefined here", nearest(key, known)
-        return what, ""
-
-    def _syntax(self, error: jinja2.TemplateSyntaxError) -> StepError:
-        path = error.filename or f"{self._engine.folder}/{error.name or self._name}"
-        what = (error.message or "syntax error").rstrip(".")
-        hint = _nearest_of_kind(what, self._engine)
-        shown = self._engine.source_line(path, error.lineno)
-        return StepError(f"{path}:{error.lineno}", _lower(what), hint, shown + self._made())
-
-    def _not_found(
-        self, error: jinja2.TemplateNotFound, places: list[tuple[str, int]]
-    ) -> StepError:
-        names = getattr(error, "templates", None) or [str(error.name)]
-        listed = " or ".join(f"'{name}'" for name in names)
-        hint = nearest(str(names[-1]), _all_templates(self._engine))
-        where = _at(places[-1]) if places else f"{self._engine.folder}/{self._name}"
-        shown = self._engine.source_line(*places[-1]) if places else []
-        return StepError(
-            where, f"there is no template {listed}", hint, shown + self._context(places[:-1])
-        )
-
-    def _recursion(self, places: list[tuple[str, int]]) -> StepError:
-        circle: list[tuple[str, int]] = []
-        for place in places:
-            if place in circle:
-                break
-            circle.append(place)
-        if not circle:
-            return StepError(f"{self._engine.folder}/{self._name}", "recursion too deep")
-        via = " → ".join(_at(place) for place in [*circle, circle[0]])
-        what = "the template loops: it includes, extends or calls itself without end"
-        return StepError(_at(circle[0]), what, details=[via, *self._made()])
-
-    def _context(self, outer: Iterable[tuple[str, int]]) -> list[str]:
-        chain = [f"from {_at(place)}" for place in reversed(list(outer))]
-        return chain + self._made()
-
-    def _made(self) -> list[str]:
-        return [f"pattern {self._made_by}"] if self._made_by else []
-
-
-def _places(trace: TracebackType | None, folder: str) -> list[tuple[str, int]]:
-    """Return (path, line) of each template frame, outermost first."""
-    return [
-        (frame.f_code.co_filename, line)
-        for frame, line in traceback.walk_tb(trace)
-        if frame.f_code.co_filename.startswith(folder + "/")
-    ]
-
-
-def _at(place: tuple[str, int]) -> str:
-    return f"{place[0]}:{place[1]}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _nearest_of_kind(what: str, engine: Engine) -> str:
-    found = re.match(r"No (filter|test) named '(.+?)'", what)
-    if not found:
-        return ""
-    return nearest(found[2], engine.filter_names if found[1] == "filter" else engine.test_names)
-
-
-def _all_templates(engine: Engine) -> list[str]:
-    return disk.walk(os.path.join(engine._spec.root, engine.folder))

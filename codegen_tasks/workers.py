@@ -7,7 +7,6 @@ are names.  Where there is no fork it is sent pickles.  Unaware of scheduling.
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -16,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .build import Build
@@ -124,6 +123,20 @@ class Pool:
         """Whether workers inherit what the parent knows."""
         return bool(self._context.get_start_method() == "fork")
 
+    def problem(self) -> str:
+        """Return what keeps workers from being started; empty if nothing does."""
+        try:
+            pickle.dumps(self._inheritance)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            how = self._context.get_start_method()
+            return f"what the {how} of a worker needs cannot be pickled: {error}"
+        return ""
+
+    @property
+    def _inheritance(self) -> Knowledge | None:
+        """What must be pickled for a worker: not the tasks, which may hold closures."""
+        return None if self.forks else replace(self.knowledge, tasks={})
+
     @property
     def busy(self) -> int:
         """Workers that have a job."""
@@ -180,8 +193,9 @@ class Pool:
     def _start(self) -> Worker:
         ours, theirs = self._context.Pipe()
         others = [worker.pipe for worker in self._workers] if self.forks else []
+        inherited = [*others, ours] if self.forks else []
         process = self._context.Process(
-            target=_main, args=(theirs, [*others, ours] if self.forks else [], self.knowledge)
+            target=_main, args=(theirs, inherited, self._inheritance or self.knowledge)
         )
         sys.stdout.flush()
         sys.stderr.flush()
@@ -291,7 +305,4 @@ def _execute(job: TaskJob, knowledge: Knowledge, torn: list[Any]) -> TaskDone | 
 
 
 def _tear_down(task: Any, stream: Any) -> TornDown:
-    captured = io.StringIO()
-    with contextlib.redirect_stderr(captured):
-        failure = task.execute_teardown(stream)
-    return TornDown(task.name, failure)
+    return TornDown(task.name, task.execute_teardown(stream))

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import digest, disk
 from .errors import StepError
 from .functions import Sources
-from .model import FILE_KINDS, Input, Output, Step
+from .model import FILE_KINDS, Input, Output, Stat, Step
 from .patterns import Library
 from .process import find
 from .project import Project
@@ -28,7 +30,7 @@ class World:
         self.sources = Sources()
         self.files = disk.FileDigests()
         self._declared: dict[str, str] = {}
-        self._versions: dict[str, tuple[str, str]] = {}
+        self._versions: dict[tuple[Any, ...], tuple[str, str]] = {}
 
     # What follows from the declaration --------------------------------------------------
 
@@ -37,8 +39,13 @@ class World:
         if step.phase == "templates":
             return [("template", self._template(step)), ("environment", "bytecode")]
         if step.phase == "compile":
-            name = self.project.toolchain(step.rule, step.link).name
-            return [("source", step.source), ("toolchain", name), ("command", name)]
+            toolchain = self.project.toolchain(step.rule, step.link)
+            return [
+                ("source", step.source),
+                ("toolchain", toolchain.name),
+                ("command", toolchain.name),
+                *(("file", name) for name in toolchain.files(self.project.root)),
+            ]
         found = [
             ("rule", step.rule),
             ("environment", "jinja2"),
@@ -65,6 +72,15 @@ class World:
         if item.kind in ("toolchain", "command"):
             return self._compiler(step, item)
         return self.declaration(item.kind, item.name), ""
+
+    def signature(self, step: Step, item: Input) -> Stat | None:
+        """Return the signature of the file behind an input, as it is now; None if there is none."""
+        if item.kind in FILE_KINDS or item.kind == "pattern":
+            return disk.stat(self.project.full(item.name))
+        if item.kind == "toolchain":
+            program = find(self.project.toolchain(step.rule, step.link).program)
+            return disk.stat(program) if program is not None else None
+        return None
 
     def file(self, path: str, known: Input | None) -> str:
         """Return the digest of a file; "" if there is none or it cannot be read."""
@@ -135,25 +151,37 @@ class World:
         return self.version(toolchain, program)
 
     def version(self, toolchain: Toolchain, program: str) -> tuple[str, str]:
-        """Return digest and wording of a compiler's version; asks it at most once.
+        """Return digest and wording of a compiler's version; asks each program at most once.
 
         Raises:
             StepError: it cannot be asked.
         """
-        if program not in self._versions:
-            self._versions[program] = toolchain.read_version(program, self.project.root)
-        return self._versions[program]
+        key = (program, disk.stat(program), toolchain.version)
+        if key not in self._versions:
+            self._versions[key] = toolchain.read_version(program, self.project.root)
+        return self._versions[key]
 
     def compiler_inputs(self, step: Step) -> list[Input]:
-        """Return the inputs that stand for a compile step's compiler.
+        """Return the inputs that stand for a compile step's compiler; ask before it runs.
 
         Raises:
             StepError: it is not installed.
         """
         toolchain = self.project.toolchain(step.rule, step.link)
         program = toolchain.find()
+        signature = disk.stat(program)
         version, shown = self.version(toolchain, program)
         return [
-            Input("toolchain", toolchain.name, version, disk.stat(program), shown),
+            Input("toolchain", toolchain.name, version, signature, shown),
             Input("command", toolchain.name, toolchain.identity),
+            *(self.read_file("file", name) for name in toolchain.files(self.project.root)),
         ]
+
+    def read_file(self, kind: str, path: str) -> Input:
+        """Return a file as an input that a step is about to read.
+
+        The signature is the older of the two facts: a file that changes in between is
+        looked at again by the next run, instead of being taken for what it was.
+        """
+        signature = disk.stat(self.project.full(path))
+        return Input(kind, path, self.file(path, None), signature)

@@ -53,6 +53,14 @@ def test_equal_bytes_leave_it_untouched(project: Project) -> None:
     assert project.stamps(".codegen")[MANIFEST] == before
 
 
+def test_a_touched_target_leaves_it_untouched(project: Project) -> None:
+    project.doit()
+    before = project.stamps(".codegen")[MANIFEST]
+    (project.path / "generated/ash.txt").touch()
+    project.doit()
+    assert project.stamps(".codegen")[MANIFEST] == before
+
+
 def test_a_removed_target_leaves_it(project: Project) -> None:
     project.doit()
     project.remove("patterns/ash.toml")

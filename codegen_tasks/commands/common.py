@@ -1,22 +1,33 @@
-"""What the commands share: finding the Codegen objects, options after names, plain words."""
+"""What the commands share: finding the Codegen objects, options after names, plain words.
+
+Loaded by `doit run` and `doit info` in every project of the environment, so it imports
+next to nothing.
+"""
 
 from __future__ import annotations
 
 import getopt
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.cmdparse import CmdParseError
 
-from ..build import Build
 from ..codegen import Codegen
 
+if TYPE_CHECKING:
+    from ..build import Build
 
-def codegens(namespace: Mapping[str, Any] | None) -> list[Codegen]:
-    """Return the Codegen objects of a `dodo.py`, each once, in declared order."""
+
+def codegens(namespace: Any) -> list[Codegen]:
+    """Return the Codegen objects of a `dodo.py`, each once, in declared order.
+
+    Args:
+        namespace: its names; what a foreign loader calls so may be anything.
+    """
     found: list[Codegen] = []
-    for value in (namespace or {}).values():
-        if isinstance(value, Codegen) and not any(value is other for other in found):
+    for value in namespace.values() if isinstance(namespace, Mapping) else ():
+        # By `type`: `isinstance` would wake a stranger's lazy proxy.
+        if issubclass(type(value), Codegen) and not any(value is other for other in found):
             found.append(value)
     return found
 
@@ -24,6 +35,15 @@ def codegens(namespace: Mapping[str, Any] | None) -> list[Codegen]:
 def builds_of(loader: Any) -> list[Build]:
     """Return the builds of the `dodo.py` that a doit task loader has loaded."""
     return [codegen.build for codegen in codegens(getattr(loader, "namespace", None))]
+
+
+def names_us(dodo: str) -> bool:
+    """Tell whether a `dodo.py` names this package, without running it."""
+    try:
+        with open(dodo, encoding="utf-8") as file:
+            return "codegen_tasks" in file.read()
+    except (OSError, UnicodeError):
+        return False
 
 
 def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:

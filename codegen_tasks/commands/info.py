@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.cmd_info import Info as CoreInfo
+from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.exceptions import InvalidCommand
 
-from ..build import Build
 from ..digest import short
 from ..model import Reason, Step, Trace
-from .common import builds_of, counted, options_first
+from .common import builds_of, counted, names_us, options_first
+
+if TYPE_CHECKING:
+    from ..build import Build
 
 _OPT_JSON = {
     "name": "as_json",
@@ -114,26 +117,76 @@ def orphans(build: Build, dep_manager: Any) -> list[tuple[str, bool]]:
     return found
 
 
+class _Parser(CmdParse):
+    """Core's options, in its words; besides them `--json`, which only a Codegen makes known.
+
+    Options are parsed before `dodo.py` is loaded, so a refusal is kept until it is.
+    """
+
+    refused: CmdParseError | None = None
+
+    @property
+    def complete(self) -> CmdParse:
+        """All options."""
+        return CmdParse([*self.options, CmdOption(_OPT_JSON)])
+
+    def parse_only(self, in_args: Any, params: Any = None) -> Any:
+        """Parse as core does; see there."""
+        try:
+            found, names = super().parse_only(in_args, params)
+        except CmdParseError as error:
+            try:
+                found, names = self.complete.parse_only(in_args, params)
+            except CmdParseError:
+                raise error from None
+            self.refused = error
+        found.setdefault("as_json", False)
+        return found, names
+
+
 class Info(CoreInfo):
     """Core's `info` for a task; for all of them, what is stale and why."""
 
     name = "info"
-    doc_purpose = "show what is stale and why, or all about one task"
-    doc_usage = "[TASK|TARGET]"
-    doc_description = (
-        "Without a name: every stale target with its reasons, what follows from them, "
-        "files edited by hand and files that no rule makes any more. Exits with 1 if a "
-        "target is stale. Changes nothing. (Without a Codegen in dodo.py: doit's own info.)"
-    )
-    cmd_options = (*CoreInfo.cmd_options, _OPT_JSON)
+    _cmdparser: Any
 
-    def _execute(
+    @property
+    def cmdparser(self) -> Any:
+        """The parser, made at the first call."""
+        if self._cmdparser is None:
+            self._cmdparser = _Parser(self.get_options())
+            self._cmdparser.overwrite_defaults(self.config_vals)
+        return self._cmdparser
+
+    @property
+    def _execute(self) -> Any:
+        """Core's method itself where there is no Codegen: its tracebacks show no frame of ours."""
+        if builds_of(self.loader):
+            return self._execute_builds
+        if self.cmdparser.refused is not None:
+            raise self.cmdparser.refused
+        return super()._execute
+
+    def help(self) -> str:
+        """Return help; it runs no `dodo.py`, so whose it is shows in the text only."""
+        options = {**self.cmdparser.parse([])[0], **self.opt_vals}
+        if names_us(options.get("dodoFile", "")):
+            self.doc_purpose = "show what is stale and why, or all about one task"
+            self.doc_usage = "[TASK|TARGET]"
+            self.doc_description = (
+                "Without a name: every stale target with its reasons, what follows from them, "
+                "files edited by hand and files that no rule makes any more. Exits with 1 if a "
+                "target is stale. Changes nothing."
+            )
+            self._cmdparser = self.cmdparser.complete
+        return str(super().help())
+
+    def _execute_builds(
         self, pos_args: list[str], hide_status: bool = False, as_json: bool = False
     ) -> int:
         builds = builds_of(self.loader)
-        if not builds:
-            return int(super()._execute(pos_args, hide_status))
-        params, names = self.cmdparser.parse(options_first(self.cmdparser, pos_args))
+        parser = self.cmdparser.complete
+        params, names = parser.parse(options_first(parser, pos_args))
         hide_status = hide_status or params["hide_status"]
         as_json = as_json or params["as_json"]
         if len(names) > 1:

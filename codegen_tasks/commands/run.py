@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from doit.action import PythonAction
@@ -13,13 +14,20 @@ from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 from doit.task import Stream
 
+from .common import builds_of
+
 
 class Run(CoreRun):
     """Core's `run`; with a Codegen in dodo.py, steps are batched and spread over workers."""
 
     name = "run"
 
-    def _execute(
+    @property
+    def _execute(self) -> Any:
+        """Core's method itself where there is no Codegen: its tracebacks show no frame of ours."""
+        return self._execute_builds if builds_of(self.loader) else super()._execute
+
+    def _execute_builds(
         self,
         outfile: Any,
         verbosity: int | None = None,
@@ -34,8 +42,8 @@ class Run(CoreRun):
         failure_verbosity: int = 0,
         pdb: bool = False,
     ) -> Any:
-        builds = _builds(self.loader)
-        if not builds or (num_process and par_type == "thread"):
+        if num_process and par_type == "thread":
+            self._say_if_less_durable()
             return super()._execute(
                 outfile,
                 verbosity,
@@ -50,21 +58,16 @@ class Run(CoreRun):
                 failure_verbosity,
                 pdb,
             )
-        if par_type != "process":
+        if num_process and par_type != "process":
             raise InvalidCommand(f"Invalid parallel type {par_type}")
-        self._say_if_less_durable()
         PythonAction.pm_pdb = pdb
         self._select(single, auto_delayed_regex)
-        opened = codecs.open(outfile, "w", encoding="utf-8") if isinstance(outfile, str) else None
-        stream = outfile if opened is None else opened
-        self.outstream = stream
-        try:
+        self._say_if_less_durable()
+        with _opened(outfile) as stream:
+            self.outstream = stream
             told = self._reporter(reporter, stream, failure_verbosity)
             shared = [self.dep_manager, told, continue_, always, Stream(verbosity, force_verbosity)]
-            return self._run(shared, builds, num_process)
-        finally:
-            if opened is not None:
-                opened.close()
+            return self._run(shared, builds_of(self.loader), num_process)
 
     def _run(self, shared: list[Any], builds: Sequence[Any], workers: int) -> Any:
         from ..runner import CodegenRunner
@@ -105,7 +108,7 @@ class Run(CoreRun):
             )
 
 
-def _builds(loader: Any) -> list[Any]:
-    from .common import builds_of
-
-    return builds_of(loader)
+def _opened(outfile: Any) -> AbstractContextManager[Any]:
+    if isinstance(outfile, str):
+        return codecs.open(outfile, "w", encoding="utf-8")
+    return nullcontext(outfile)

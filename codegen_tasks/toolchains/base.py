@@ -1,4 +1,4 @@
-"""Compilers: their command and version, what they read, and the files they make.
+"""What every compiler has: command and version, what it reads, and the files it makes.
 
 A toolchain writes into a scratch folder and hands back bytes; unaware of targets' final
 places being written, of traces, and of doit.
@@ -7,19 +7,20 @@ places being written, of traces, and of doit.
 from __future__ import annotations
 
 import os
-import py_compile
 import re
-import sys
-import sysconfig
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from . import digest, disk, process
-from .errors import CodegenError, DeclarationError, StepError, refuse_unknown
+from .. import digest, disk, process
+from ..errors import CodegenError, DeclarationError, StepError, refuse_unknown
 
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_KNOWN = ("source", "sources", "target", "depfile", "folder")
+#: Braces around anything but a name are the program's own, such as awk's.
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_KNOWN = ("source", "target", "depfile")
+_KNOWN_IN_BATCH = ("sources", "folder")
+#: Seconds a program may take to tell its version.
+_VERSION_TIMEOUT = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Toolchain:
         name: what `doit info` and messages call it.
         command: program and arguments; `{source}`, `{target}`, `{depfile}` stand for paths.
             With `batch`, `{sources}` stands for all of them and `{folder}` for the folder
-            in which the program leaves `<stem><suffix>` for each.
+            in which the program leaves `<stem><suffix>` for each.  A word that is the path
+            of a file in the project, alone or after `=`, is an input of each compile.
         suffix: of the compiled file, which lies beside its source.
         version: command that prints the version; None: the program file's content counts.
         depfile: set (to any name, such as "{target}.d") if `{depfile}` in the command makes
@@ -99,11 +101,16 @@ class Toolchain:
     def _check_command(self, where: str) -> None:
         if not self.command:
             raise DeclarationError(where, "command is empty")
+        if self.batch and self.depfile is not None:
+            raise DeclarationError(where, "batch=True cannot have a depfile")
         used = {name for word in self.command for name in _PLACEHOLDER.findall(word)}
-        refuse_unknown(where, sorted(used), _KNOWN, "placeholder")
-        needed = {"sources", "folder"} if self.batch else {"source", "target"}
-        for name in sorted(needed - used):
-            raise DeclarationError(where, f"command lacks {{{name}}}")
+        known = _KNOWN_IN_BATCH if self.batch else _KNOWN
+        refuse_unknown(where, sorted(used), known, "placeholder")
+        for name in ("sources", "folder") if self.batch else ("source", "target"):
+            if name not in used:
+                raise DeclarationError(where, f"command lacks {{{name}}}")
+        if self.batch and "{sources}" not in self.command:
+            raise DeclarationError(where, "{sources} must be a word of its own")
         if self.depfile is not None and "depfile" not in used:
             raise DeclarationError(where, "depfile is set, but command lacks {depfile}")
 
@@ -128,6 +135,19 @@ class Toolchain:
         """Return the files made from `source`, the target first."""
         return (os.path.splitext(source)[0] + self.suffix,)
 
+    def files(self, root: str) -> list[str]:
+        """Return the project's files that the command names, and so may read or run.
+
+        Args:
+            root: absolute path of the project.
+        """
+        words = [word for word in (*self.command, *(self.version or ())) if word != self.program]
+        # Without a version command, the program's own content counts already.
+        if self.version is not None and "/" in self.program:
+            words.append(self.program)
+        found = (_project_file(root, word.rpartition("=")[2]) for word in words)
+        return list(dict.fromkeys(name for name in found if name))
+
     def find(self) -> str:
         """Return the program's path.
 
@@ -150,10 +170,14 @@ class Toolchain:
             return digest.of_bytes(disk.read(program)), ""
         command = [program if word == self.program else word for word in self.version]
         try:
-            said = process.run(command, folder, timeout=60, environ=self.environ(folder)).output
+            done = process.run(command, folder, _VERSION_TIMEOUT, self.environ(folder))
         except OSError as error:
             what = f"cannot ask for its version: {(error.strerror or '').lower()}"
             raise StepError(f"toolchain {self.name}", what) from None
+        if done.timed_out:
+            what = f"'{' '.join(self.version)}' took longer than {_VERSION_TIMEOUT} s"
+            raise StepError(f"toolchain {self.name}", what)
+        said = done.output
         return digest.of_bytes(said.encode()), (said.splitlines() or [""])[0].strip()
 
     def environ(self, cache: str) -> dict[str, str]:
@@ -175,10 +199,13 @@ class Toolchain:
         limit = timeout if timeout is not None else self.timeout
         if not self.batch:
             return [self._one(program, job, site, limit) for job in jobs]
-        results = self._many(program, jobs, site, limit)
-        if len(jobs) > 1 and any(result.error for result in results):
-            return [self._many(program, [job], site, limit)[0] for job in jobs]
-        return results
+        done: dict[str, Compiled] = {}
+        for group in _without_twins(jobs):
+            results = self._many(program, group, site, limit)
+            if len(group) > 1 and any(result.error for result in results):
+                results = [self._many(program, [job], site, limit)[0] for job in group]
+            done.update(zip((job.source for job in group), results, strict=True))
+        return [done[job.source] for job in jobs]
 
     def _one(self, program: str, job: Job, site: Site, limit: float | None) -> Compiled:
         target = os.path.join(site.scratch, os.path.basename(job.outputs[0]))
@@ -194,15 +221,17 @@ class Toolchain:
             made = disk.read(target)
         except OSError:
             return self._failed(job, done.output, f"{self.name} made no {self.suffix} file")
-        discovered = parse_depfile(depfile) if self.depfile is not None else ()
-        others = tuple(name for name in discovered if name not in (job.source, os.devnull))
+        named = parse_depfile(depfile) if self.depfile is not None else ()
+        read = dict.fromkeys(_plain(site.root, name) for name in named)
+        others = tuple(name for name in read if name not in (job.source, os.devnull))
         return Compiled({job.outputs[0]: made}, others, done.output)
 
     def _many(
         self, program: str, jobs: Sequence[Job], site: Site, limit: float | None
     ) -> list[Compiled]:
         folder = os.path.join(site.scratch, "batch")
-        os.makedirs(folder, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # what lay there was another batch's
+        os.makedirs(folder)
         values = {"folder": folder}
         command = [program]
         for word in self.command[1:]:
@@ -213,7 +242,8 @@ class Toolchain:
         done = self._run(command, jobs[0], site, limit)
         if isinstance(done, Compiled):
             return [done] * len(jobs)
-        return [self._collected(job, folder, done.output) for job in jobs]
+        said = _shares(jobs, done.output)
+        return [self._collected(job, folder, said[job.source]) for job in jobs]
 
     def _collected(self, job: Job, folder: str, printed: str) -> Compiled:
         made = os.path.join(folder, os.path.basename(job.outputs[0]))
@@ -246,13 +276,68 @@ class Toolchain:
         for index, line in enumerate(lines):
             found = re.match(r"(.+?):(\d+):(?:(\d+):)? (?:fatal )?error: (.*)", line)
             if found:
-                where = f"{found[1]}:{found[2]}"
+                # A header that is included on the command line is named "./x.h".
+                where = f"{os.path.normpath(found[1]).replace(os.sep, '/')}:{found[2]}"
                 return where, found[4], lines[index + 1 :]
         return job.source, "", lines
 
     @staticmethod
     def _filled(word: str, values: Mapping[str, str]) -> str:
         return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), word)
+
+
+def _project_file(root: str, word: str) -> str:
+    """Return the project-relative path that a command's word is; "" if it is none."""
+    if not word or word.startswith("-") or "{" in word:
+        return ""
+    path = os.path.normpath(word).replace(os.sep, "/")
+    outside = os.path.isabs(path) or path.split("/")[0] == ".."
+    return "" if outside or disk.stat(os.path.join(root, path)) is None else path
+
+
+def _plain(root: str, name: str) -> str:
+    """Return the shortest path of a file that a compiler read, project-relative if inside.
+
+    `a/../b.h` stays as it is where `a` is a link that leads elsewhere.
+    """
+    full = os.path.join(root, name)
+    path = os.path.normpath(full)
+    if path != full and not _same(path, full):
+        path = full
+    return path.removeprefix(os.path.join(root, "")).replace(os.sep, "/")
+
+
+def _same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def _without_twins(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Divide jobs so that no two outputs of a group have one name in the batch's folder."""
+    groups: list[dict[str, Job]] = []
+    for job in jobs:
+        name = os.path.basename(job.outputs[0]).casefold()
+        free = next((group for group in groups if name not in group), None)
+        if free is None:
+            groups.append(free := {})
+        free[name] = job
+    return [list(group.values()) for group in groups]
+
+
+def _shares(jobs: Sequence[Job], output: str) -> dict[str, str]:
+    """Return for each source its share of what a batch printed, every line once.
+
+    A line that names a source begins its share; what no source claims is the first one's.
+    """
+    owner = jobs[0].source
+    shares = {job.source: "" for job in jobs}
+    for line in output.splitlines(keepends=True):
+        named = [source for source in shares if source in line]
+        owner = max(named, key=len) if named else owner
+        shares[owner] += line
+    return shares
 
 
 def parse_depfile(path: str) -> tuple[str, ...]:
@@ -272,117 +357,3 @@ def parse_depfile(path: str) -> tuple[str, ...]:
             words = re.findall(r"(?:\\.|[^\s\\])+", rest)
             names += [re.sub(r"\\(.)", r"\1", word).replace("$$", "$") for word in words]
     return tuple(dict.fromkeys(name.replace(os.sep, "/") for name in names))
-
-
-class CFamily(Toolchain):
-    """`cc` and `c++`: an object file, and the headers it read from the depfile.
-
-    A header is compiled as if a source file included it first, which proves that it stands
-    alone.
-    """
-
-    _HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inc")
-
-    def _one(self, program: str, job: Job, site: Site, limit: float | None) -> Compiled:
-        if os.path.splitext(job.source)[1].lower() not in self._HEADERS:
-            return super()._one(program, job, site, limit)
-        language = "c++" if self.name == "c++" else "c"
-        alone = ("-include", "{source}", "-x", language, os.devnull)
-        words: list[str] = []
-        for word in self.command:
-            words += alone if word == "{source}" else (word,)
-        return Toolchain._one(replace(self, command=tuple(words)), program, job, site, limit)
-
-    def references(self, text: str) -> list[str]:
-        """Return the names between quotes of all #include lines."""
-        return re.findall(r'^\s*#\s*include\s*"([^"\n]+)"', text, re.MULTILINE)
-
-
-class PythonBytecode(Toolchain):
-    """`python`: a hash-based `.pyc` (PEP 552), importable without its source, no timestamp."""
-
-    @property
-    def program(self) -> str:
-        """The running interpreter."""
-        return sys.executable
-
-    @property
-    def identity(self) -> str:
-        """Digest of the bytecode's format."""
-        return digest.of_parts("python", "checked hash", "1")
-
-    @property
-    def shares_process(self) -> bool:
-        """It starts no process at all."""
-        return False
-
-    def find(self) -> str:
-        """Return the running interpreter's path."""
-        return sys.executable
-
-    def read_version(self, program: str, folder: str) -> tuple[str, str]:
-        """Return digest and wording of the bytecode's version; no process is needed."""
-        tag = sys.implementation.cache_tag or sys.version
-        return digest.of_parts(tag, sysconfig.get_python_version()), f"python {tag}"
-
-    def compile(self, jobs: Sequence[Job], site: Site, timeout: float | None) -> list[Compiled]:
-        """Compile each job in this process."""
-        return [self._bytecode(job, site) for job in jobs]
-
-    def _bytecode(self, job: Job, site: Site) -> Compiled:
-        target = os.path.join(site.scratch, os.path.basename(job.outputs[0]))
-        try:
-            py_compile.compile(
-                os.path.join(site.root, job.source),
-                cfile=target,
-                dfile=job.source,
-                doraise=True,
-                invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
-            )
-        except py_compile.PyCompileError as error:
-            return Compiled({}, error=_python_error(job, error))
-        return Compiled({job.outputs[0]: disk.read(target)})
-
-
-def _python_error(job: Job, error: py_compile.PyCompileError) -> StepError:
-    value: Any = error.exc_value
-    line = getattr(value, "lineno", None)
-    where = f"{job.source}:{line}" if line else job.source
-    return StepError(where, str(getattr(value, "msg", value)))
-
-
-def builtin(name: str) -> Toolchain | None:
-    """Return the built-in toolchain called `name`; None if there is none."""
-    if name == "deno":
-        from .deno import DENO
-
-        return DENO
-    return _BUILTIN.get(name)
-
-
-def names() -> list[str]:
-    """Return the names of the built-in toolchains."""
-    return ["deno", *_BUILTIN]
-
-
-_C_FLAGS = ("-O2", "-Wall", "-Wextra", "-c", "{source}", "-o", "{target}")
-_C_DEPS = ("-MD", "-MF", "{depfile}")
-_BUILTIN: dict[str, Toolchain] = {
-    "cc": CFamily(
-        "cc",
-        ("cc", "-std=c11", *_C_FLAGS, *_C_DEPS),
-        ".o",
-        version=("cc", "--version"),
-        depfile="{target}.d",
-        install="install a C compiler (Debian: apt install gcc)",
-    ),
-    "c++": CFamily(
-        "c++",
-        ("c++", "-std=c++17", *_C_FLAGS, *_C_DEPS),
-        ".o",
-        version=("c++", "--version"),
-        depfile="{target}.d",
-        install="install a C++ compiler (Debian: apt install g++)",
-    ),
-    "python": PythonBytecode("python", ("python", "{source}", "{target}"), ".pyc"),
-}

@@ -19,13 +19,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from . import disk, process
-from .errors import StepError
-from .toolchains import Compiled, Job, Site, Toolchain
+from .. import disk, process
+from ..errors import StepError
+from .base import Compiled, Job, Site, Toolchain
 
 _FLAGS = ("--quiet", "--no-config", "--no-lock")
 _OTHER_SUFFIX = {".ts": ".js", ".mts": ".mjs", ".cts": ".cjs", ".tsx": ".js"}
 _ENTRY = "entry.ts"
+#: The end of something that could be a specifier of TypeScript, or any escape.
+_LOOKS_LEFT = re.compile(rb"""\.[cm]?tsx?["'`]|\\""")
 
 
 class Deno(Toolchain):
@@ -105,7 +107,8 @@ class _Run:
         staged = {job.source: os.path.join(stage, job.source) for job in jobs}
         for job in jobs:
             disk.write(staged[job.source], disk.read(self._full(job.source)))
-        self._rewrite(list(staged.values()))
+        spans = {path: graph.spans.get(self._full(source), []) for source, path in staged.items()}
+        self._rewrite(spans)
         transpiled = self._transpile(stage, [job.source for job in jobs])
         if transpiled.code or transpiled.timed_out:
             return self._bad(jobs, graph, transpiled)
@@ -139,13 +142,14 @@ class _Run:
             graph.imports[path] = [target for target in targets if target]
         return graph
 
-    def _rewrite(self, paths: Sequence[str]) -> None:
+    def _rewrite(self, spans: Mapping[str, Sequence[dict[str, Any]]]) -> None:
         """Rewrite relative TypeScript specifiers in staged files until none is left.
 
         deno names one place for each specifier of a file, so a file that imports the same
-        one twice takes another round.
+        one twice takes another round; so does one that merely looks as if it did.
         """
-        todo = list(paths)
+        todo = [path for path, found in spans.items() if _rewrite_file(path, found)]
+        todo = [path for path in todo if _LOOKS_LEFT.search(disk.read(path))]
         while todo:
             graph = self._graph(todo)
             todo = [path for path in todo if _rewrite_file(path, graph.spans.get(path, []))]
@@ -275,37 +279,39 @@ def _rewrite_file(path: str, dependencies: Sequence[dict[str, Any]]) -> bool:
     if not edits:
         return False
     lines = disk.read(path).decode().split("\n")
-    changed = False
-    for line, specifier in edits:
-        changed = _rewrite_line(lines, line, specifier) or changed
-    if changed:
-        disk.write(path, "\n".join(lines).encode())
-    return changed
+    # Deno's columns leave out a byte order mark.
+    mark = lines[0].startswith("\ufeff")
+    lines[0] = lines[0].removeprefix("\ufeff")
+    changed = [_rewrite_line(lines, *edit) for edit in edits]
+    if any(changed):
+        disk.write(path, ("\ufeff" * mark + "\n".join(lines)).encode())
+    return any(changed)
 
 
-def _edits(dependencies: Iterable[dict[str, Any]]) -> Iterator[tuple[tuple[int, int], str]]:
+def _edits(dependencies: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int, int, str]]:
+    """Yield line, first and last column (from 0) and suffix of TypeScript specifiers."""
     for dependency in dependencies:
         specifier = dependency.get("specifier", "")
-        if specifier.startswith(("./", "../")) and os.path.splitext(specifier)[1] in _OTHER_SUFFIX:
-            for end in _ends([dependency]):
-                start = end.get("span", {}).get("start")
-                if start is not None:
-                    yield (start["line"], start["character"]), specifier
+        suffix = os.path.splitext(specifier)[1]
+        if not specifier.startswith(("./", "../")) or suffix not in _OTHER_SUFFIX:
+            continue
+        for end in _ends([dependency]):
+            span = end.get("span")
+            if span and span["start"]["line"] == span["end"]["line"]:
+                start, stop = span["start"]["character"], span["end"]["character"]
+                yield span["start"]["line"], start, stop - 1, suffix
 
 
-def _rewrite_line(lines: list[str], place: tuple[int, int], specifier: str) -> bool:
-    """Replace the specifier that stands at `place` (line, column, both from 0)."""
-    number, column = place
-    base, suffix = os.path.splitext(specifier)
+def _rewrite_line(lines: list[str], number: int, start: int, stop: int, suffix: str) -> bool:
+    """Rewrite the end of the specifier whose quotes stand at `start` and `stop`.
+
+    Columns count characters, not UTF-16 units; the text between may hold escapes.
+    """
     line = lines[number]
-    # Columns count UTF-16 units; characters beyond the basic plane take two.
-    units = line.encode("utf-16-le")
-    column = len(units[: 2 * column].decode("utf-16-le", "ignore"))
-    quoted = line[column + 1 : column + 1 + len(specifier)]
-    if quoted != specifier:
+    quoted = line[start : stop + 1]
+    if len(quoted) < 2 or quoted[0] != quoted[-1] or not quoted[:-1].endswith(suffix):
         return False
-    rest = line[column + 1 + len(specifier) :]
-    lines[number] = line[: column + 1] + base + _OTHER_SUFFIX[suffix] + rest
+    lines[number] = line[: stop - len(suffix)] + _OTHER_SUFFIX[suffix] + line[stop:]
     return True
 
 

@@ -1,0 +1,203 @@
+"""Whatever a template raised, told with its place: file, line, include chain and pattern.
+
+Knows Jinja2's exceptions and tracebacks; imported with `templates`, never before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from jinja2.environment import TemplateModule
+
+from . import disk
+from .errors import CodegenError, StepError, known_or_nearest, nearest
+
+if TYPE_CHECKING:
+    from .templates import Engine
+
+
+class Explained:
+    """Turns whatever a template raised into a StepError with its place."""
+
+    def __init__(self, engine: Engine, name: str, variables: Mapping[str, Any], made_by: str = ""):
+        self._engine = engine
+        self._name = name
+        self._variables = variables
+        self._made_by = made_by
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A function that ends its process would end the whole run with it.
+        if isinstance(error, (Exception, SystemExit)):
+            raise self._explain(error, _places(trace, self._engine.folder)) from None
+
+    def _explain(self, error: BaseException, places: list[tuple[str, int]]) -> StepError:
+        if isinstance(error, jinja2.TemplateSyntaxError):
+            return self._syntax(error, places)
+        if isinstance(error, RecursionError) and (circle := _circle(places)):
+            return self._endless(places[: places.index(circle[0])], circle)
+        if isinstance(error, CodegenError):
+            what, hint, own = error.what, error.hint, list(error.details)
+            return StepError(error.where, what, hint, own + self._context(places))
+        what, hint = self._words(error)
+        where = _at(places[-1]) if places else f"{self._engine.folder}/{self._name}"
+        shown = self._engine.source_line(*places[-1]) if places else []
+        return StepError(where, what, hint, shown + self._context(places[:-1]))
+
+    def _words(self, error: BaseException) -> tuple[str, str]:
+        """Return what happened, and a hint."""
+        if isinstance(error, jinja2.UndefinedError):
+            return self._undefined(error)
+        if isinstance(error, jinja2.TemplateNotFound):
+            return self._not_found(error)
+        if isinstance(error, jinja2.TemplateError):
+            return self._unknown_kind(first_line(error))
+        said = f": {first_line(error)}" if str(error) else ""
+        return type(error).__name__ + _raised_in(error, self._engine) + said, ""
+
+    def _undefined(self, error: Exception) -> tuple[str, str]:
+        what = first_line(error)
+        if name := re.fullmatch(r"'(.+)' is undefined", what):
+            known = self._engine.known_names(self._variables)
+            return what, nearest(name[1], [*known, *_locals(error, self._engine.folder)])
+        last = self._engine.last_undefined
+        if last and f"'{last[1]}'" in what:
+            return _absent(what, *last)
+        asked = re.fullmatch(
+            r"the template '(.+?)' \((.+?) in .*\) does not export .* '(.+)'", what
+        )
+        if asked:
+            hint = nearest(asked[3], self._engine.defined_names(asked[1]))
+            return f"template '{asked[1]}' defines no '{asked[3]}' ({asked[2]})", hint
+        return what, ""
+
+    def _unknown_kind(self, said: str) -> tuple[str, str]:
+        """Return the message in our spelling; for an unknown filter or test with the nearest."""
+        what = said.rstrip(".").removesuffix(" found")
+        what = _lower(what)
+        found = re.match(r"no (filter|test) named '(.+?)'", what)
+        if not found:
+            return what, ""
+        engine = self._engine
+        known = engine.filter_names if found[1] == "filter" else engine.test_names
+        return found[0], nearest(found[2], known)
+
+    def _not_found(self, error: jinja2.TemplateNotFound) -> tuple[str, str]:
+        names = getattr(error, "templates", None) or [str(error.name)]
+        listed = " or ".join(f"'{name}'" for name in names)
+        known = disk.walk(os.path.join(self._engine.root, self._engine.folder))
+        return f"there is no template {listed}", nearest(str(names[-1]), known)
+
+    def _syntax(
+        self, error: jinja2.TemplateSyntaxError, places: list[tuple[str, int]]
+    ) -> StepError:
+        # Jinja2's lexer gives some errors the file as their name.
+        path = error.filename or error.name or f"{self._engine.folder}/{self._name}"
+        said, *more = (error.message or "syntax error").split(". ")
+        what, hint = self._unknown_kind(said)
+        shown = self._engine.source_line(path, error.lineno)
+        place = (path, error.lineno)
+        outer = places[:-1] if places and places[-1] == place else places
+        details = [*shown, *(_lower(line.rstrip(".")) for line in more), *self._context(outer)]
+        return StepError(_at(place), what, hint, details)
+
+    def _endless(self, before: list[tuple[str, int]], circle: list[tuple[str, int]]) -> StepError:
+        via = " → ".join(_at(place) for place in [*circle, circle[0]])
+        what = "loops: it includes, extends or calls itself without end"
+        return StepError(_at(circle[0]), what, details=[via, *self._context(before)])
+
+    def _context(self, outer: Iterable[tuple[str, int]]) -> list[str]:
+        chain = [f"from {_at(place)}" for place in reversed(list(outer))]
+        return chain + ([f"pattern {self._made_by}"] if self._made_by else [])
+
+
+def _frames(trace: TracebackType | None, folder: str) -> Iterator[tuple[FrameType, int]]:
+    """Yield frame and line of each template on the stack, outermost first."""
+    for frame, line in traceback.walk_tb(trace):
+        if frame.f_code.co_filename.startswith(folder + "/"):
+            # Jinja2 has put the template's lines into an Exception's trace, but in no other's.
+            template = frame.f_globals.get("__jinja_template__")
+            yield frame, template.get_corresponding_lineno(line) if template else line
+
+
+def _places(trace: TracebackType | None, folder: str) -> list[tuple[str, int]]:
+    """Return (path, line) of each template frame, outermost first."""
+    return [(frame.f_code.co_filename, line) for frame, line in _frames(trace, folder)]
+
+
+def _locals(error: BaseException, folder: str) -> list[str]:
+    """Return the names the innermost template knew, its loop variables among them."""
+    frames = [frame for frame, _ in _frames(error.__traceback__, folder)]
+    return [name for name in frames[-1].f_locals if isinstance(name, str)] if frames else []
+
+
+def _circle(places: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return the first places between a place and its return; [] if none comes twice."""
+    seen: dict[tuple[str, int], int] = {}
+    for index, place in enumerate(places):
+        if place in seen:
+            return places[seen[place] : index]
+        seen[place] = index
+    return []
+
+
+def _absent(what: str, owner: Any, key: str) -> tuple[str, str]:
+    """Return what to say of a key that an object lacks, and the nearest it has."""
+    if isinstance(owner, Mapping):
+        keys = [name for name in owner if isinstance(name, str)]
+        hint = known_or_nearest(key, keys) if keys else "the table is empty"
+        return f"the table has no key '{key}'", hint
+    known = [name for name in dir(owner) if not name.startswith("_")]
+    if isinstance(owner, TemplateModule):
+        return f"template '{owner.__name__}' defines no '{key}'", nearest(key, known)
+    return what, nearest(key, known)
+
+
+def _raised_in(error: BaseException, engine: Engine) -> str:
+    """Return ` in function (file:line)` of what a template called; "" for the template itself.
+
+    Of several, the innermost of the project's own, for there the fault is looked for.
+    """
+    called: list[traceback.FrameSummary] = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename.startswith(engine.folder + "/"):
+            called = []
+        elif not frame.filename.startswith(os.path.dirname(jinja2.__file__)):
+            called.append(frame)
+    own = [f for f in called if _is_own(f.filename, engine.root)]
+    if not called:
+        return ""
+    origin = (own or called)[-1]
+    path = os.path.relpath(origin.filename, engine.root) if own else origin.filename
+    shown = path.replace(os.sep, "/") if own else os.path.basename(path)
+    return f" in {origin.name} ({shown}:{origin.lineno})"
+
+
+def _is_own(path: str, root: str) -> bool:
+    return path.startswith(root + os.sep) and "site-packages" not in path
+
+
+def _at(place: tuple[str, int]) -> str:
+    return f"{place[0]}:{place[1]}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its kind if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

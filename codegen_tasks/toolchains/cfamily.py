@@ -1,0 +1,54 @@
+"""The toolchains `cc` and `c++`: object files, and the headers they read from a depfile."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+
+from .base import Compiled, Job, Site, Toolchain
+
+
+class CFamily(Toolchain):
+    """`cc` and `c++`: an object file, and the headers it read from the depfile.
+
+    A header is compiled as if a source file included it first, which proves that it stands
+    alone.
+    """
+
+    _HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inc")
+
+    def _one(self, program: str, job: Job, site: Site, limit: float | None) -> Compiled:
+        if os.path.splitext(job.source)[1].lower() not in self._HEADERS:
+            return super()._one(program, job, site, limit)
+        language = "c++" if self.name == "c++" else "c"
+        alone = ("-include", "{source}", "-x", language, os.devnull)
+        words: list[str] = []
+        for word in self.command:
+            words += alone if word == "{source}" else (word,)
+        return Toolchain._one(replace(self, command=tuple(words)), program, job, site, limit)
+
+    def references(self, text: str) -> list[str]:
+        """Return the names between quotes of all #include lines."""
+        return re.findall(r'^\s*#\s*include\s*"([^"\n]+)"', text, re.MULTILINE)
+
+
+_FLAGS = ("-O2", "-Wall", "-Wextra", "-c", "{source}", "-o", "{target}")
+_DEPS = ("-MD", "-MF", "{depfile}")
+
+CC = CFamily(
+    "cc",
+    ("cc", "-std=c11", *_FLAGS, *_DEPS),
+    ".o",
+    version=("cc", "--version"),
+    depfile="{target}.d",
+    install="install a C compiler (Debian: apt install gcc)",
+)
+CXX = CFamily(
+    "c++",
+    ("c++", "-std=c++17", *_FLAGS, *_DEPS),
+    ".o",
+    version=("c++", "--version"),
+    depfile="{target}.d",
+    install="install a C++ compiler (Debian: apt install g++)",
+)

@@ -1,0 +1,75 @@
+"""The toolchain `python`: hash-based bytecode, made in the process that runs the step."""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import sys
+import sysconfig
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from .. import digest, disk
+from ..errors import StepError
+from .base import Compiled, Job, Site, Toolchain
+
+
+class PythonBytecode(Toolchain):
+    """`python`: a hash-based `.pyc` (PEP 552), importable without its source, no timestamp."""
+
+    @property
+    def program(self) -> str:
+        """The running interpreter."""
+        return sys.executable
+
+    @property
+    def identity(self) -> str:
+        """Digest of the bytecode's format."""
+        return digest.of_parts("python", "checked hash", "1")
+
+    @property
+    def shares_process(self) -> bool:
+        """It starts no process at all."""
+        return False
+
+    def find(self) -> str:
+        """Return the running interpreter's path."""
+        return sys.executable
+
+    def read_version(self, program: str, folder: str) -> tuple[str, str]:
+        """Return digest and wording of the bytecode's version; no process is needed."""
+        tag = sys.implementation.cache_tag or sys.version
+        return digest.of_parts(tag, sysconfig.get_python_version()), f"python {tag}"
+
+    def compile(self, jobs: Sequence[Job], site: Site, timeout: float | None) -> list[Compiled]:
+        """Compile each job in this process."""
+        return [self._bytecode(job, site) for job in jobs]
+
+    def _bytecode(self, job: Job, site: Site) -> Compiled:
+        target = os.path.join(site.scratch, os.path.basename(job.outputs[0]))
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("default")
+                py_compile.compile(
+                    os.path.join(site.root, job.source),
+                    cfile=target,
+                    dfile=job.source,
+                    doraise=True,
+                    optimize=0,  # whatever -O doit itself runs with
+                    invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
+                )
+        except py_compile.PyCompileError as error:
+            return Compiled({}, error=_python_error(job, error))
+        said = [f"{job.source}:{w.lineno}: {w.category.__name__}: {w.message}\n" for w in caught]
+        return Compiled({job.outputs[0]: disk.read(target)}, (), "".join(said))
+
+
+def _python_error(job: Job, error: py_compile.PyCompileError) -> StepError:
+    value: Any = error.exc_value
+    line = getattr(value, "lineno", None)
+    where = f"{job.source}:{line}" if line else job.source
+    return StepError(where, str(getattr(value, "msg", value)))
+
+
+PYTHON = PythonBytecode("python", ("python", "{source}", "{target}"), ".pyc")

@@ -1,0 +1,1558 @@
+"""Bad input: the whole message, the exit code, and that nothing is half written.
+
+Exit code 3 means that the `dodo.py`, a rule or a setting is wrong and no step began; 1 that
+a step failed, and no other target with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable
+
+import pytest
+from conftest import Project
+
+from codegen_tasks import patterns, settings
+from codegen_tasks.errors import DeclarationError, StepError
+from codegen_tasks.toolchains.deno import DENO
+
+PAGE = (
+    'codegen.rule("page", template="page.txt.j2", patterns="patterns/*.toml",'
+    ' target="{stem}.txt")\n'
+)
+
+
+#: The one target that a fault of its template shows in.
+ASH = "generate:ash.txt"
+
+
+def dodo(declared: str = PAGE, codegen: str = "Codegen()", config: bool = True) -> str:
+    """Return a dodo.py; what is `declared` begins on its line 4."""
+    head = f"from codegen_tasks import Codegen, PatternError, Toolchain\n\ncodegen = {codegen}\n"
+    shout = '\n\n@codegen.filter("shout")\ndef _shout(text):\n    return text.upper()\n'
+    return head + declared + shout + "\n\nDOIT_CONFIG = codegen.doit_config\n" * config
+
+
+def page(**keys: str) -> str:
+    """Return the rule `page`, some of its arguments given as Python source."""
+    given = {
+        "template": '"page.txt.j2"',
+        "patterns": '"patterns/*.toml"',
+        "target": '"{stem}.txt"',
+        **keys,
+    }
+    return f'codegen.rule("page", {", ".join(f"{key}={it}" for key, it in given.items())})\n'
+
+
+def screen_of(text: str) -> str:
+    return textwrap.dedent(text).removeprefix("\n")
+
+
+def tidy(project: Project, screen: str) -> str:
+    """Leave out what differs from run to run: seconds, cache hits, where the project lies."""
+    screen = re.sub(r"in \d+\.\d\d s( \(templates .*\))?", "in N s", screen)
+    return screen.replace(str(project.path), "PROJECT")
+
+
+def refused(project: Project, message: str, *arguments: str, **environ: str) -> None:
+    """Demand exit code 3 with exactly this message, and that nothing at all was written."""
+    before = project.files()
+    result = project.doit(*arguments, **environ)
+    wanted = ("", "ERROR: " + screen_of(message), 3)
+    assert (result.out, tidy(project, result.err), result.code) == wanted
+    assert project.files() == before
+
+
+def fails(
+    project: Project, screen: str, *arguments: str, changed: Iterable[str] = (), **environ: str
+) -> None:
+    """Demand exit code 1 and exactly this screen, by default of `doit -c`.
+
+    Of the targets only those named in `changed` may differ from before.
+    """
+    before = targets(project)
+    result = project.doit(*(arguments or ["-c"]), **environ)
+    assert (tidy(project, result.out), result.err, result.code) == (screen_of(screen), "", 1)
+    assert differences(before, targets(project)) == {f"generated/{name}" for name in changed}
+    assert temporaries(project) == []
+
+
+def targets(project: Project) -> dict[str, bytes]:
+    return {k: data for k, data in project.files().items() if k.startswith("generated/")}
+
+
+def differences(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
+    return {name for name in before | after if before.get(name) != after.get(name)}
+
+
+def temporaries(project: Project) -> list[str]:
+    return [path.name for path in project.path.rglob(".codegen-*")]
+
+
+@pytest.fixture
+def built(project: Project) -> Project:
+    """Make everything."""
+    assert project.doit().code == 0
+    return project
+
+
+@pytest.fixture
+def links(project: Project) -> Project:
+    """Put a folder into `generated` that is a link to one outside."""
+    (project.path.parent / "elsewhere").mkdir()
+    (project.path / "generated").mkdir()
+    (project.path / "generated/sub").symlink_to("../../elsewhere")
+    return project
+
+
+# dodo.py and rules ------------------------------------------------------------------------
+
+#: What is wrong → the declaration, and the whole message.
+RULES = {
+    "unknown key of a rule": (
+        'codegen.rule("page", template="page.txt.j2", pattern="*.toml", target="x")\n',
+        "rule page: unknown key 'pattern'\n  hint: did you mean 'patterns'?\n",
+    ),
+    "no name": (
+        'codegen.rule(template="plain.txt.j2", target="x")\n',
+        "codegen.rule: lacks the rule's name\n",
+    ),
+    "name with a space": (
+        'codegen.rule("a page", template="plain.txt.j2", target="x")\n',
+        "rule a page: a rule's name must be letters, digits, _ or -\n",
+    ),
+    "one name twice": (PAGE + PAGE, "rule page: is declared twice\n"),
+    "no target": ('codegen.rule("x", template="plain.txt.j2")\n', "rule x: lacks target=\n"),
+    "target that is no string": (
+        page(target="3"),
+        "rule page: target must be a string, not 3\n",
+    ),
+    "patterns that are no globs": (
+        page(patterns="[3]"),
+        "rule page: patterns must be a glob or a list of globs, not [3]\n",
+    ),
+    "empty list of globs": (
+        page(patterns="[]"),
+        "rule page: patterns must be a glob or a list of globs, not []\n",
+    ),
+    "patterns outside of the project": (
+        page(patterns='"../*.toml"'),
+        "rule page: patterns '../*.toml' lies outside of the project\n",
+    ),
+    "each that is no name": (
+        page(each="3"),
+        "rule page: each must be the name of a list, not 3\n",
+    ),
+    "each without patterns": (
+        'codegen.rule("x", template="plain.txt.j2", target="x", each="registers")\n',
+        "rule x: each= needs patterns=\n",
+    ),
+    "placeholder without patterns": (
+        'codegen.rule("x", template="plain.txt.j2", target="{stem}.txt")\n',
+        """
+        rule x: target '{stem}.txt' has a placeholder, but there are no patterns to fill it
+          hint: add patterns=
+        """,
+    ),
+    "timeout with a unit": (
+        page(timeout='"3s"'),
+        "rule page: timeout must be seconds above 0, not '3s'\n",
+    ),
+    "unknown toolchain": (
+        page(compile='"demo"'),
+        "rule page: unknown toolchain 'demo'\n  hint: did you mean 'deno'?\n",
+    ),
+    "unknown toolchain unlike any": (
+        page(compile='"fortran"'),
+        """
+        rule page: unknown toolchain 'fortran'
+          hint: built in: deno, cc, c++, python; or pass a Toolchain
+        """,
+    ),
+    "context that is a lambda": (
+        page(context="lambda data: {}"),
+        """
+        rule page: context must be a module-level function
+          hint: define it with def at the top of a module
+        """,
+    ),
+    "context that is a number": (
+        page(context="3"),
+        "rule page: context must be a dict or a function, not 3\n",
+    ),
+    "template that does not exist": (
+        page(template='"pages.txt.j2"'),
+        """
+        rule page: there is no template templates/pages.txt.j2
+          hint: did you mean 'page.txt.j2'?
+        """,
+    ),
+    "template with its folder": (
+        page(template='"templates/page.txt.j2"'),
+        """
+        rule page: there is no template templates/templates/page.txt.j2
+          hint: did you mean 'page.txt.j2'?
+        """,
+    ),
+    "template outside of its folder": (
+        page(template='"../dodo.py"'),
+        "rule page: the template '../dodo.py' lies outside of templates/\n",
+    ),
+    "target outside of its folder": (
+        page(target='"../{stem}.txt"'),
+        "rule page: the target '../{stem}.txt' lies outside of generated/\n",
+    ),
+    "absolute target": (
+        page(target='"/tmp/{stem}.txt"'),
+        "rule page: the target '/tmp/{stem}.txt' lies outside of generated/\n",
+    ),
+    "target that is a folder": (
+        page(target='"{stem}/"'),
+        "rule page: the target '{stem}/' names a folder, not a file\n",
+    ),
+    "target with an equals sign": (
+        page(target='"a={stem}.txt"'),
+        "rule page: the target 'a={stem}.txt' holds '=', which doit allows in no task's name\n",
+    ),
+    "two rules that make one target": (
+        PAGE + 'codegen.rule("birch", template="plain.txt.j2", target="birch.txt")\n',
+        """
+        rule birch: makes generated/birch.txt, which rule page makes too
+          hint: give one of them another target=
+        """,
+    ),
+    "two rules, one of which compiles the target": (
+        'codegen.rule("one", template="plain.txt.j2", target="a.py", compile="python")\n'
+        'codegen.rule("two", template="plain.txt.j2", target="a.pyc")\n',
+        """
+        rule one: makes generated/a.pyc, which rule two makes too
+          hint: give one of them another target=
+        """,
+    ),
+    "target where another needs a folder": (
+        'codegen.rule("one", template="plain.txt.j2", target="a")\n'
+        'codegen.rule("two", template="plain.txt.j2", target="a/b.txt")\n',
+        "rule two: makes generated/a/b.txt, but generated/a is itself a target\n",
+    ),
+    "empty pattern library": (
+        page(patterns='["pattern/*.toml", "pattern/*.json"]'),
+        """
+        rule page: no file matches pattern/*.toml, pattern/*.json
+          hint: check the patterns= of the rule, relative to the folder of dodo.py
+        """,
+    ),
+    "filter declared twice": (
+        '\n\n@codegen.filter\ndef shout(text):\n    return ""\n',
+        "filter shout: is declared twice\n",
+    ),
+    "filter without a name": (
+        "codegen.filter(lambda text: text)\n",
+        """
+        filter: a function without a name needs one
+          hint: use @codegen.filter("name")
+        """,
+    ),
+    "function in place of one of ours": (
+        "\n\n@codegen.function\ndef read_text(path):\n    return path\n",
+        "function read_text: every template already has one of that name\n",
+    ),
+    "two Codegen without names": (
+        PAGE + 'other = Codegen()\nother.rule("x", template="plain.txt.j2", target="x.txt")\n',
+        """
+        dodo.py: two Codegen objects lack a name
+          hint: tell them apart: other = Codegen(name="other", ...)
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_a_wrong_rule_is_refused_before_any_step(project: Project, kind: str) -> None:
+    declared, message = RULES[kind]
+    project.write("dodo.py", dodo(declared))
+    refused(project, message)
+
+
+#: What is wrong → how Codegen is called, and the whole message.
+CODEGENS = {
+    "unknown argument": (
+        'Codegen(template="templates")',
+        "Codegen: unknown argument 'template'\n  hint: did you mean 'templates'?\n",
+    ),
+    "unknown option of Jinja2": (
+        'Codegen(environment={"trim_block": True})',
+        "Codegen environment: unknown option 'trim_block'\n  hint: did you mean 'trim_blocks'?\n",
+    ),
+    "unknown extension of Jinja2": (
+        'Codegen(environment={"extensions": ["jinja2.ext.loopcontrol"]})',
+        """
+        Codegen environment: unknown extension 'jinja2.ext.loopcontrol'
+          hint: did you mean 'jinja2.ext.loopcontrols'?
+        """,
+    ),
+    "extension that is not installed": (
+        'Codegen(environment={"extensions": ["no_such_package.Extension"]})',
+        "Codegen environment: extension 'no_such_package.Extension':"
+        " there is no module 'no_such_package'\n",
+    ),
+    "extensions that are no list": (
+        'Codegen(environment={"extensions": "jinja2.ext.do"})',
+        """
+        Codegen environment: extensions must be a list
+          hint: extensions=['jinja2.ext.do']
+        """,
+    ),
+    "delimiters that are the same": (
+        'Codegen(environment={"block_start_string": "{{"})',
+        "Codegen environment: block_start_string and variable_start_string are both '{{'\n",
+    ),
+    "unknown line ending": (
+        'Codegen(environment={"newline_sequence": "\\\\n\\\\n"})',
+        "Codegen environment: newline_sequence cannot be '\\\\n\\\\n'\n",
+    ),
+    "environment that is no dict": (
+        'Codegen(environment=["trim_blocks"])',
+        "Codegen: environment must be a dict, not ['trim_blocks']\n",
+    ),
+    "globals that are no dict": (
+        "Codegen(globals=3)",
+        "Codegen: globals must be a dict, not 3\n",
+    ),
+    "global in place of one of our functions": (
+        'Codegen(globals={"read_text": str})',
+        "Codegen globals: every template already has a function 'read_text'\n",
+    ),
+    "name with a space": (
+        'Codegen(name="two words")',
+        "Codegen: name 'two words' must be letters, digits, _ or -\n",
+    ),
+    "output outside of the project": (
+        'Codegen(output="../elsewhere")',
+        "Codegen: output must be a folder inside the project, not '../elsewhere'\n",
+    ),
+    "output among the templates": (
+        'Codegen(output="templates/out")',
+        "Codegen: output folder 'templates/out' lies in the templates folder 'templates'\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CODEGENS)
+def test_a_wrong_codegen_is_refused_before_any_step(project: Project, kind: str) -> None:
+    codegen, message = CODEGENS[kind]
+    project.write("dodo.py", dodo(codegen=codegen))
+    refused(project, message)
+
+
+def test_doit_info_refuses_a_wrong_rule_in_the_same_words(project: Project) -> None:
+    declared, message = RULES["unknown key of a rule"]
+    project.write("dodo.py", dodo(declared))
+    refused(project, message, "info")
+
+
+def test_a_missing_templates_folder_is_named(project: Project) -> None:
+    shutil.rmtree(project.path / "templates")
+    refused(
+        project,
+        """
+        rule page: there is no template templates/page.txt.j2
+          hint: there is no folder templates
+        """,
+    )
+
+
+def test_two_patterns_that_make_one_target_are_both_named(project: Project) -> None:
+    project.write("dodo.py", dodo(page(patterns='"patterns/**/*.toml"')))
+    project.write("patterns/tall/birch.toml", 'name = "tall"\n')
+    refused(
+        project,
+        """
+        rule page: patterns/birch.toml and patterns/tall/birch.toml both make generated/birch.txt
+          hint: tell them apart in target=, with {folder} or a key of the patterns
+        """,
+    )
+
+
+def test_a_rules_target_behind_a_link_is_refused(links: Project) -> None:
+    declared = 'codegen.rule("x", template="plain.txt.j2", target="sub/x.txt")\n'
+    links.write("dodo.py", dodo(declared))
+    refused(
+        links,
+        "rule x: the target 'sub/x.txt' lies outside of generated/:"
+        " generated/sub is behind a link\n",
+    )
+    assert os.listdir(links.path.parent / "elsewhere") == []
+
+
+def test_a_yaml_pattern_without_a_parser_says_what_to_install(project: Project) -> None:
+    project.write("patterns/elm.yaml", "name: elm\n")
+    hide_yaml = 'import sys\n\nsys.modules["yaml"] = None\n'
+    project.write("dodo.py", hide_yaml + dodo(page(patterns='"patterns/*.yaml"')))
+    refused(
+        project,
+        """
+        rule page: reading patterns/elm.yaml needs PyYAML
+          hint: pip install 'codegen-tasks[yaml]'
+        """,
+    )
+
+
+def test_a_dodo_without_doit_config_builds_and_one_line_says_so(project: Project) -> None:
+    """No DOIT_CONFIG is no error: the same files are made, and the line goes to stderr."""
+    assert project.doit().code == 0
+    expected = targets(project)
+    shutil.rmtree(project.path / "generated")
+    shutil.rmtree(project.path / ".codegen")
+    project.write("dodo.py", project.read("dodo.py").replace("DOIT_CONFIG", "_unused"))
+    result = project.doit()
+    assert result.code == 0
+    assert result.err == (
+        "dodo.py: DOIT_CONFIG is not codegen.doit_config,"
+        " so what a killed run had finished is done again\n"
+    )
+    assert targets(project) == expected
+
+
+# Settings ---------------------------------------------------------------------------------
+
+SETTINGS = {
+    "unknown key": (
+        "[tool.codegen]\ntemplate_cahce = false\n",
+        """
+        pyproject.toml [tool.codegen]: unknown key 'template_cahce'
+          hint: did you mean 'template_cache'?
+        """,
+    ),
+    "no number from 1": (
+        "[tool.codegen]\ncache_generations = 0\n",
+        "pyproject.toml [tool.codegen] cache_generations: must be a whole number from 1, not 0\n",
+    ),
+    "no boolean": (
+        '[tool.codegen]\nbatch = "no"\n',
+        "pyproject.toml [tool.codegen] batch: must be true or false, not 'no'\n",
+    ),
+    "no table": (
+        "[tool]\ncodegen = 3\n",
+        "pyproject.toml: [tool.codegen] must be a table\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_wrong_setting_is_refused(project: Project, kind: str) -> None:
+    toml, message = SETTINGS[kind]
+    project.write("pyproject.toml", toml)
+    refused(project, message)
+
+
+def test_a_setting_unlike_any_is_answered_with_all_there_are(project: Project) -> None:
+    project.write("pyproject.toml", "[tool.codegen]\nzzz = 1\n")
+    known = ", ".join(sorted(settings.Settings.__slots__))
+    refused(
+        project,
+        f"pyproject.toml [tool.codegen]: unknown key 'zzz'\n  hint: known: {known}\n",
+    )
+
+
+#: doit reads pyproject.toml before any of us is loaded, so that these are told by `load`.
+BROKEN_SETTINGS = {
+    "syntax error": (
+        b"[tool.codegen]\nbatch = = 1\n",
+        "pyproject.toml:2: invalid value\n  2 | batch = = 1",
+    ),
+    "not UTF-8": (
+        b"[tool.codegen]\n# \xff\n",
+        "pyproject.toml:2: not UTF-8 (byte 0xff)\n  hint: save the file as UTF-8",
+    ),
+    "tool that is no table": (b"tool = 3\n", ""),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_SETTINGS)
+def test_a_pyproject_that_cannot_be_read_is_named_with_its_line(
+    empty_project: Project, kind: str
+) -> None:
+    toml, message = BROKEN_SETTINGS[kind]
+    empty_project.write("pyproject.toml", toml)
+    said = ""
+    try:
+        settings.load(str(empty_project.path), {})
+    except DeclarationError as error:
+        said = str(error)
+    assert said == message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "wanted"),
+    [
+        ("CODEGEN_BATCH", "maybe", "true or false"),
+        ("CODEGEN_CACHE_GENERATIONS", "many", "a whole number from 1"),
+        ("CODEGEN_CACHE_GENERATIONS", "0", "a whole number from 1"),
+    ],
+)
+def test_a_variable_of_the_wrong_type_is_refused(
+    project: Project, variable: str, value: str, wanted: str
+) -> None:
+    refused(project, f"{variable}: must be {wanted}, not '{value}'\n", **{variable: value})
+
+
+def test_a_misspelt_variable_is_named_and_the_build_goes_on(project: Project) -> None:
+    """A variable that resembles a setting is likely meant for us; another one is not."""
+    result = project.doit(CODEGEN_TEMPLATE_CAHCE="0", CODEGEN_ZZZ="0")
+    assert result.code == 0
+    assert result.err == (
+        "CODEGEN_TEMPLATE_CAHCE: no such setting, did you mean 'CODEGEN_TEMPLATE_CACHE'?\n"
+    )
+
+
+# Patterns ---------------------------------------------------------------------------------
+
+
+def test_a_toml_syntax_error_spoils_no_other_target(built: Project) -> None:
+    built.write("patterns/ash.toml", 'name = "ASH"\ngain = 0\n')
+    built.write("patterns/birch.toml", 'name = "birch"\ngain = = 1\n')
+    built.write("patterns/cedar.toml", 'name = "CEDAR"\ngain = 0\n')
+    fails(
+        built,
+        """
+        .  generate:ash.txt
+        .  generate:birch.txt
+        failed: generate:birch.txt
+          patterns/birch.toml:2: invalid value
+            2 | gain = = 1
+        .  generate:cedar.txt
+        .  generate:list.txt
+        failed: generate:list.txt
+          patterns/birch.toml:2: invalid value
+            2 | gain = = 1
+        2 generated, 1 up to date, 2 failed in N s
+        failed: generate:birch.txt generate:list.txt
+        """,
+        changed=["ash.txt", "cedar.txt"],
+    )
+
+
+def test_without_c_the_first_failure_ends_the_run(built: Project) -> None:
+    built.write("patterns/ash.toml", "name = \n")
+    built.write("patterns/birch.toml", 'name = "BIRCH"\ngain = 0\n')
+    fails(
+        built,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          patterns/ash.toml:1: invalid value
+            1 | name =
+        1 failed in N s
+        """,
+        "-v1",
+    )
+
+
+#: What is wrong → the file's name and content, the whole message.
+PATTERNS: dict[str, tuple[str, bytes, str]] = {
+    "TOML that ends too early": (
+        "elm.toml",
+        b'name = "elm"\ngain = "\n',
+        """
+        patterns/elm.toml:2: illegal character '\\n'
+          2 | gain = "
+        """,
+    ),
+    "TOML without its end": (
+        "elm.toml",
+        b'name = "elm"\ngain = "',
+        """
+        patterns/elm.toml:2: unterminated string, at the end of the file
+          2 | gain = "
+        """,
+    ),
+    "TOML with a key twice": (
+        "elm.toml",
+        b"gain = 1\ngain = 2\n",
+        """
+        patterns/elm.toml:2: cannot overwrite a value
+          2 | gain = 2
+        """,
+    ),
+    "JSON syntax error": (
+        "elm.json",
+        b'{\n  "name": "elm",\n  "gain" 1\n}\n',
+        """
+        patterns/elm.json:3: expecting ':' delimiter
+          3 |   "gain" 1
+        """,
+    ),
+    "JSON that is a list": (
+        "elm.json",
+        b"[1]\n",
+        "patterns/elm.json: must hold a table of keys at its top, not a list\n",
+    ),
+    "JSON nested without end": (
+        "elm.json",
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        "patterns/elm.json: is nested too deeply\n",
+    ),
+    "YAML syntax error": (
+        "elm.yaml",
+        b"name: elm\ngain: [1\n",
+        "patterns/elm.yaml:3: expected ',' or ']', but got '<stream end>'\n",
+    ),
+    "YAML with a control character": (
+        "elm.yaml",
+        b"name: elm\ngain: \x01\n",
+        """
+        patterns/elm.yaml:2: the character '\\x01' is not allowed
+          2 | gain: \x01
+        """,
+    ),
+    "YAML that contains itself": (
+        "elm.yaml",
+        b"name: &a [*a]\n",
+        """
+        patterns/elm.yaml: holds a value that no template can rely on: Circular reference detected
+        """,
+    ),
+    "not UTF-8": (
+        "elm.toml",
+        b'name = "elm"\n# \xe9\n',
+        """
+        patterns/elm.toml:2: not UTF-8 (byte 0xe9)
+          hint: save the file as UTF-8
+        """,
+    ),
+    "reserved key": (
+        "elm.toml",
+        b'name = "elm"\npattern = 3\n',
+        """
+        patterns/elm.toml: the key 'pattern' is reserved
+          hint: rename it: what templates see as 'pattern' comes from the rule
+        """,
+    ),
+    "unknown format": (
+        "elm.ini",
+        b"[name]\n",
+        """
+        patterns/elm.ini: unknown pattern format '.ini'
+          hint: use .toml, .json or .yaml
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_what_is_wrong_with_a_pattern_is_said_with_its_place(
+    empty_project: Project, kind: str
+) -> None:
+    name, content, message = PATTERNS[kind]
+    path = empty_project.write(f"patterns/{name}", content)
+    with pytest.raises(StepError) as caught:
+        patterns.Library(str(empty_project.path)).load(f"patterns/{path.name}")
+    assert str(caught.value) + "\n" == screen_of(message)
+
+
+@pytest.mark.parametrize("kind", ["JSON syntax error", "not UTF-8", "reserved key"])
+def test_a_bad_pattern_fails_its_own_target_only(project: Project, kind: str) -> None:
+    name, content, message = PATTERNS[kind]
+    declared = page(patterns='["patterns/*.toml", "patterns/*.json"]')
+    project.write("dodo.py", dodo(declared))
+    project.write(f"patterns/{name}", content)
+    fails(
+        project,
+        ".  generate:ash.txt\n"
+        ".  generate:birch.txt\n"
+        ".  generate:cedar.txt\n"
+        ".  generate:elm.txt\n"
+        "failed: generate:elm.txt\n"
+        f"{textwrap.indent(screen_of(message), '  ')}"
+        "3 generated, 1 failed in N s\n",
+        changed=["ash.txt", "birch.txt", "cedar.txt"],
+    )
+
+
+#: What is wrong with the key that names the target → its TOML, the whole message.
+KEYS = {
+    "leads outside": (
+        'name = "../elm"\n',
+        "patterns/elm.toml: the target '../elm.txt' lies outside of generated/\n",
+    ),
+    "is absolute": (
+        'name = "/elm"\n',
+        "patterns/elm.toml: the target '/elm.txt' lies outside of generated/\n",
+    ),
+    "leads outside by a link": (
+        'name = "sub/elm"\n',
+        "patterns/elm.toml: the target 'sub/elm.txt' lies outside of generated/:"
+        " generated/sub is behind a link\n",
+    ),
+    "holds a control character": (
+        'name = "a\\u0000/elm"\n',
+        "patterns/elm.toml: the target 'a\\x00/elm.txt' holds a character that"
+        " no file's name should\n",
+    ),
+    "holds an equals sign": (
+        'name = "a=b"\n',
+        "patterns/elm.toml: the target 'a=b.txt' holds '=', which doit allows in no task's name\n",
+    ),
+    "is a list": (
+        "name = [1]\n",
+        "patterns/elm.toml: the key 'name' names its target, so it cannot be a list\n",
+    ),
+    "is missing": (
+        'nmae = "elm"\n',
+        """
+        patterns/elm.toml: lacks the key 'name' that names its target '{name}.txt'
+          hint: did you mean 'nmae'?
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_key_that_names_no_target_fails_its_pattern_only(links: Project, kind: str) -> None:
+    toml, message = KEYS[kind]
+    links.write("dodo.py", dodo(page(target='"{name}.txt"')))
+    links.write("patterns/elm.toml", toml)
+    fails(
+        links,
+        ".  generate:ash.txt\n"
+        ".  generate:birch.txt\n"
+        ".  generate:cedar.txt\n"
+        ".  generate:patterns/elm.toml\n"
+        "failed: generate:patterns/elm.toml\n"
+        f"{textwrap.indent(screen_of(message), '  ')}"
+        "3 generated, 1 failed in N s\n",
+        changed=["ash.txt", "birch.txt", "cedar.txt"],
+    )
+    assert os.listdir(links.path.parent / "elsewhere") == []
+
+
+def test_each_on_a_missing_key_names_the_nearest_one(project: Project) -> None:
+    declared = (
+        'codegen.rule("unit", template="plain.txt.j2", patterns="patterns/*.toml",\n'
+        '             target="{stem}-{name}.txt", each="registers")\n'
+    )
+    project.write("dodo.py", dodo(declared))
+    project.write("patterns/ash.toml", '[[registers]]\nname = "x"\n')
+    project.write("patterns/birch.toml", '[[register]]\nname = "x"\n')
+    project.write("patterns/cedar.toml", "registers = 3\n")
+    fails(
+        project,
+        """
+        .  generate:ash-x.txt
+        .  generate:patterns/birch.toml
+        failed: generate:patterns/birch.toml
+          patterns/birch.toml: lacks the list 'registers'
+            rule unit makes a target for each of its items
+            hint: did you mean 'register'?
+        .  generate:patterns/cedar.toml
+        failed: generate:patterns/cedar.toml
+          patterns/cedar.toml: 'registers' must be a list, not a number
+            rule unit makes a target for each of its items
+        1 generated, 2 failed in N s
+        failed: generate:patterns/birch.toml generate:patterns/cedar.toml
+        """,
+        changed=["ash-x.txt"],
+    )
+
+
+# Templates --------------------------------------------------------------------------------
+
+
+def test_a_template_syntax_error_shows_its_line(built: Project) -> None:
+    built.write("templates/page.txt.j2", "one\n{% if name %}\n{% endfor %}\n")
+    built.write("templates/plain.txt.j2", "plainer\n")
+    fails(
+        built,
+        """
+        failed: templates:page.txt.j2
+          templates/page.txt.j2:3: encountered unknown tag 'endfor'
+            3 | {% endfor %}
+            jinja was looking for the following tags: 'elif' or 'else' or 'endif'
+            the innermost block that needs to be closed is 'if'
+        .  generate:plain.txt
+        1 generated, 1 up to date, 1 failed, 3 not run in N s
+        """,
+        changed=["plain.txt"],
+    )
+
+
+def test_a_syntax_error_in_an_included_file_says_who_includes_it(project: Project) -> None:
+    project.write("templates/page.txt.j2", 'one\n{% include "part.txt" %}\n')
+    project.write("templates/part.txt", "\n{% raw %}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/part.txt:1: missing end of raw directive
+            1 | {% raw %}
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_without_the_cache_a_syntax_error_reads_the_same(project: Project) -> None:
+    project.write("templates/page.txt.j2", "one\n{{ name + }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: unexpected 'end of print statement'
+            2 | {{ name + }}
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+        CODEGEN_TEMPLATE_CACHE="0",
+    )
+
+
+def test_an_unknown_filter_is_found_while_parsing(project: Project) -> None:
+    project.write("templates/page.txt.j2", "one\n{{ name|shuot }}\n")
+    fails(
+        project,
+        """
+        failed: templates:page.txt.j2
+          templates/page.txt.j2:2: no filter named 'shuot'
+            2 | {{ name|shuot }}
+            hint: did you mean 'shout'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_unknown_test_is_found_while_parsing(project: Project) -> None:
+    project.write("templates/page.txt.j2", "one\n{{ name is strnig }}\n")
+    fails(
+        project,
+        """
+        failed: templates:page.txt.j2
+          templates/page.txt.j2:2: no test named 'strnig'
+            2 | {{ name is strnig }}
+            hint: did you mean 'string'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_unknown_filter_in_a_branch_is_found_while_rendering(project: Project) -> None:
+    """Jinja2 allows it as long as the branch is not taken."""
+    project.write("templates/page.txt.j2", "one\n{% if name %}{{ name|shuot }}{% endif %}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: no filter named 'shuot'
+            2 | {% if name %}{{ name|shuot }}{% endif %}
+            pattern patterns/ash.toml
+            hint: did you mean 'shout'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_missing_include_names_the_nearest_template(project: Project) -> None:
+    project.write("templates/page.txt.j2", '{{ name }}\n{% include "footr.j2" %}\n')
+    project.write("templates/footer.j2", "end\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: there is no template 'footr.j2'
+            2 | {% include "footr.j2" %}
+            pattern patterns/ash.toml
+            hint: did you mean 'footer.j2'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_missing_include_of_several_names_them_all(project: Project) -> None:
+    project.write("templates/page.txt.j2", '{% include ["one.j2", "mecros.j2"] %}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: there is no template 'one.j2' or 'mecros.j2'
+            1 | {% include ["one.j2", "mecros.j2"] %}
+            pattern patterns/ash.toml
+            hint: did you mean 'macros.j2'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_include_outside_of_the_folder_is_refused(project: Project) -> None:
+    project.write("templates/page.txt.j2", '{{ name }}\n{% include "../dodo.py" %}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/../dodo.py: a template cannot lie outside the templates folder
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_template_that_includes_itself_is_a_loop(project: Project) -> None:
+    project.write("templates/page.txt.j2", 'one\n{% include "page.txt.j2" %}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: loops: it includes, extends or calls itself without end
+            templates/page.txt.j2:2 → templates/page.txt.j2:2
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_templates_that_include_each_other_are_shown_in_a_circle(project: Project) -> None:
+    project.write("templates/page.txt.j2", 'one\n{% include "odd.txt" %}\n')
+    project.write("templates/odd.txt", '\n\n{% include "even.txt" %}\n')
+    project.write("templates/even.txt", '{% include "odd.txt" %}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/odd.txt:2: loops: it includes, extends or calls itself without end
+            templates/odd.txt:2 → templates/even.txt:1 → templates/odd.txt:2
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_template_that_extends_itself_is_a_loop(project: Project) -> None:
+    project.write("templates/page.txt.j2", '{% extends "page.txt.j2" %}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: loops: it includes, extends or calls itself without end
+            templates/page.txt.j2:1 → templates/page.txt.j2:1
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_macro_that_calls_itself_is_a_loop(project: Project) -> None:
+    project.write("templates/page.txt.j2", "{% macro m(x) %}{{ m(x) }}{% endmacro %}\n{{ m(1) }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: loops: it includes, extends or calls itself without end
+            templates/page.txt.j2:1 → templates/page.txt.j2:1
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_template_that_is_not_utf_8_names_the_line(built: Project) -> None:
+    built.write("templates/page.txt.j2", b"one\ntwo \xe9\n")
+    fails(
+        built,
+        """
+        failed: templates:page.txt.j2
+          templates/page.txt.j2:2: not UTF-8 (byte 0xe9)
+            hint: save the file as UTF-8
+        2 up to date, 1 failed, 3 not run in N s
+        """,
+    )
+
+
+# Rendering --------------------------------------------------------------------------------
+
+
+def test_an_undefined_variable_names_line_pattern_and_nearest(built: Project) -> None:
+    built.write("templates/page.txt.j2", "{{ gain }}\n{% if gain == 1 %}{{ nam }}{% endif %}\n")
+    fails(
+        built,
+        """
+        .  generate:ash.txt
+        .  generate:birch.txt
+        failed: generate:birch.txt
+          templates/page.txt.j2:2: 'nam' is undefined
+            2 | {% if gain == 1 %}{{ nam }}{% endif %}
+            pattern patterns/birch.toml
+            hint: did you mean 'name'?
+        .  generate:cedar.txt
+        2 generated, 2 up to date, 1 failed in N s
+        """,
+        changed=["ash.txt", "cedar.txt"],
+    )
+
+
+def test_an_undefined_variable_shows_the_chain_of_includes_and_imports(project: Project) -> None:
+    project.write("templates/page.txt.j2", 'one\n{% include "part.txt" %}\n')
+    project.write(
+        "templates/part.txt",
+        '\n{% import "tools.txt" as tools with context %}\n{{ tools.title() }}\n',
+    )
+    project.write("templates/tools.txt", "{% macro title() %}\n{{ gaim }}\n{% endmacro %}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/tools.txt:2: 'gaim' is undefined
+            2 | {{ gaim }}
+            from templates/part.txt:2
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+            hint: did you mean 'gain'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_undefined_variable_in_a_block_shows_who_extends_whom(project: Project) -> None:
+    project.write(
+        "templates/page.txt.j2", '{% extends "base.j2" %}{% block body %}\n{{ nome }}{% endblock %}'
+    )
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: 'nome' is undefined
+            2 | {{ nome }}{% endblock %}
+            from templates/base.j2:2
+            from templates/page.txt.j2:1
+            pattern patterns/ash.toml
+            hint: did you mean 'name'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_loop_variable_can_be_the_nearest_name(project: Project) -> None:
+    project.write("templates/page.txt.j2", "{% for lamp in [1] %}\n{{ lapm }}{% endfor %}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: 'lapm' is undefined
+            2 | {{ lapm }}{% endfor %}
+            pattern patterns/ash.toml
+            hint: did you mean 'lamp'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_undefined_key_of_a_nested_table_names_the_nearest(project: Project) -> None:
+    project.write("patterns/ash.toml", 'name = "ash"\ngain = 1\n[led]\ncount = 3\n')
+    project.write("templates/page.txt.j2", "one\n{{ led.cuont }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: the table has no key 'cuont'
+            2 | {{ led.cuont }}
+            pattern patterns/ash.toml
+            hint: did you mean 'count'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_undefined_key_unlike_any_is_answered_with_all_there_are(project: Project) -> None:
+    project.write("patterns/ash.toml", 'name = "ash"\ngain = 1\n[led]\ncount = 3\npitch = 7\n')
+    project.write("templates/page.txt.j2", 'one\n{{ led["size"].x }}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: the table has no key 'size'
+            2 | {{ led["size"].x }}
+            pattern patterns/ash.toml
+            hint: known: count, pitch
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_undefined_attribute_of_text_names_the_nearest(project: Project) -> None:
+    project.write("templates/page.txt.j2", "one\n{{ name.uper() }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: 'str object' has no attribute 'uper'
+            2 | {{ name.uper() }}
+            pattern patterns/ash.toml
+            hint: did you mean 'upper'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_undefined_macro_names_the_nearest(project: Project) -> None:
+    project.write("templates/page.txt.j2", '{% import "macros.j2" as m %}\n{{ m.titel(1) }}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: template 'macros.j2' defines no 'titel'
+            2 | {{ m.titel(1) }}
+            pattern patterns/ash.toml
+            hint: did you mean 'title'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_import_of_an_undefined_macro_names_the_nearest(project: Project) -> None:
+    project.write("templates/page.txt.j2", '{% from "macros.j2" import titel %}\n{{ titel(1) }}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: template 'macros.j2' defines no 'titel' (imported on line 1)
+            2 | {{ titel(1) }}
+            pattern patterns/ash.toml
+            hint: did you mean 'title'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_type_error_in_a_template_names_its_line(project: Project) -> None:
+    project.write("templates/page.txt.j2", "one\n{{ name / 2 }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: TypeError: unsupported operand type(s) for /: 'str' and 'int'
+            2 | {{ name / 2 }}
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_exception_in_a_filter_names_filter_and_template(project: Project) -> None:
+    declared = '\n\n@codegen.filter\ndef picky(text):\n    raise ValueError(f"no {text}")\n'
+    project.write("dodo.py", dodo(PAGE + declared))
+    project.write(
+        "templates/page.txt.j2",
+        "{% if gain == 1 %}\n{{ name|picky }}{% endif %}\n",
+    )
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        .  generate:birch.txt
+        failed: generate:birch.txt
+          templates/page.txt.j2:2: ValueError in picky (dodo.py:9): no birch
+            2 | {{ name|picky }}{% endif %}
+            pattern patterns/birch.toml
+        .  generate:cedar.txt
+        2 generated, 1 failed in N s
+        """,
+        changed=["ash.txt", "cedar.txt"],
+    )
+
+
+def test_an_exception_in_a_library_names_the_projects_own_line(project: Project) -> None:
+    declared = (
+        "from fractions import Fraction\n\n\n"
+        "@codegen.filter\ndef f(text):\n    return Fraction(text)\n"
+    )
+    project.write("dodo.py", dodo(PAGE + declared))
+    project.write("templates/page.txt.j2", "{{ name|f }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: ValueError in f (dodo.py:10): Invalid literal for Fraction: 'ash'
+            1 | {{ name|f }}
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_filter_without_end_is_not_called_a_loop_of_templates(project: Project) -> None:
+    declared = "\n\n@codegen.filter\ndef f(text):\n    return f(text)\n"
+    project.write("dodo.py", dodo(PAGE + declared))
+    project.write("templates/page.txt.j2", "{{ name|f }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: RecursionError in f (dodo.py:9): maximum recursion depth exceeded
+            1 | {{ name|f }}
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_filter_that_exits_fails_its_step_and_not_the_run(project: Project) -> None:
+    declared = "\n\n@codegen.filter\ndef leave(text):\n    raise SystemExit(7)\n"
+    project.write("dodo.py", dodo(PAGE + declared))
+    project.write("templates/page.txt.j2", "one\n{{ name|leave }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: SystemExit in leave (dodo.py:9): 7
+            2 | {{ name|leave }}
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_pattern_error_of_the_project_keeps_its_own_words(project: Project) -> None:
+    raised = 'PatternError("ash: node 3", "unknown kind", "see nodes.toml", ["a detail"])'
+    declared = f"\n\n@codegen.filter\ndef check(text):\n    raise {raised}\n"
+    project.write("dodo.py", dodo(PAGE + declared))
+    project.write("templates/page.txt.j2", "one\n{{ name|check }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          ash: node 3: unknown kind
+            a detail
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+            hint: see nodes.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_error_is_the_same_from_a_worker(project: Project) -> None:
+    project.write("templates/page.txt.j2", "one\n{{ nam }}\n")
+    result = project.doit("-n", "2", "generate:ash.txt")
+    assert result.code == 1
+    assert tidy(project, result.out) == screen_of("""
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: 'nam' is undefined
+            2 | {{ nam }}
+            pattern patterns/ash.toml
+            hint: did you mean 'name'?
+        1 failed in N s
+        """)
+    assert targets(project) == {}
+    assert temporaries(project) == []
+
+
+def test_a_context_function_must_return_a_dict(project: Project) -> None:
+    declared = "\n\ndef extra(data):\n    return [data]\n\n\n" + page(context="extra")
+    project.write("dodo.py", dodo(declared))
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          rule page: context function extra (dodo.py:6) must return a dict, not list
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_exception_in_a_context_function_names_it(project: Project) -> None:
+    declared = '\n\ndef extra(data):\n    return data["nope"]\n\n\n' + page(context="extra")
+    project.write("dodo.py", dodo(declared))
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          rule page: context function extra (dodo.py:6): KeyError: 'nope'
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_file_to_read_that_is_not_utf_8_names_the_line(project: Project) -> None:
+    project.write("license.txt", b"one\n\n\xe9\n")
+    project.write("templates/page.txt.j2", 'one\n{{ read_text("license.txt") }}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          license.txt:3: not UTF-8 (byte 0xe9)
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+            hint: save the file as UTF-8
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_file_to_read_that_is_missing_says_who_reads_it(project: Project) -> None:
+    project.write("templates/page.txt.j2", 'one\n{{ read_text("license.txt") }}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          license.txt: cannot read: no such file or directory
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_file_to_read_outside_of_the_project_is_refused(project: Project) -> None:
+    project.write("templates/page.txt.j2", '{{ read_text("../secret") }}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          ../secret: a template cannot read outside the project
+            from templates/page.txt.j2:1
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_data_to_read_with_a_syntax_error_shows_its_line(project: Project) -> None:
+    project.write("units.toml", "a = 1\nb\n")
+    project.write("templates/page.txt.j2", 'one\n{{ read_toml("units.toml").a }}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          units.toml:2: expected '=' after a key in a key/value pair
+            2 | b
+            from templates/page.txt.j2:2
+            pattern patterns/ash.toml
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+# Writing ----------------------------------------------------------------------------------
+
+
+def bound_by_permissions() -> list[str]:
+    """Return a command's beginning that lets permission bits bind root too."""
+    if os.geteuid() != 0:
+        return []
+    command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
+    with contextlib.suppress(OSError):
+        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+            return command
+    pytest.skip("root without setpriv: permission bits bind nobody")
+
+
+def test_a_read_only_output_folder_leaves_targets_as_they_were(built: Project) -> None:
+    command = [*bound_by_permissions(), sys.executable, "-m", "doit", "-c", "generate"]
+    built.write("patterns/birch.toml", 'name = "BIRCH"\ngain = 9\n')
+    before = targets(built)
+    (built.path / "generated").chmod(0o555)
+    try:
+        result = built.run(*command)
+    finally:
+        (built.path / "generated").chmod(0o755)
+    assert tidy(built, result.out) == screen_of("""
+        .  generate:birch.txt
+        failed: generate:birch.txt
+          generated/birch.txt: cannot write: permission denied
+            hint: the folder generated must be writable
+        .  generate:list.txt
+        failed: generate:list.txt
+          generated/list.txt: cannot write: permission denied
+            hint: the folder generated must be writable
+        3 up to date, 2 failed in N s
+        failed: generate:birch.txt generate:list.txt
+        """)
+    assert (result.err, result.code) == ("", 1)
+    assert targets(built) == before
+    assert temporaries(built) == []
+    assert built.doit().code == 0
+    assert "BIRCH" in built.read("generated/birch.txt")
+
+
+def test_a_file_in_place_of_the_output_folder_is_left_alone(project: Project) -> None:
+    project.write("generated", "mine\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          generated/ash.txt: cannot write: file exists
+            hint: a file stands where a folder should be, or the other way round
+        1 failed in N s
+        """,
+        ASH,
+    )
+    assert project.read("generated") == "mine\n"
+
+
+# Compiling --------------------------------------------------------------------------------
+
+
+def test_a_toolchain_that_is_not_installed_says_what_to_install(project: Project) -> None:
+    chain = 'Toolchain("sass", ["no-such-sassc", "{source}", "{target}"], ".css"%s)'
+    project.write("dodo.py", dodo(page(compile=chain % "")))
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        .  compile:ash.css
+        failed: compile:ash.css
+          toolchain sass: 'no-such-sassc' is not installed
+            hint: install no-such-sassc, or put it on PATH
+        1 generated, 1 failed in N s
+        """,
+        "-c",
+        "compile:ash.css",
+        changed=["ash.txt"],
+    )
+    project.write("dodo.py", dodo(page(compile=chain % ', install="apt install sassc"')))
+    fails(
+        project,
+        """
+        .  compile:ash.css
+        failed: compile:ash.css
+          toolchain sass: 'no-such-sassc' is not installed
+            hint: apt install sassc
+        1 up to date, 1 failed in N s
+        """,
+        "-c",
+        "compile:ash.css",
+    )
+
+
+def test_the_hint_for_deno_is_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, empty_project: Project
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(empty_project.path / "python"))
+    monkeypatch.setenv("PATH", str(empty_project.path))
+    with pytest.raises(StepError) as caught:
+        DENO.find()
+    assert str(caught.value) == (
+        "toolchain deno: 'deno' is not installed\n  hint: pip install 'deno>=2.9,<3'"
+    )
+
+
+def test_a_type_error_in_generated_code_names_line_template_and_pattern(project: Project) -> None:
+    declared = page(template='"page.ts.j2"', target='"{stem}.ts"', compile='"deno"')
+    project.write("dodo.py", dodo(declared))
+    project.write(
+        "templates/page.ts.j2",
+        'export const name = "{{ name }}";\nexport const gain: number = {{ gain }};\n',
+    )
+    project.write("patterns/birch.toml", 'name = "birch"\ngain = "\'loud\'"\n')
+    made = ["ash.ts", "ash.js", "ash.js.map", "birch.ts", "cedar.ts", "cedar.js", "cedar.js.map"]
+    fails(
+        project,
+        """
+        .  generate:ash.ts
+        .  generate:birch.ts
+        .  generate:cedar.ts
+        .  compile:ash.js
+        .  compile:birch.js
+        .  compile:cedar.js
+        failed: compile:birch.js
+          generated/birch.ts:2: Type 'string' is not assignable to type 'number' (TS2322)
+            2 | export const gain: number = 'loud';
+            made from templates/page.ts.j2 and patterns/birch.toml
+        3 generated, 2 compiled, 1 failed in N s
+        """,
+        changed=made,
+    )
+
+
+def test_a_compilers_own_message_is_shown(project: Project) -> None:
+    """The `python` toolchain: line and message are the compiler's."""
+    declared = 'codegen.rule("x", template="x.py.j2", target="x.py", compile="python")\n'
+    project.write("dodo.py", dodo(PAGE + declared))
+    project.write("templates/x.py.j2", "a = 1\nb = = 2\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        .  generate:birch.txt
+        .  generate:cedar.txt
+        .  generate:x.py
+        .  compile:x.pyc
+        failed: compile:x.pyc
+          generated/x.py:2: invalid syntax
+            2 | b = = 2
+            made from templates/x.py.j2
+        4 generated, 1 failed in N s
+        """,
+        changed=["ash.txt", "birch.txt", "cedar.txt", "x.py"],
+    )
