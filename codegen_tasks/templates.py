@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import posixpath
 import re
 import time
 import tomllib
@@ -194,6 +196,7 @@ class Engine:
         self._environment = self._made()
         self._furnish(self._environment)
         self.last_undefined: tuple[Any, str] | None = None
+        self._data: dict[tuple[Callable[[str], Any], str], bytes] = {}
 
     def _made(self) -> Any:
         base = SandboxedEnvironment if self._spec.sandbox else jinja2.Environment
@@ -289,7 +292,7 @@ class Engine:
     def _read_text(self, path: str) -> str:
         """Return a text file's content, path relative to the project; recorded as an input."""
         full = os.path.realpath(os.path.join(self._spec.root, path))
-        where = path.replace(os.sep, "/")
+        where = posixpath.normpath(path.replace(os.sep, "/"))
         if not full.startswith(os.path.realpath(self._spec.root) + os.sep):
             raise StepError(where, "a template cannot read outside the project")
         signature = disk.stat(full)
@@ -304,12 +307,20 @@ class Engine:
 
     def _read_json(self, path: str) -> Any:
         """Return a JSON file's data; recorded as an input."""
-        return texts.parsed(path, self._read_text(path), json.loads)
+        return self._read_data(path, json.loads)
 
     def _read_toml(self, path: str) -> dict[str, Any]:
         """Return a TOML file's data; recorded as an input."""
-        found: dict[str, Any] = texts.parsed(path, self._read_text(path), tomllib.loads)
+        found: dict[str, Any] = self._read_data(path, tomllib.loads)
         return found
+
+    def _read_data(self, path: str, parser: Callable[[str], Any]) -> Any:
+        """Parse a text once in this process; every caller gets a copy of its own to change."""
+        text = self._read_text(path)
+        key = (parser, text)
+        if key not in self._data:
+            self._data[key] = pickle.dumps(texts.parsed(path, text, parser))
+        return pickle.loads(self._data[key])
 
     # Messages -------------------------------------------------------------------------
 

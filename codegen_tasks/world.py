@@ -31,6 +31,8 @@ class World:
         self.files = disk.FileDigests()
         self._declared: dict[str, str] = {}
         self._versions: dict[tuple[Any, ...], tuple[str, str]] = {}
+        self._programs: dict[str, str | None] = {}
+        self._identities: dict[Toolchain, str] = {}
 
     # What follows from the declaration --------------------------------------------------
 
@@ -78,7 +80,7 @@ class World:
         if item.kind in FILE_KINDS or item.kind == "pattern":
             return disk.stat(self.project.full(item.name))
         if item.kind == "toolchain":
-            program = find(self.project.toolchain(step.rule, step.link).program)
+            program = self._program(self.project.toolchain(step.rule, step.link))
             return disk.stat(program) if program is not None else None
         return None
 
@@ -142,13 +144,28 @@ class World:
     def _compiler(self, step: Step, item: Input) -> tuple[str, str]:
         toolchain = self.project.toolchain(step.rule, step.link)
         if item.kind == "command":
-            return toolchain.identity, ""
-        program = find(toolchain.program)
+            return self._identity(toolchain), ""
+        program = self._program(toolchain)
         if program is None:
             return "", ""
         if item.stat is not None and disk.stat(program) == item.stat:
             return item.digest, item.shown
-        return self.version(toolchain, program)
+        try:
+            return self.version(toolchain, program)
+        except StepError:
+            return "", ""  # the step itself will tell what is wrong
+
+    def _identity(self, toolchain: Toolchain) -> str:
+        if toolchain not in self._identities:
+            self._identities[toolchain] = toolchain.identity
+        return self._identities[toolchain]
+
+    def _program(self, toolchain: Toolchain) -> str | None:
+        """Return the path of a compiler, looked for once; None while it is not installed."""
+        name = toolchain.program
+        if self._programs.get(name) is None:
+            self._programs[name] = find(name)
+        return self._programs[name]
 
     def version(self, toolchain: Toolchain, program: str) -> tuple[str, str]:
         """Return digest and wording of a compiler's version; asks each program at most once.
