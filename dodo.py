@@ -5,14 +5,28 @@ Below the declaration is what the templates call: a few filters, and `in_order`,
 nodes of a pattern into a checked graph whose every node comes after those it reads.
 """
 
-import difflib
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from codegen_tasks import Codegen, PatternError
+from codegen_tasks import Codegen, PatternError, known_or_nearest
+
+Table = Mapping[str, Any]
+
+
+def checked(data: Table) -> Table:
+    """Demand text where the templates write text; add nothing to what they see.
+
+    Raises:
+        PatternError: names the pattern and the key.
+    """
+    for key in ("title", "description"):
+        if not isinstance(data.get(key, ""), str):
+            raise PatternError(data["pattern"]["path"], f"{key} must be a string")
+    return {}
+
 
 codegen = Codegen(
     templates="templates",
@@ -24,6 +38,7 @@ codegen.rule(
     template="pattern.ts.j2",
     patterns="templates/patterns/*.toml",
     target="{stem}.ts",
+    context=checked,
     compile="deno",
 )
 codegen.rule(
@@ -36,8 +51,6 @@ codegen.rule(
 codegen.rule("runtime", template="runtime.ts.j2", target="runtime.ts", compile="deno")
 
 DOIT_CONFIG = codegen.doit_config
-
-Table = Mapping[str, Any]
 
 
 # --- filters ----------------------------------------------------------------------------------
@@ -293,7 +306,7 @@ def check_nodes(path: str, nodes: Sequence[Table], kinds: Table) -> None:
             raise PatternError(at(path, name), "has the id of another node")
         if str(kind) not in kinds:
             what = f"unknown kind '{kind}'" if kind else "has no kind"
-            raise PatternError(at(path, name), what, hint=nearest(kind, kinds))
+            raise PatternError(at(path, name), what, hint=known_or_nearest(str(kind), kinds))
         check_keys(at(path, name), node)
         seen.add(name)
 
@@ -303,7 +316,7 @@ def check_keys(where: str, node: Table) -> None:
     known = ["id", "kind", "inputs", "params"]
     for key in node:
         if key not in known:
-            raise PatternError(where, f"unknown key '{key}'", hint=nearest(key, known))
+            raise PatternError(where, f"unknown key '{key}'", hint=known_or_nearest(key, known))
     for key in ("inputs", "params"):
         if not isinstance(node.get(key, {}), dict):
             raise PatternError(where, f"{key} is not a table", hint=f"write {key}.<name> = ...")
@@ -326,10 +339,10 @@ def check_inputs(where: str, node: Table, by_id: Mapping[str, Table], kinds: Tab
     for port, source in given.items():
         if port not in ports:
             what = f"kind '{node['kind']}' has no input '{port}'"
-            raise PatternError(where, what, hint=nearest(port, ports))
+            raise PatternError(where, what, hint=known_or_nearest(port, ports) if ports else "")
         if str(source) not in by_id:
             what = f"input '{port}' reads an unknown node '{source}'"
-            raise PatternError(where, what, hint=nearest(source, by_id))
+            raise PatternError(where, what, hint=known_or_nearest(str(source), by_id))
         if gives[source] != ports[port]:
             what = f"input '{port}' takes {ports[port]}, but node '{source}' gives {gives[source]}"
             fitting = [name for name, kind in kinds.items() if kind.get("output") == ports[port]]
@@ -348,14 +361,14 @@ def check_params(where: str, node: Table, kinds: Table) -> None:
     for name, value in node.get("params", {}).items():
         if name not in specs:
             what = f"kind '{node['kind']}' has no parameter '{name}'"
-            raise PatternError(where, what, hint=nearest(name, specs))
+            raise PatternError(where, what, hint=known_or_nearest(name, specs) if specs else "")
         spec = specs[name]
         if not has_type(spec["type"], value):
             what = f"parameter '{name}' is {literal(value)}, not {PARAMETER_TYPES[spec['type']]}"
             raise PatternError(where, what)
         if value not in spec.get("choices", [value]):
             what = f"parameter '{name}' cannot be '{value}'"
-            raise PatternError(where, what, hint=nearest(value, spec["choices"]))
+            raise PatternError(where, what, hint=known_or_nearest(value, spec["choices"]))
         size = len(value) if isinstance(value, list) else value
         if "min" in spec and not spec["min"] <= size <= spec["max"]:
             what = f"parameter '{name}' is {size}, outside {range_of(spec)}"
@@ -386,11 +399,3 @@ def has_type(type_: str, value: object) -> bool:
         case "colors", list():
             return all(has_type("color", item) for item in value)
     return False
-
-
-def nearest(word: object, words: Iterable[str]) -> str:
-    """Make a hint: the name that was meant, or else all there are."""
-    names = list(words)
-    if close := difflib.get_close_matches(str(word), names, n=1):
-        return f"did you mean '{close[0]}'?"
-    return f"there are {', '.join(names)}" if names else "it has none"

@@ -5,7 +5,7 @@ a build.
 """
 
 from .codegen import Codegen
-from .errors import CodegenError, DeclarationError, PatternError, StepError
+from .errors import CodegenError, DeclarationError, PatternError, StepError, known_or_nearest
 from .toolchains import Toolchain
 
 __version__ = "0.1.0"
@@ -17,4 +17,5 @@ __all__ = [
     "PatternError",
     "StepError",
     "Toolchain",
+    "known_or_nearest",
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import disk, manifest
-from .model import FILE_KINDS, Outcome, Reason, Stat, Step, Trace
+from .model import PATH_KINDS, Change, Outcome, Reason, Stat, Step, Trace
 from .plan import Plan, make_plan
 from .project import Project
 from .staleness import verify
@@ -60,8 +60,8 @@ class Build:
         trace = Trace.from_values(values.get("trace"))
         if step.problem is not None:
             return Verdict((Reason("failing"),), trace)
-        if trace is None and values.get("failed"):
-            return Verdict((Reason("failed last time"),), None)
+        if trace is None and "failed" in values:
+            return Verdict((Reason("failed last time", new=str(values["failed"])),), None)
         if not self.project.settings.incremental:
             return Verdict((Reason("always", "setting", "incremental is off"),), trace)
         reasons = verify(
@@ -105,17 +105,24 @@ class Build:
             self._manifest, _ = manifest.read(self.project)
         return self._manifest
 
+    def manifest_due(self, wanted: manifest.Entries) -> tuple[Reason, ...]:
+        """Return why the manifest is to be written: it does not hold the `wanted` entries."""
+        found, problem = manifest.read(self.project)
+        if not problem and found == wanted:
+            return ()
+        path = self.project.manifest_path
+        change: Change = "changed" if problem or found else "missing"
+        return (Reason(change, "manifest", path),)
+
     def values(self, outcome: Outcome) -> dict[str, Any]:
         """Return what doit is to keep of a finished step."""
         assert outcome.trace is not None
-        return {"trace": outcome.trace.to_values(), **outcome.needs}
+        return {"trace": outcome.trace.to_values(), "references": list(outcome.references)}
 
     def inputs_inside(self, trace: Trace) -> list[str]:
         """Return the files a step read, as doit's `file_dep`: those of the project only."""
         return [
             item.name
             for item in trace.inputs
-            if (item.kind in FILE_KINDS or item.kind == "pattern")
-            and item.digest
-            and not item.name.startswith(("/", "../"))
+            if item.kind in PATH_KINDS and item.digest and not item.name.startswith(("/", "../"))
         ]

@@ -9,33 +9,69 @@ import importlib.util
 import itertools
 import os
 import posixpath
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import toolchains
 from .errors import DeclarationError, nearest, refuse_unknown
 from .toolchains import Toolchain
 
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_prefix(value: Any) -> bool:
+    return value is None or _is_text(value)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_autoescape(value: Any) -> bool:
+    return isinstance(value, bool) or callable(value)
+
+
+def _is_finalize(value: Any) -> bool:
+    return value is None or callable(value)
+
+
+def _is_undefined(value: Any) -> bool:
+    """Tell whether it is a class derived from jinja2.Undefined, without importing that."""
+    bases = value.__mro__ if isinstance(value, type) else ()
+    return any((c.__module__, c.__name__) == ("jinja2.runtime", "Undefined") for c in bases)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(it, (str, type)) for it in value)
+
+
+_Kind = tuple[Callable[[Any], bool], str]
+_TEXT: _Kind = (_is_text, "a string that is not empty")
+_PREFIX: _Kind = (_is_prefix, "a string that is not empty, or None")
+_FLAG: _Kind = (_is_flag, "True or False")
 #: Jinja2's environment options that a project may set; the others are ours to set.
-_OPTIONS = (
-    "autoescape",
-    "block_end_string",
-    "block_start_string",
-    "comment_end_string",
-    "comment_start_string",
-    "extensions",
-    "finalize",
-    "keep_trailing_newline",
-    "line_comment_prefix",
-    "line_statement_prefix",
-    "lstrip_blocks",
-    "newline_sequence",
-    "optimized",
-    "trim_blocks",
-    "undefined",
-    "variable_end_string",
-    "variable_start_string",
-)
+_OPTIONS: dict[str, _Kind] = {
+    "autoescape": (_is_autoescape, "True, False or a function"),
+    "block_end_string": _TEXT,
+    "block_start_string": _TEXT,
+    "comment_end_string": _TEXT,
+    "comment_start_string": _TEXT,
+    "extensions": (_is_list, "a list of names or classes"),
+    "finalize": (_is_finalize, "a function or None"),
+    "keep_trailing_newline": _FLAG,
+    "line_comment_prefix": _PREFIX,
+    "line_statement_prefix": _PREFIX,
+    "lstrip_blocks": _FLAG,
+    "newline_sequence": _TEXT,
+    "optimized": _FLAG,
+    "trim_blocks": _FLAG,
+    "undefined": (_is_undefined, "a class derived from jinja2.Undefined"),
+    "variable_end_string": _TEXT,
+    "variable_start_string": _TEXT,
+}
 #: The delimiters that Jinja2 must be able to tell apart, and its defaults.
 _STARTS = {
     "block_start_string": "{%",
@@ -58,6 +94,9 @@ def table(key: str, value: Any) -> dict[str, Any]:
     """Return a table of names as a dict of its own; None is empty."""
     if value is not None and not isinstance(value, Mapping):
         raise DeclarationError("Codegen", f"{key} must be a dict, not {value!r}")
+    for name in value or ():
+        if not isinstance(name, str):
+            raise DeclarationError(f"Codegen {key}", f"a key must be a string, not {name!r}")
     return dict(value or {})
 
 
@@ -72,6 +111,14 @@ def refuse_taken(names: Iterable[str]) -> None:
 def options(where: str, given: Mapping[str, Any]) -> None:
     """Refuse what Jinja2 would refuse, without importing it."""
     refuse_unknown(where, given, _OPTIONS, "option")
+    extensions = given.get("extensions", ())
+    if isinstance(extensions, str):
+        hint = f"extensions=[{extensions!r}]"
+        raise DeclarationError(where, "extensions must be a list", hint)
+    for key, value in given.items():
+        fits, noun = _OPTIONS[key]
+        if not fits(value):
+            raise DeclarationError(where, f"{key} must be {noun}, not {value!r}")
     starts = {key: given.get(key, default) for key, default in _STARTS.items()}
     for first, second in itertools.combinations(starts, 2):
         if starts[first] == starts[second]:
@@ -80,10 +127,6 @@ def options(where: str, given: Mapping[str, Any]) -> None:
     newline = given.get("newline_sequence", "\n")
     if newline not in ("\n", "\r\n", "\r"):
         raise DeclarationError(where, f"newline_sequence cannot be {newline!r}")
-    extensions = given.get("extensions", ())
-    if isinstance(extensions, str):
-        hint = f"extensions=[{extensions!r}]"
-        raise DeclarationError(where, "extensions must be a list", hint)
     for extension in extensions:
         if isinstance(extension, str):
             _check_extension(where, extension)
@@ -94,8 +137,13 @@ def _check_extension(where: str, name: str) -> None:
     package = name.partition(".")[0]
     if package == "jinja2":
         refuse_unknown(where, [name], _EXTENSIONS, "extension")
-    elif importlib.util.find_spec(package) is None:
+    elif not _is_module(package):
         raise DeclarationError(where, f"extension '{name}': there is no module '{package}'")
+
+
+def _is_module(name: str) -> bool:
+    # `find_spec` refuses the empty name, and a loaded module without a spec such as `__main__`.
+    return name in sys.modules or (name != "" and importlib.util.find_spec(name) is not None)
 
 
 def folder(key: str, value: Any) -> str:
@@ -177,3 +225,13 @@ def function(kind: str, name: str, known: Mapping[str, Any], given: Any) -> Any:
     if name in known:
         raise DeclarationError(f"{kind} {name}", "is declared twice")
     return given
+
+
+def refuse_namesakes(names: Iterable[str]) -> None:
+    """Refuse two Codegen objects of one `dodo.py` whose tasks would have the same names."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            what = f"two Codegen objects {f'have the name {name!r}' if name else 'lack a name'}"
+            raise DeclarationError("dodo.py", what, 'tell them apart: Codegen(name="other", ...)')
+        seen.add(name)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from doit.globals import Globals
 
@@ -19,11 +18,14 @@ from . import settings as settings_module
 from .errors import DeclarationError, refuse_unknown
 from .model import Rule
 from .project import Project
-from .toolchains import Toolchain
+from .toolchains import Toolchain, check_timeout, refuse_surplus
+
+if TYPE_CHECKING:
+    from .build import Build
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-_RULE_KEYS = ("template", "patterns", "target", "each", "compile", "context", "timeout")
+_RULE_KEYS = ("name", "template", "patterns", "target", "each", "compile", "context", "timeout")
 
 
 class Codegen:
@@ -53,10 +55,12 @@ class Codegen:
         environment: Mapping[str, Any] | None = None,
         globals: Mapping[str, Any] | None = None,  # noqa: A002 -- the contract's name
         sandbox: bool = False,
+        *surplus: Any,
         **unknown: Any,
     ):
-        known = list(inspect.signature(Codegen.__init__).parameters)[1:-1]
+        known = list(inspect.signature(Codegen.__init__).parameters)[1:-2]
         refuse_unknown("Codegen", unknown, known, "argument")
+        refuse_surplus("Codegen", (*known, *surplus), known)
         if not isinstance(name, str) or (name and not _NAME.fullmatch(name)):
             raise DeclarationError("Codegen", f"name {name!r} must be letters, digits, _ or -")
         options = checks.table("environment", environment)
@@ -81,10 +85,7 @@ class Codegen:
         # doit calls this on everything in dodo.py that has it, the class included: so it
         # is there on instances only.
         self.create_doit_tasks = self._create_doit_tasks
-        self._build: Any = None
-        self._asked_for: Any = None
-        # The dodo.py: where doit will find us, and maybe a second one of the same name.
-        self._neighbours = sys._getframe(1).f_globals
+        self._build: Build | None = None
 
     # Declaring --------------------------------------------------------------------------
 
@@ -98,6 +99,7 @@ class Codegen:
         compile: str | Toolchain | Sequence[str | Toolchain] | None = None,  # noqa: A002
         context: Mapping[str, Any] | Callable[[Mapping[str, Any]], Any] | None = None,
         timeout: float | None = None,
+        *surplus: Any,
         **unknown: Any,
     ) -> None:
         """Declare targets: templates × patterns.
@@ -112,9 +114,10 @@ class Codegen:
             each: key of a list in the pattern: one target an item, seen as `item`.
             compile: built-in toolchain, `Toolchain`, or a list of them in which each
                 compiles what the one before made.
-            context: further variables, or a module-level function from the pattern's data
-                to them.
-            timeout: seconds a step of this rule may take.
+            context: further variables, or a module-level function from the template's
+                variables to them.
+            timeout: seconds one compiler process may take.
+            surplus: nothing; too many arguments are refused.
             unknown: nothing; a misspelt argument is refused by name.
 
         Raises:
@@ -124,6 +127,7 @@ class Codegen:
             raise DeclarationError("codegen.rule", "lacks the rule's name")
         where = f"rule {name}"
         refuse_unknown(where, unknown, _RULE_KEYS, "key")
+        refuse_surplus(where, (*_RULE_KEYS, *surplus), _RULE_KEYS)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise DeclarationError(where, "a rule's name must be letters, digits, _ or -")
         if name in self.project.rules:
@@ -141,8 +145,7 @@ class Codegen:
         if not globs and re.search(r"\{[^{}]*\}", target):
             what = f"target '{target}' has a placeholder, but there are no patterns to fill it"
             raise DeclarationError(where, what, "add patterns=")
-        if timeout is not None and (not isinstance(timeout, (int, float)) or timeout <= 0):
-            raise DeclarationError(where, f"timeout must be seconds above 0, not {timeout!r}")
+        check_timeout(where, timeout)
         self.project.rules[name] = Rule(
             name=name,
             template=template,
@@ -207,7 +210,7 @@ class Codegen:
     # doit -------------------------------------------------------------------------------
 
     @property
-    def build(self) -> Any:
+    def build(self) -> Build:
         """The build made when doit last asked for the tasks; see `codegen_tasks.build`."""
         if self._build is None:
             from .build import Build
@@ -220,20 +223,19 @@ class Codegen:
         from .build import Build
         from .tasks import tasks_of
 
-        # Each command has a database of its own, so the same one is the same command.
-        if Globals.dep_manager is not None and Globals.dep_manager is self._asked_for:
+        if not self._is_first_request():
             return None
-        self._asked_for = Globals.dep_manager
-        self._refuse_namesakes()
         self._build = Build(self.project)
         return tasks_of(self._build)
 
-    def _refuse_namesakes(self) -> None:
-        for variable, other in self._neighbours.items():
-            if not isinstance(other, Codegen) or other is self:
-                continue
-            if other.project.name == self.project.name:
-                name = self.project.name
-                what = f"two Codegen objects {f'have the name {name!r}' if name else 'lack a name'}"
-                hint = f'tell them apart: {variable} = Codegen(name="{variable}", ...)'
-                raise DeclarationError("dodo.py", what, hint)
+    def _is_first_request(self) -> bool:
+        """Tell whether this doit command has not asked us before, nor a namesake of ours."""
+        # Each command has a database of its own, so what it knows of is this command's.
+        if Globals.dep_manager is None:
+            return True
+        asked: list[Codegen] = vars(Globals.dep_manager).setdefault("codegens", [])
+        if any(other is self for other in asked):
+            return False
+        checks.refuse_namesakes(codegen.project.name for codegen in (*asked, self))
+        asked.append(self)
+        return True

@@ -38,5 +38,5 @@ def short(digest: str) -> str:
 def _encode(value: Any) -> Any:
     isoformat = getattr(value, "isoformat", None)
     if isoformat is not None:
-        return {type(value).__name__: isoformat()}
+        return {f"\0{type(value).__name__}": isoformat()}  # no table has such a key
     raise TypeError(f"no digest for a {type(value).__name__}")

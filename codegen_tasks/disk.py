@@ -6,13 +6,16 @@ Unaware of what the bytes mean.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import tempfile
+import stat as modes
 from dataclasses import dataclass, field
 
 from . import digest
 from .errors import StepError
 from .model import Stat
+
+A_FILE_STANDS_THERE = "a file stands where a folder should be"
 
 
 def stat(path: str) -> Stat | None:
@@ -21,13 +24,9 @@ def stat(path: str) -> Stat | None:
         result = os.stat(path)
     except (OSError, ValueError):
         return None
-    if not _is_file(result.st_mode):
+    if not modes.S_ISREG(result.st_mode):
         return None
     return (result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
-
-
-def _is_file(mode: int) -> bool:
-    return (mode & 0o170000) == 0o100000
 
 
 def read(path: str) -> bytes:
@@ -36,32 +35,39 @@ def read(path: str) -> bytes:
         return file.read()
 
 
-def write(path: str, data: bytes) -> bool:
+def write(path: str, data: bytes, unchanged: bool | None = None) -> bool:
     """Make `path` hold `data`; False if it already did and nothing was written.
 
     The file is replaced at once: another process sees the old bytes or the new ones.
 
+    Args:
+        path: the file.
+        data: its bytes.
+        unchanged: whether it holds `data` already, for who knows; None: read it and see.
+
     Raises:
         StepError: it cannot be written; the old file, if any, is untouched.
     """
-    if _holds(path, data):
+    if _holds(path, data) if unchanged is None else unchanged:
         return False
     folder = os.path.dirname(path) or "."
     try:
         os.makedirs(folder, exist_ok=True)
         _replace(path, folder, data)
     except OSError as error:
-        raise StepError(path, f"cannot write: {_plain(error)}", _hint(error, folder)) from None
+        raise _problem(path, folder, error) from None
     return True
 
 
 def _replace(path: str, folder: str, data: bytes) -> None:
-    mode = _mode_for(path)
-    handle, temporary = tempfile.mkstemp(prefix=".codegen-", dir=folder)
+    temporary = os.path.join(folder, f".codegen-{os.urandom(8).hex()}")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+    # The kernel applies the umask; asking for it would change it for every thread.
+    handle = os.open(temporary, flags, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(temporary, mode)
+        _keep_mode(path, temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -69,14 +75,14 @@ def _replace(path: str, folder: str, data: bytes) -> None:
         raise
 
 
-def _mode_for(path: str) -> int:
-    """Keep an existing file's permissions; else what the umask leaves of rw-rw-rw-."""
+def _keep_mode(path: str, temporary: str) -> None:
+    """Give a file the permissions of the one it is to replace, if there is one."""
     try:
-        return os.stat(path).st_mode & 0o777
+        mode = modes.S_IMODE(os.stat(path).st_mode) & 0o777
     except OSError:
-        umask = os.umask(0o077)
-        os.umask(umask)
-        return 0o666 & ~umask
+        return
+    if modes.S_IMODE(os.stat(temporary).st_mode) != mode:
+        os.chmod(temporary, mode)
 
 
 def _holds(path: str, data: bytes) -> bool:
@@ -86,16 +92,23 @@ def _holds(path: str, data: bytes) -> bool:
         return False
 
 
-def _plain(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def _problem(path: str, folder: str, error: OSError) -> StepError:
+    blocking = blocked_by(folder)
+    if blocking:
+        return StepError(blocking, A_FILE_STANDS_THERE, f"move {blocking} away")
+    if os.path.isdir(path):
+        return StepError(path, "a folder stands where a file should be", f"move {path} away")
+    denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
+    hint = f"the folder {folder} must be writable" if denied else ""
+    return StepError(path, f"cannot write: {(error.strerror or str(error)).lower()}", hint)
 
 
-def _hint(error: OSError, folder: str) -> str:
-    if isinstance(error, PermissionError) or error.errno == 30:
-        return f"the folder {folder} must be writable"
-    if isinstance(error, (NotADirectoryError, FileExistsError, IsADirectoryError)):
-        return "a file stands where a folder should be, or the other way round"
-    return ""
+def blocked_by(folder: str) -> str:
+    """Return the file that stands where a folder or one above it should be; "" if none does."""
+    while folder and not os.path.lexists(folder):
+        above = os.path.dirname(folder)
+        folder = above if above != folder else ""
+    return folder if folder and not os.path.isdir(folder) else ""
 
 
 def remove(path: str) -> bool:

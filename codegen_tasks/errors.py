@@ -3,6 +3,7 @@
     doit.InvalidDodoFile
     └── CodegenError          where: what
         ├── DeclarationError  dodo.py, a rule or a setting is wrong: exit 3, before any step
+        ├── StateError        the database cannot be used now: exit 3, what it holds is kept
         └── StepError         one step failed: exit 1, other steps go on as doit decides
             └── PatternError  raised by a project's own template functions
 
@@ -45,6 +46,10 @@ class CodegenError(InvalidDodoFile):
 
 class DeclarationError(CodegenError):
     """`dodo.py`, a rule or a setting is wrong; found before any step began."""
+
+
+class StateError(CodegenError):
+    """The database is locked, or cannot be read or written where it lies; it is left alone."""
 
 
 class StepError(CodegenError):

@@ -10,16 +10,21 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 from jinja2.environment import TemplateModule
+from jinja2.utils import missing
 
 from . import disk
 from .errors import CodegenError, StepError, known_or_nearest, nearest
 
 if TYPE_CHECKING:
     from .templates import Engine
+
+
+#: Where Jinja2's own functions lie.
+_JINJA = os.path.dirname(jinja2.__file__)
 
 
 class Explained:
@@ -51,14 +56,17 @@ class Explained:
             return self._endless(places[: places.index(circle[0])], circle)
         if isinstance(error, CodegenError):
             what, hint, own = error.what, error.hint, list(error.details)
-            return StepError(error.where, what, hint, own + self._context(places))
+            return StepError(error.where, what, hint, own + self._context(places, error.where))
         what, hint = self._words(error)
         where = _at(places[-1]) if places else f"{self._engine.folder}/{self._name}"
         shown = self._engine.source_line(*places[-1]) if places else []
-        return StepError(where, what, hint, shown + self._context(places[:-1]))
+        return StepError(where, what, hint, shown + self._context(places[:-1], where))
 
     def _words(self, error: BaseException) -> tuple[str, str]:
         """Return what happened, and a hint."""
+        handed = _handed_undefined(error, self._engine.folder)
+        if handed is not None:
+            return self._handed(error, handed)
         if isinstance(error, jinja2.UndefinedError):
             return self._undefined(error)
         if isinstance(error, jinja2.TemplateNotFound):
@@ -69,12 +77,23 @@ class Explained:
         return type(error).__name__ + _raised_in(error, self._engine) + said, ""
 
     def _undefined(self, error: Exception) -> tuple[str, str]:
-        what = first_line(error)
+        what, last = first_line(error), self._engine.last_undefined
+        return self._absence(error, what, last if last and f"'{last[1]}'" in what else None)
+
+    def _handed(self, error: BaseException, value: jinja2.Undefined) -> tuple[str, str]:
+        """Return what to say of an undefined value that made a function fail."""
+        owner, name = value._undefined_obj, value._undefined_name
+        known = owner is not missing and isinstance(name, str)
+        return self._absence(error, value._undefined_message, (owner, str(name)) if known else None)
+
+    def _absence(
+        self, error: BaseException, what: str, last: tuple[Any, str] | None
+    ) -> tuple[str, str]:
+        """Return what to say of a name that is no variable, or that `last` lacks."""
         if name := re.fullmatch(r"'(.+)' is undefined", what):
             known = self._engine.known_names(self._variables)
             return what, nearest(name[1], [*known, *_locals(error, self._engine.folder)])
-        last = self._engine.last_undefined
-        if last and f"'{last[1]}'" in what:
+        if last is not None:
             return _absent(what, *last)
         asked = re.fullmatch(
             r"the template '(.+?)' \((.+?) in .*\) does not export .* '(.+)'", what
@@ -111,17 +130,25 @@ class Explained:
         shown = self._engine.source_line(path, error.lineno)
         place = (path, error.lineno)
         outer = places[:-1] if places and places[-1] == place else places
-        details = [*shown, *(_lower(line.rstrip(".")) for line in more), *self._context(outer)]
+        details = [
+            *shown,
+            *(_lower(line.rstrip(".")) for line in more),
+            *self._context(outer, _at(place)),
+        ]
         return StepError(_at(place), what, hint, details)
 
     def _endless(self, before: list[tuple[str, int]], circle: list[tuple[str, int]]) -> StepError:
         via = " → ".join(_at(place) for place in [*circle, circle[0]])
         what = "loops: it includes, extends or calls itself without end"
-        return StepError(_at(circle[0]), what, details=[via, *self._context(before)])
+        return StepError(
+            _at(circle[0]), what, details=[via, *self._context(before, _at(circle[0]))]
+        )
 
-    def _context(self, outer: Iterable[tuple[str, int]]) -> list[str]:
+    def _context(self, outer: Iterable[tuple[str, int]], where: str) -> list[str]:
+        """Return who led to the place `where`; the pattern only if `where` does not name it."""
         chain = [f"from {_at(place)}" for place in reversed(list(outer))]
-        return chain + ([f"pattern {self._made_by}"] if self._made_by else [])
+        told = not self._made_by or f"{where}:".startswith(f"{self._made_by}:")
+        return chain if told else [*chain, f"pattern {self._made_by}"]
 
 
 def _frames(trace: TracebackType | None, folder: str) -> Iterator[tuple[FrameType, int]]:
@@ -142,6 +169,44 @@ def _locals(error: BaseException, folder: str) -> list[str]:
     """Return the names the innermost template knew, its loop variables among them."""
     frames = [frame for frame, _ in _frames(error.__traceback__, folder)]
     return [name for name in frames[-1].f_locals if isinstance(name, str)] if frames else []
+
+
+def _called(error: BaseException, folder: str) -> list[tuple[FrameType, int]]:
+    """Return frame and line of what the innermost template called, outermost first."""
+    called: list[tuple[FrameType, int]] = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        called = (
+            [] if frame.f_code.co_filename.startswith(folder + "/") else [*called, (frame, line)]
+        )
+    return called
+
+
+def _handed_undefined(error: BaseException, folder: str) -> jinja2.Undefined | None:
+    """Return the undefined value that a template handed to the function that failed.
+
+    A function that does not expect one fails as if it were wrong itself.  Only its own
+    variables tell: what it calls in turn may have undefined values of its own.
+    """
+    if isinstance(error, jinja2.TemplateError):
+        return None
+    for frame, _ in _called(error, folder):
+        for value in _values(frame):
+            # By `type`: an undefined value answers most questions with an exception.
+            if issubclass(type(value), jinja2.Undefined):
+                return cast("jinja2.Undefined", value)
+        if not frame.f_code.co_filename.startswith(_JINJA):
+            break
+    return None
+
+
+def _values(frame: FrameType) -> Iterator[object]:
+    """Yield the variables of a frame, those in `*args` and `**kwargs` one by one."""
+    for value in frame.f_locals.values():
+        yield value
+        if type(value) is tuple:
+            yield from value
+        elif type(value) is dict:
+            yield from value.values()
 
 
 def _circle(places: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -171,19 +236,18 @@ def _raised_in(error: BaseException, engine: Engine) -> str:
 
     Of several, the innermost of the project's own, for there the fault is looked for.
     """
-    called: list[traceback.FrameSummary] = []
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename.startswith(engine.folder + "/"):
-            called = []
-        elif not frame.filename.startswith(os.path.dirname(jinja2.__file__)):
-            called.append(frame)
-    own = [f for f in called if _is_own(f.filename, engine.root)]
+    called = [
+        (frame.f_code, line)
+        for frame, line in _called(error, engine.folder)
+        if not frame.f_code.co_filename.startswith(_JINJA)
+    ]
     if not called:
         return ""
-    origin = (own or called)[-1]
-    path = os.path.relpath(origin.filename, engine.root) if own else origin.filename
+    own = [(code, line) for code, line in called if _is_own(code.co_filename, engine.root)]
+    code, line = (own or called)[-1]
+    path = os.path.relpath(code.co_filename, engine.root) if own else code.co_filename
     shown = path.replace(os.sep, "/") if own else os.path.basename(path)
-    return f" in {origin.name} ({shown}:{origin.lineno})"
+    return f" in {code.co_name} ({shown}:{line})"
 
 
 def _is_own(path: str, root: str) -> bool:

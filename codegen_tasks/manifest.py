@@ -21,29 +21,55 @@ from .model import Trace
 from .project import Project
 
 VERSION = "1.0"
+_FIELDS = ("checksum", "size", "last_compiled")
 Entries: TypeAlias = dict[str, dict[str, Any]]
 
 
 def read(project: Project) -> tuple[Entries, str]:
     """Return the entries, and "" or what is wrong with the manifest.
 
-    A manifest that does not exist has no entries and nothing wrong.
+    A manifest that does not exist has no entries and nothing wrong.  An entry of a file
+    that would lie outside the output folder is left out.
     """
     path = project.full(project.manifest_path)
     try:
-        document = json.loads(disk.read(path))
-        files = document["files"]
-        if document["version"] != VERSION:
-            return {}, f"version {document['version']!r} is not known"
-        for entry in files.values():
-            str(entry["checksum"]), int(entry["size"]), str(entry["last_compiled"])
+        document = json.loads(disk.read(path).decode("utf-8", "surrogateescape"))
     except FileNotFoundError:
         return {}, ""
     except OSError as error:
         return {}, (error.strerror or str(error)).lower()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, RecursionError):
         return {}, "not a manifest"
-    return files, ""
+    if not isinstance(document, dict) or not isinstance(document.get("version"), str):
+        return {}, "not a manifest"
+    if document["version"] != VERSION:
+        return {}, f"version {document['version']!r} is not known"
+    files = document.get("files")
+    if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
+        return {}, "not a manifest"
+    return {
+        key: {name: entry[name] for name in _FIELDS}
+        for key, entry in files.items()
+        if _is_inside(key)
+    }, ""
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    checksum, size, last_compiled = map(entry.get, _FIELDS)
+    texts = all(isinstance(text, str) and text.isascii() for text in (checksum, last_compiled))
+    return texts and type(size) is int and 0 <= size < 1 << 63  # `type`: a bool is an int too
+
+
+def _is_inside(key: str) -> bool:
+    """Tell whether a key is the path of a file below the output folder, as we write it."""
+    try:
+        os.fsencode(key)
+    except UnicodeEncodeError:
+        return False
+    parts = key.replace(os.sep, "/").split("/")
+    return not ("\0" in key or "" in parts or ".." in parts or os.path.splitdrive(key)[0])
 
 
 def entries_of(project: Project, traces: Iterable[Trace | None]) -> Entries:

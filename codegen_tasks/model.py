@@ -7,7 +7,7 @@ unless they lead outside of it.  Digests are lower-case hexadecimal sha256.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 Phase: TypeAlias = Literal["templates", "generate", "compile", "output"]
@@ -18,6 +18,9 @@ Stat: TypeAlias = tuple[int, int, int, int]
 
 #: Kinds of input whose digest is that of a file's bytes; `name` is the path.
 FILE_KINDS = frozenset({"file", "source", "import", "template"})
+#: Kinds whose digest is that of what a file says; `name` is the path.
+DATA_KINDS = frozenset({"pattern", "toml", "json"})
+PATH_KINDS = FILE_KINDS | DATA_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ class Reason:
         what = f"{self.kind} {self.name}".strip()
         if self.change == "changed" and (self.old or self.new):
             return f"{what}: {self.old or 'absent'} → {self.new or 'absent'}"
+        if self.change == "failed last time" and self.new:
+            return f"{self.change}: {self.new}"
         return f"{what}: {self.change}" if what else self.change
 
     def to_json(self) -> dict[str, str]:
@@ -218,7 +223,7 @@ class Outcome:
         changed: an output's bytes are not what they were before.
         error: the whole message of a failed step, else "".
         printed: what the step printed, or its compiler.
-        needs: values for doit's `calc_dep`: what a compiler of this output reads besides.
+        references: files that a generated one seems to refer to, and its compiler to read.
         hits, misses: templates found in the cache, templates parsed.
         pid: of the process that ran it.
         seconds: wall time.
@@ -231,7 +236,7 @@ class Outcome:
     changed: bool = False
     error: str = ""
     printed: str = ""
-    needs: Mapping[str, Any] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
     hits: int = 0
     misses: int = 0
     pid: int = 0

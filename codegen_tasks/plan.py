@@ -52,56 +52,68 @@ def make_plan(project: Project, library: patterns.Library) -> Plan:
         DeclarationError: a rule's template does not exist, it finds no pattern, two steps
             make one file, or a target lies outside of the output folder.
     """
-    plan = Plan()
+    plan, fence = Plan(), Fence(project)
     names = template_names(project)
     for name in names:
-        _add(plan, _template_step(project, name))
+        _add(project, plan, _template_step(project, name))
     rendered = [
         (rule, step)
         for rule in project.rules.values()
-        for step in _Renders(project, rule, library).steps()
+        for step in _Renders(project, rule, library, fence).steps()
     ]
     for _, step in rendered:
-        _add(plan, step)
+        _add(project, plan, step)
     for rule, step in rendered:
-        for compiled in _compile_steps(project, rule, step):
-            _add(plan, compiled)
+        for compiled in _compile_steps(fence, rule, step):
+            _add(project, plan, compiled)
     _refuse_folders(plan)
     _refuse_case_twins(plan)
     return plan
 
 
 def template_names(project: Project) -> list[str]:
-    """Return the names of all templates: by suffix, and those a rule names."""
+    """Return the names of all templates: by suffix, and those a rule names.
+
+    One whose name cannot be a task's, because doit allows no `=` there, is left to the
+    steps that load it.
+    """
     if not project.settings.template_cache:
         return []
     folder = project.full(project.templates)
     found = {name for name in disk.walk(folder) if name.endswith(TEMPLATE_SUFFIXES)}
     found |= {rule.template for rule in project.rules.values()}
-    return sorted(found)
+    return sorted(name for name in found if "=" not in name)
 
 
 def _template_step(project: Project, name: str) -> Step:
     return Step("templates", name, project.task("templates", name), template=name)
 
 
-def _add(plan: Plan, step: Step) -> None:
+def _add(project: Project, plan: Plan, step: Step) -> None:
     for path in step.outputs:
         other = plan.makers.get(path)
         if other is not None:
-            _refuse_twin(plan.steps[other], step, path)
+            _refuse_twin(project, plan.steps[other], step, path)
         plan.makers[path] = step.task
     plan.steps[step.task] = step
 
 
-def _refuse_twin(first: Step, second: Step, path: str) -> None:
+def _refuse_twin(project: Project, first: Step, second: Step, path: str) -> None:
+    where = f"rule {second.rule}"
     if first.rule != second.rule:
         what = f"makes {path}, which rule {first.rule} makes too"
-        hint = "give one of them another target="
-        raise DeclarationError(f"rule {second.rule}", what, hint)
-    both = " and ".join([*first.patterns, *second.patterns]) or "two steps"
-    hint = "tell them apart in target=, with {folder} or a key of the patterns"
-    raise DeclarationError(f"rule {second.rule}", f"{both} both make {path}", hint)
+        raise DeclarationError(where, what, "give one of them another target=")
+    if first.patterns != second.patterns:
+        both = f"{', '.join(first.patterns)} and {', '.join(second.patterns)}"
+        hint = "tell them apart in target=, with {folder} or a key of the patterns"
+        raise DeclarationError(where, f"{both} both make {path}", hint)
+    if first.item != second.item and first.item is not None and second.item is not None:
+        each = project.rules[second.rule].each
+        both = f"items {first.item + 1} and {second.item + 1} of '{each}'"
+        hint = f"tell them apart in target= of rule {second.rule}, with a key of the items"
+        raise DeclarationError(second.patterns[0], f"{both} both make {path}", hint)
+    what = f"makes {path} twice, as {first.task} and as {second.task}"
+    raise DeclarationError(where, what, "give the compile step another suffix")
 
 
 def _refuse_folders(plan: Plan) -> None:
@@ -147,7 +159,7 @@ def _check_template(project: Project, rule: Rule) -> None:
 
 def _check_target(project: Project, rule: Rule) -> None:
     """Refuse what no pattern can mend: whatever fills the placeholders, it stays wrong."""
-    fault = _misnamed(project, _PLACEHOLDER.sub("x", rule.target), rule.target)
+    fault = _misnamed(project.output, _PLACEHOLDER.sub("x", rule.target), rule.target)
     if fault:
         raise DeclarationError(f"rule {rule.name}", fault)
 
@@ -159,6 +171,32 @@ def _check_yaml(rule: Rule, found: Sequence[str]) -> None:
         raise DeclarationError(f"rule {rule.name}", f"reading {first} needs PyYAML", hint)
 
 
+class Fence:
+    """Keeps targets below the output folder; each folder's links are followed once a plan."""
+
+    def __init__(self, project: Project):
+        self.project = project
+        self._real = os.path.realpath(project.full(project.output))
+        self._inside: dict[str, bool] = {}
+
+    def fault(self, target: str) -> str:
+        """Return why there can be no such target, a path below the output folder; else ""."""
+        output = self.project.output
+        fault = _misnamed(output, target, target)
+        folder = posixpath.dirname(posixpath.normpath(f"{output}/{target}"))
+        if fault or self._holds(folder):
+            return fault
+        return f"the target '{target}' lies outside of {output}/: {folder} is behind a link"
+
+    def _holds(self, folder: str) -> bool:
+        found = self._inside.get(folder)
+        if found is None:
+            real = os.path.realpath(self.project.full(folder)) + os.sep
+            found = real.startswith(self._real + os.sep)
+            self._inside[folder] = found
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Renders:
     """The render steps of one rule."""
@@ -166,6 +204,7 @@ class _Renders:
     project: Project
     rule: Rule
     library: patterns.Library
+    fence: Fence
 
     def steps(self) -> Iterator[Step]:
         """Yield one step a target."""
@@ -195,7 +234,7 @@ class _Renders:
         }
         try:
             if not needs_content:
-                yield self._step(self._filled(path, known), (path,), many=False)
+                yield self._step(self._filled(path, known, {}), (path,), many=False)
                 return
             data = self.library.load(path).data
             if self.rule.each is None:
@@ -204,12 +243,15 @@ class _Renders:
                 return
             for index, item in enumerate(self._items(path, data)):
                 values = {**_scalars(data), **known, **_item_values(item)}
-                yield self._step(self._filled(path, values, data), (path,), False, index)
+                seen = {**data, **item} if isinstance(item, Mapping) else data
+                target = self._filled(self._place(path, index), values, seen)
+                yield self._step(target, (path,), False, index)
         except StepError as problem:
             # The pattern cannot tell its target's name; it fails as a step of its own.
-            task = self.project.task("generate", path)
+            name = path.replace("=", "%3D")  # doit allows no `=` in a task's name
+            task = self.project.task("generate", name)
             yield Step(
-                "generate", path, task, rule=self.rule.name, patterns=(path,), problem=problem
+                "generate", name, task, rule=self.rule.name, patterns=(path,), problem=problem
             )
 
     def _items(self, path: str, data: Mapping[str, Any]) -> list[Any]:
@@ -222,18 +264,19 @@ class _Renders:
             raise StepError(path, what, details=[asked])
         return list(data[key])
 
-    def _filled(
-        self, path: str, values: Mapping[str, str], data: Mapping[str, Any] | None = None
-    ) -> str:
+    def _place(self, path: str, item: int | None) -> str:
+        return path if item is None else f"{path}: item {item + 1} of '{self.rule.each}'"
+
+    def _filled(self, where: str, values: Mapping[str, str], data: Mapping[str, Any]) -> str:
         def value(found: re.Match[str]) -> str:
             name = found[1]
             if name in values:
                 return values[name]
-            if data is not None and name in data:
+            if name in data:
                 what = f"the key '{name}' names its target, so it cannot be "
-                raise StepError(path, what + patterns.noun(data[name]))
+                raise StepError(where, what + patterns.noun(data[name]))
             what = f"lacks the key '{name}' that names its target '{self.rule.target}'"
-            raise StepError(path, what, nearest(name, values))
+            raise StepError(where, what, nearest(name, values))
 
         filled = _PLACEHOLDER.sub(value, self.rule.target)
         # An empty {folder} leaves a leading or doubled slash.
@@ -244,11 +287,17 @@ class _Renders:
     def _step(
         self, target: str, found: tuple[str, ...], many: bool, item: int | None = None
     ) -> Step:
-        output = inside(self.project, self.rule, target, found)
+        fault = self.fence.fault(target)
+        if fault and len(found) == 1 and _PLACEHOLDER.search(self.rule.target):
+            raise StepError(self._place(found[0], item), fault)
+        if fault:
+            raise DeclarationError(f"rule {self.rule.name}", fault)
+        output = posixpath.normpath(f"{self.project.output}/{target}")
+        name = _below(self.project.output, output)
         return Step(
             "generate",
-            target,
-            self.project.task("generate", target),
+            name,
+            self.project.task("generate", name),
             (output,),
             self.rule.name,
             self.rule.template,
@@ -258,41 +307,23 @@ class _Renders:
         )
 
 
-def inside(project: Project, rule: Rule, target: str, found: tuple[str, ...]) -> str:
-    """Return the project-relative path of a target.
-
-    Raises:
-        StepError: a pattern's content leads outside of the output folder.
-        DeclarationError: the rule itself does.
-    """
-    fault = _misnamed(project, target, target) or _behind_a_link(project, target)
-    if fault and len(found) == 1 and _PLACEHOLDER.search(rule.target):
-        raise StepError(found[0], fault)
-    if fault:
-        raise DeclarationError(f"rule {rule.name}", fault)
-    return posixpath.normpath(f"{project.output}/{target}")
-
-
-def _misnamed(project: Project, target: str, shown: str) -> str:
+def _misnamed(output: str, target: str, shown: str) -> str:
     """Return what is wrong with a target's name; "" if nothing is."""
     if not target.isprintable():
         return f"the target {shown!r} holds a character that no file's name should"
     if "=" in target:
         return f"the target '{shown}' holds '=', which doit allows in no task's name"
-    path = posixpath.normpath(f"{project.output}/{target}")
-    if path == project.output or target.endswith("/"):
+    path = posixpath.normpath(f"{output}/{target}")
+    if path == output or target.endswith("/"):
         return f"the target '{shown}' names a folder, not a file"
-    if os.path.isabs(target) or not path.startswith(project.output + "/"):
-        return f"the target '{shown}' lies outside of {project.output}/"
+    if os.path.isabs(target) or not path.startswith(output + "/"):
+        return f"the target '{shown}' lies outside of {output}/"
     return ""
 
 
-def _behind_a_link(project: Project, target: str) -> str:
-    folder = posixpath.dirname(posixpath.normpath(f"{project.output}/{target}"))
-    fence = os.path.realpath(project.full(project.output))
-    if (os.path.realpath(project.full(folder)) + os.sep).startswith(fence + os.sep):
-        return ""
-    return f"the target '{target}' lies outside of {project.output}/: {folder} is behind a link"
+def _below(folder: str, path: str) -> str:
+    inside = path.startswith(folder + "/")
+    return path[len(folder) + 1 :] if inside else posixpath.relpath(path, folder)
 
 
 def _scalars(data: Mapping[str, Any]) -> dict[str, str]:
@@ -304,22 +335,31 @@ def _item_values(item: Any) -> dict[str, str]:
     return _scalars(item) if isinstance(item, Mapping) else {"item": str(item)}
 
 
-def _compile_steps(project: Project, rule: Rule, step: Step) -> Iterator[Step]:
-    """Yield the chain of compile steps of one generated file, each reading the one before."""
+def _compile_steps(fence: Fence, rule: Rule, step: Step) -> Iterator[Step]:
+    """Yield the chain of compile steps of one generated file, each reading the one before.
+
+    Raises:
+        DeclarationError: a toolchain would write outside of the output folder.
+    """
+    project = fence.project
     source = step.outputs[0] if step.outputs else ""
     for link, toolchain in enumerate(rule.compile):
         if not source:
             return
-        outputs = toolchain.outputs(source)
-        target = outputs[0][len(project.output) + 1 :]
+        outputs = tuple(map(posixpath.normpath, toolchain.outputs(source)))
+        names = [_below(project.output, path) for path in outputs]
+        fault = next(filter(None, map(fence.fault, names)), "")
+        if fault:
+            raise DeclarationError(f"rule {rule.name}", f"toolchain {toolchain.name}: {fault}")
         yield Step(
             "compile",
-            target,
-            project.task("compile", target),
+            names[0],
+            project.task("compile", names[0]),
             outputs,
             rule.name,
             rule.template,
             step.patterns,
+            item=step.item,
             source=source,
             link=link,
         )

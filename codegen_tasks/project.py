@@ -104,21 +104,33 @@ class Project:
             FORMAT,
             "sandbox" if self.sandbox else "",
             *(f"{name}={sources.of(value)}" for name, value in sorted(self.options.items())),
+            *map(sources.of_module, self._extension_modules()),
             metadata.version("jinja2"),
             sys.implementation.cache_tag or sys.version,
         )
+
+    def _extension_modules(self) -> list[str]:
+        """Return the modules of extensions given by name; Jinja2's own have its version."""
+        given = [name for name in self.options.get("extensions", ()) if isinstance(name, str)]
+        modules = [n.partition(":")[0] if ":" in n else n.rpartition(".")[0] for n in given]
+        return [name for name in modules if name.partition(".")[0] not in ("jinja2", "")]
 
     def shape_digest(self, sources: Sources) -> str:
         """Return the digest of what shapes bytecode: the environment, and every filter and test.
 
         Jinja2 folds filters of constants while it compiles, so their source is in there.
+        Everything else declared is looked at too, before a render can change what a function
+        keeps in a constant: the next process will find it as it was.
         """
         parts = [self.environment_digest(sources), self.templates]
         for kind, functions in (("filter", self.filters), ("test", self.tests)):
             parts += [f"{kind} {n} {sources.of(f)}" for n, f in sorted(functions.items())]
+        for value in (*self.functions.values(), *self.globals.values()):
+            sources.of(value)
         return digest.of_parts(*parts)
 
     def rule_digest(self, name: str) -> str:
         """Return the digest of what a rule's renders hang on besides their inputs."""
         rule = self.rules[name]
-        return digest.of_data([rule.template, rule.each, bool(rule.patterns)])
+        many = "{" not in rule.target  # the template sees all patterns as a list
+        return digest.of_data([rule.template, rule.each, bool(rule.patterns), many])

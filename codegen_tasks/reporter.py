@@ -28,6 +28,7 @@ class CodegenReporter(ConsoleReporter):
         self._unchanged = 0
         self._uptodate = 0
         self._failed: list[str] = []
+        self._said: dict[str, str] = {}  # a failure's message, and the first task that had it
         self._unmet = 0
         self._hits = 0
         self._misses = 0
@@ -59,13 +60,21 @@ class CodegenReporter(ConsoleReporter):
     def add_failure(self, task: Any, fail: Any) -> None:
         """Print a step's failure at once and whole; count what it kept from running."""
         phase = _phase(task)
-        if phase is None:
+        if phase is None and isinstance(fail, UnmetDependency):
+            self.write(f"not run: {task.name}, for {fail.message} failed or was not run\n")
+        elif phase is None:
             super().add_failure(task, fail)
         elif isinstance(fail, UnmetDependency):
             self._unmet += phase in _DONE and _is_step(task)
         else:
             self._failed.append(task.name)
-            self.write(f"failed: {task.name}\n{_indented(fail.message)}\n")
+            self.write(f"failed: {task.name}\n{_indented(self._unsaid(task.name, fail))}\n")
+
+    def _unsaid(self, name: str, fail: Any) -> str:
+        """Return a failure's message, or whose it was if it has been said already."""
+        message = str(fail.message)
+        first = self._said.setdefault(message, name)
+        return message if first == name else f"for the same reason as {first}"
 
     # What our runner tells besides ------------------------------------------------------
 

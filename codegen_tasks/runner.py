@@ -8,10 +8,12 @@ steps go to warm workers, several at a time when they are short.
 
 from __future__ import annotations
 
+import heapq
+import importlib
+import itertools
 import pickle
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,7 +22,6 @@ from doit.exceptions import (
     InvalidTask,
     SetupError,
     TaskError,
-    TaskFailed,
     UnmetDependency,
 )
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
@@ -30,9 +31,9 @@ from . import manifest, state
 from .build import Build
 from .errors import StepError
 from .model import Outcome, Step, Trace
-from .steps import iso
+from .steps import internal, iso
 from .tasks import adopt
-from .workers import Died, Knowledge, Pool, StepsJob, TaskDone, TaskJob, broken
+from .workers import Died, Knowledge, Pool, StepsJob, TaskDone, TaskJob, Unreadable
 
 #: A job for a worker should take about this long, in seconds: long enough that a message
 #: costs little beside it, short enough that a failure elsewhere is heard of soon.
@@ -65,7 +66,10 @@ class CodegenRunner(Runner):
         self._nodes: dict[str, Any] = {}
         self._announced: set[str] = set()
         self._set_up: dict[str, Any] = {}  # tasks that workers are to tear down
-        self._ready: deque[Any] = deque()  # nodes for a worker
+        self._ready: list[tuple[int, int, Any]] = []  # a heap of nodes, first of the plan first
+        self._order = {name: number for number, name in enumerate(self._steps)}
+        self._serial = itertools.count()
+        self._one_at_a_time = False
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
         self._seconds = 0.0  # of steps that ran, to size the next jobs
@@ -118,6 +122,9 @@ class CodegenRunner(Runner):
         if self._in_flight():
             self._collect(block=True)
             return True
+        if self._ready:
+            self._run_any_here(heapq.heappop(self._ready)[2])
+            return True
         if self._compiles:
             self._flush_compiles()
             return True
@@ -137,17 +144,14 @@ class CodegenRunner(Runner):
         self._nodes[task.name] = node
         known = self._steps.get(task.name)
         if known is not None:
-            key = self._shared_compiler(*known)
+            index, step = known
+            key = self._builds[index].workshop.compiler_key(step)
             if key is not None:
-                self._compiles.setdefault(key, []).append(node)
-            elif self._workers:
-                self._ready.append(node)
-                self._dispatch()
+                self._compiles.setdefault((index, *key), []).append(node)
             else:
-                self._run_here([node])
+                self._queue(node)
         elif self._workers and task._actions and not self._is_ours(task):
-            self._ready.append(node)
-            self._dispatch()
+            self._queue(node)
         else:
             self._finish_task(node, self.execute_task(task))
 
@@ -161,15 +165,12 @@ class CodegenRunner(Runner):
     def _is_ours(self, task: Any) -> bool:
         return "codegen" in (task.meta or {})
 
-    def _shared_compiler(self, index: int, step: Step) -> tuple[Any, ...] | None:
-        """Return what compile steps have in common that can share a process."""
-        if step.phase != "compile":
-            return None
-        project = self._builds[index].project
-        toolchain = project.toolchain(step.rule, step.link)
-        if not (toolchain.shares_process and project.settings.batch):
-            return None
-        return (index, toolchain.name, toolchain.identity, project.rules[step.rule].timeout)
+    def _queue(self, node: Any) -> None:
+        """Keep a node for a worker, or for this process when doit has no more to offer."""
+        # doit releases what waited for the same task in any order; ours is that of the plan.
+        heapq.heappush(self._ready, (self._order.get(node.task.name, -1), next(self._serial), node))
+        if self._workers:
+            self._dispatch()
 
     # Here -------------------------------------------------------------------------------
 
@@ -182,7 +183,7 @@ class CodegenRunner(Runner):
         try:
             outcomes = build.workshop.run(chosen, self._recorded(names), not self.continue_)
         except Exception:
-            outcomes = [broken(name, traceback.format_exc()) for name in names]
+            outcomes = [Outcome(name, error=internal(name)) for name in names]
         self._finish_steps(outcomes)
 
     def _recorded(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -199,14 +200,12 @@ class CodegenRunner(Runner):
         """Give idle workers what is ready."""
         while self._ready and not self._stop_running:
             pool = self._opened_pool()
-            if pool is None:
-                self._run_any_here(self._ready.popleft())
-            elif not pool.free:
+            if pool is None or not pool.free:
                 return
-            elif self._ready[0].task.name in self._steps:
+            if self._ready[0][2].task.name in self._steps:
                 self._submit(self._next_steps())
             else:
-                self._submit_task(self._ready.popleft())
+                self._submit_task(heapq.heappop(self._ready)[2])
 
     def _opened_pool(self) -> Pool | None:
         """Return the workers; None if there can be none, and all runs here."""
@@ -252,19 +251,19 @@ class CodegenRunner(Runner):
             return None
 
     def _next_steps(self) -> StepsJob:
-        chosen = [self._ready.popleft().task.name]
-        index = self._steps[chosen[0]][0]
-        limit = self._job_size()
+        chosen = [heapq.heappop(self._ready)[2].task.name]
+        index, first = self._steps[chosen[0]]
+        limit = 1 if first.phase == "compile" else self._job_size()
         while self._ready and len(chosen) < limit:
-            name = self._ready[0].task.name
-            if name not in self._steps or self._steps[name][0] != index:
+            known = self._steps.get(self._ready[0][2].task.name)
+            if known is None or known[0] != index or known[1].phase == "compile":
                 break
-            chosen.append(self._ready.popleft().task.name)
+            chosen.append(heapq.heappop(self._ready)[2].task.name)
         return StepsJob(index, tuple(chosen), self._recorded(chosen), not self.continue_)
 
     def _job_size(self) -> int:
         """Return how many steps the next job takes: one, until we know how long they are."""
-        if not self._count or not self._seconds:
+        if self._one_at_a_time or not self._count or not self._seconds:
             return 1
         worth = int(_JOB_SECONDS * self._count / self._seconds)
         fair = len(self._ready) // self._workers
@@ -280,6 +279,8 @@ class CodegenRunner(Runner):
                 self._finish_worker_task(result)
             elif isinstance(result, Died):
                 self._bury(result)
+            elif isinstance(result, Unreadable):
+                self._fail(result.job.tasks, f"what it returned cannot be read: {result.why}")
             else:
                 self._finish_steps(result)
         self._dispatch()
@@ -288,17 +289,24 @@ class CodegenRunner(Runner):
         """Fail the task that killed its worker; of several, find out which it was."""
         names = died.job.tasks
         if len(names) > 1:
-            self._ready.extendleft(self._nodes[name] for name in reversed(names))
-            self._count, self._seconds = 1, _JOB_SECONDS  # one at a time from now on
+            self._one_at_a_time = True
+            for name in names:
+                self._queue(self._nodes[name])
             return
-        what = f"{names[0]}: the worker process died {died.how}"
-        if names[0] in self._steps:
-            self._finish_steps([Outcome(names[0], error=what)])
-        else:
-            self._finish_task(self._nodes[names[0]], TaskError(what))
+        self._fail(names, f"the worker process died {died.how}")
+
+    def _fail(self, names: Iterable[str], what: str) -> None:
+        """Fail tasks that a worker had, with one message."""
+        for name in names:
+            if name in self._steps:
+                self._finish_steps([Outcome(name, error=f"{name}: {what}")])
+            else:
+                self._finish_task(self._nodes[name], TaskError(f"{name}: {what}"))
 
     def _flush_compiles(self) -> None:
         """Start the compile steps that have gathered, each toolchain's together."""
+        for nodes in self._compiles.values():
+            nodes.sort(key=lambda node: self._order[node.task.name])
         batches = [
             nodes[start : start + size]
             for nodes in self._compiles.values()
@@ -318,6 +326,8 @@ class CodegenRunner(Runner):
     def _submit_batch(self, pool: Pool, nodes: Sequence[Any]) -> None:
         while not pool.free:
             self._collect(block=True)
+        if self._stop_running:
+            return
         names = tuple(node.task.name for node in nodes)
         index = self._steps[names[0]][0]
         self._submit(StepsJob(index, names, self._recorded(names), not self.continue_))
@@ -331,7 +341,8 @@ class CodegenRunner(Runner):
                 continue  # another step failed first; the run is ending
             self._count += 1
             self._seconds += outcome.seconds
-            index = self._steps[outcome.task][0]
+            index, step = self._steps[outcome.task]
+            self._builds[index].workshop.log(step, outcome)
             task = node.task
             task.executed = True
             for action in task.actions:
@@ -383,8 +394,7 @@ class CodegenRunner(Runner):
         ours = self._is_ours(node.task)
         unmet = isinstance(base_fail, UnmetDependency)
         before, name = self.final_result, node.task.name
-        values = self.dep_manager.get_values(name) if ours and unmet else None
-        if values is not None:
+        if ours and unmet:
             self.dep_manager.remove, remove = _do_nothing, self.dep_manager.remove
             try:
                 super()._handle_task_error(node, base_fail)
@@ -395,7 +405,8 @@ class CodegenRunner(Runner):
         if unmet and all(self._is_ours(bad.task) for bad in node.bad_deps):
             self.final_result = before if before == ERROR else FAILURE
         if name in self._steps and not unmet:
-            self.dep_manager._set(name, "_values_:", {"failed": True})
+            said = str(base_fail.message).splitlines()[:1]
+            self.dep_manager._set(name, "_values_:", {"failed": "".join(said)})
 
     def _report_teardown(self, torn_down: Iterable[Any]) -> None:
         for item in torn_down:
@@ -428,9 +439,4 @@ def _do_nothing(task_id: str) -> None:
 
 
 def _import_engine() -> None:
-    from . import templates
-
-    assert templates
-
-
-__all__ = ["CodegenRunner", "TaskFailed"]
+    importlib.import_module(".templates", __package__)

@@ -66,6 +66,8 @@ def _inputs(
 def _difference(item: Input, digest: str, shown: str) -> Reason:
     if item.kind == "missing template":
         return Reason("added", "template", item.name)
+    if not item.digest:
+        return Reason("added", item.kind, item.name)
     if not digest:
         return Reason("missing", item.kind, item.name, item.shown or short(item.digest))
     return Reason(

@@ -1,30 +1,49 @@
 """What is remembered between runs: a backend for doit's own database, durable per step.
 
 doit writes its other backends when a run ends, so a killed run loses all of it.  This one
-is SQLite with one row a task, committed whenever a step has finished.  It is opened at the
-first read and created at the first write, so that commands which only look leave no trace.
+is SQLite with one row a task, committed whenever a step has finished.  It is read whole at
+the first read and created at the first write, so that commands which only look leave no
+trace.
 
-A database that cannot be read counts as empty, with one line that says so, and is replaced
-at the next write.  A power cut is outside the promise: nothing is synced to the disk.
+A database that is broken counts as empty, with one line that says so, and is replaced at
+the next write.  One that merely cannot be used now, because it is locked or not writable,
+is an error: what others recorded is not ours to delete.  A power cut is outside the
+promise: nothing is synced to the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: Raised when the table changes; a database of another format counts as unreadable.
+from . import disk
+from .errors import StateError
+
+#: Raised when the table changes; a database of another format counts as broken.
 FORMAT = 1
-_WAIT = 60.0  # seconds a writer waits for another process to commit
+_WAIT = 60.0  # seconds to wait for another process to commit
+_ATTEMPTS = 20  # to read it while another process is undoing a killed one's commit
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DENIED = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+}
 
 
 class StateDB:
     """doit's backend interface (`get`, `set`, `in_`, `remove`, `remove_all`, `dump`) on SQLite.
+
+    Every method may raise StateError: the database cannot be used now.
 
     Args:
         name: the file.
@@ -36,12 +55,14 @@ class StateDB:
         self.name = name
         self.codec = codec
         self._connection: sqlite3.Connection | None = None
-        self._writable = False
-        self._unreadable = False
-        self._records: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, Any] | None = None  # as stored, when first read
+        self._records: dict[str, dict[str, Any]] = {}  # decoded, with what was changed since
         self._dirty: set[str] = set()
         self._removed: set[str] = set()
         self._removed_all = False
+        self._broken = False
+        self._failed = False
+        self._said = False
 
     # doit's interface -------------------------------------------------------------------
 
@@ -77,6 +98,7 @@ class StateDB:
 
     def remove_all(self) -> None:
         """Forget every task."""
+        self._rows = {}
         self._records.clear()
         self._dirty.clear()
         self._removed.clear()
@@ -84,8 +106,12 @@ class StateDB:
 
     def dump(self) -> None:
         """Write what is left to write, and close."""
-        self.flush()
-        self._close()
+        try:
+            # doit closes after an error too: the same one twice would only hide the report.
+            if not self._failed:
+                self.flush()
+        finally:
+            self._close()
 
     # Ours -------------------------------------------------------------------------------
 
@@ -93,145 +119,259 @@ class StateDB:
         """Commit all changes; does nothing, and touches no file, if there are none."""
         if not (self._dirty or self._removed or self._removed_all):
             return
-        if self._removed and not self._dirty and not self._removed_all and not self._exists():
-            self._removed.clear()
-            return
-        with self._writing() as connection:
-            if self._removed_all:
-                connection.execute("delete from tasks")
-            connection.executemany(
-                "delete from tasks where id = ?", [(name,) for name in self._removed]
-            )
-            connection.executemany(
-                "insert or replace into tasks values (?, ?)",
-                [(name, self.codec.encode(self._records[name])) for name in self._dirty],
-            )
+        if self._dirty or os.path.exists(self.name):
+            self._failed = True
+            with self._explained("written"):
+                self._commit()
+            self._failed = False
         self._dirty.clear()
         self._removed.clear()
         self._removed_all = False
 
     def tasks(self) -> list[str]:
         """Return the names of all tasks that have a record."""
-        found = set() if self._removed_all else set(self._stored_names())
-        found |= self._dirty
-        return sorted(found - self._removed)
+        found = {name for name in self._stored() if name not in self._records}
+        return sorted(found | {name for name, record in self._records.items() if record})
 
-    # SQLite -----------------------------------------------------------------------------
-
-    def _exists(self) -> bool:
-        return os.path.exists(self.name)
+    # Reading ----------------------------------------------------------------------------
 
     def _record(self, task_id: str) -> dict[str, Any]:
         found = self._records.get(task_id)
         if found is None:
-            found = self._records[task_id] = {} if self._removed_all else self._stored(task_id)
+            found = self._records[task_id] = self._decoded(task_id)
         return found
 
-    def _stored(self, task_id: str) -> dict[str, Any]:
-        rows = self._select("select data from tasks where id = ?", (task_id,))
-        try:
-            found = self.codec.decode(rows[0][0]) if rows else {}
-        except ValueError:
+    def _decoded(self, task_id: str) -> dict[str, Any]:
+        data = self._stored().get(task_id)
+        if data is None:
             return {}
-        return found if isinstance(found, dict) else {}
-
-    def _stored_names(self) -> list[str]:
-        return [row[0] for row in self._select("select id from tasks", ())]
-
-    def _select(self, query: str, values: tuple[str, ...]) -> list[Any]:
-        connection = self._reader()
-        if connection is None:
-            return []
         try:
-            return connection.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            self._give_up(error)
-            return []
+            found = self.codec.decode(data.decode())
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            found = None
+        if isinstance(found, dict):
+            return found
+        self._say(f"the record of {task_id} cannot be decoded")
+        return {}
 
-    def _reader(self) -> sqlite3.Connection | None:
-        if self._connection is None and not self._unreadable and self._exists():
+    def _stored(self) -> dict[str, Any]:
+        """Return all rows; read once, so that a command decides by one snapshot."""
+        if self._rows is None:
+            with self._explained("read"):
+                try:
+                    self._rows = self._read()
+                except _BrokenError as error:
+                    self._give_up(error)
+                    self._rows = {}
+        return self._rows
+
+    def _read(self) -> dict[str, Any]:
+        if not os.path.exists(self.name):
+            return {}
+        if os.path.isdir(self.name):
+            raise _BrokenError("it is a folder")
+        for _ in range(_ATTEMPTS):
             try:
-                self._connection = self._open("ro")
-                self._check(self._connection)
-            except (sqlite3.DatabaseError, OSError) as error:
-                self._give_up(error)
-        return self._connection
+                return _rows(self.name, "ro")
+            except sqlite3.OperationalError as error:
+                if _primary(error) != sqlite3.SQLITE_READONLY:
+                    raise
+            with contextlib.suppress(_ChangedError):
+                return self._read_rolled_back()
+        return _rows(self.name, "ro")
 
-    def _open(self, mode: str) -> sqlite3.Connection:
-        url = f"{Path(self.name).absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(url, uri=True, timeout=_WAIT, isolation_level=None)
-        # Safe against a killed process; only a power cut could tear it.
-        connection.execute("pragma synchronous = off")
-        return connection
+    def _read_rolled_back(self) -> dict[str, Any]:
+        """Read a copy of what a process left that was killed inside a commit, that undone.
 
-    @staticmethod
-    def _check(connection: sqlite3.Connection) -> None:
-        found = connection.execute("pragma user_version").fetchone()[0]
-        if found != FORMAT:
-            raise sqlite3.DatabaseError(f"format {found}, this version reads {FORMAT}")
+        Whoever writes next undoes it in place; reading changes nothing.
+        """
+        journal = self.name + "-journal"
+        with tempfile.TemporaryDirectory() as folder:
+            copy = os.path.join(folder, "state.db")
+            before = disk.stat(journal)
+            try:
+                shutil.copyfile(journal, copy + "-journal")
+                shutil.copyfile(self.name, copy)
+            except FileNotFoundError:
+                raise _ChangedError from None
+            if disk.stat(journal) != before:
+                raise _ChangedError
+            return _rows(copy, "rw")
 
     def _give_up(self, error: Exception) -> None:
-        """Take an unreadable database for an empty one."""
-        self._close()
-        self._unreadable = True
-        print(
-            f"{self.name}: cannot be read ({error}), so everything is checked anew", file=sys.stderr
-        )
+        """Take a broken database for an empty one."""
+        self._broken = True
+        self._say(str(error))
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _say(self, why: str) -> None:
+        if not self._said:
+            line = f"{self.name}: cannot be read ({why}), so everything is checked anew"
+            print(line, file=sys.stderr)
+        self._said = True
+
+    # Writing ----------------------------------------------------------------------------
+
+    def _commit(self) -> None:
         try:
-            connection = self._writer()
-            connection.execute("begin immediate")
-        except sqlite3.OperationalError as error:
-            raise OSError(f"{self.name}: cannot be written: {error}") from None
-        except sqlite3.DatabaseError as error:
+            self._write()
+        except _BrokenError as error:
+            self._close()
             self._give_up(error)
+            self._write()
+        except sqlite3.OperationalError as error:
+            # Somebody has removed or replaced the file since it was opened.
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_DBMOVED:
+                raise
+            self._close()
+            self._write()
+
+    def _write(self) -> None:
+        with _told_apart():
             connection = self._writer()
-            connection.execute("begin immediate")
-        try:
-            yield connection
-        except BaseException:
-            connection.execute("rollback")
-            raise
-        connection.execute("commit")
+            with connection:
+                connection.execute("begin immediate")
+                if self._removed_all:
+                    connection.execute("delete from tasks")
+                connection.executemany(
+                    "delete from tasks where id = ?", [(name,) for name in self._removed]
+                )
+                connection.executemany(
+                    "insert or replace into tasks values (?, ?)",
+                    [(name, self.codec.encode(self._records[name])) for name in self._dirty],
+                )
 
     def _writer(self) -> sqlite3.Connection:
-        if self._connection is None or not self._writable:
-            self._close()
-            folder = os.path.dirname(self.name)
-            if folder:
-                os.makedirs(folder, exist_ok=True)
-            if self._unreadable:
+        if self._connection is None:
+            os.makedirs(os.path.dirname(self.name) or ".", exist_ok=True)
+            if self._broken and self._still_broken():
                 self._discard()
-            self._connection = self._open("rwc")
-            self._writable = True
-            self._create(self._connection)
+            self._broken = False
+            self._connection = _opened(self.name, "rwc")
+            # Measured for many small commits: a journal deleted after each one takes 110 µs
+            # a commit, truncated 85, kept with its header zeroed 75.  A killed process's
+            # commit is undone in all three.
+            self._connection.execute("pragma journal_mode = persist")
+            self._connection.execute("pragma journal_size_limit = 1048576")
+            _create(self._connection)
         return self._connection
 
-    def _create(self, connection: sqlite3.Connection) -> None:
-        found = connection.execute("pragma user_version").fetchone()[0]
-        if found == 0:
-            connection.execute(
-                "create table if not exists tasks (id text primary key, data text) without rowid"
-            )
-            connection.execute(f"pragma user_version = {FORMAT}")
-        else:
-            self._check(connection)
+    def _still_broken(self) -> bool:
+        """Look again: another process may have replaced it meanwhile, or be creating it."""
+        if os.path.isdir(self.name):
+            return True
+        try:
+            if os.path.getsize(self.name):
+                _rows(self.name, "rw")
+        except FileNotFoundError:
+            return False
+        except _BrokenError:
+            return True
+        return False
 
     def _discard(self) -> None:
-        for path in (self.name, self.name + "-journal"):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
         if os.path.isdir(self.name):
             os.rename(self.name, f"{self.name}.{os.getpid()}.unreadable")
-        self._unreadable = False
+            return
+        # The journal first: left alone, it would be taken for the next database's.
+        for path in (self.name + "-journal", self.name):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
-        self._writable = False
+
+    # Errors -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn what keeps the database from being used into a StateError."""
+        try:
+            yield
+        except (sqlite3.Error, OSError, _BrokenError) as error:
+            raise self._problem(what, error) from None
+
+    def _problem(self, what: str, error: Exception) -> StateError:
+        folder = os.path.dirname(self.name) or "."
+        blocking = disk.blocked_by(folder)
+        if blocking:
+            hint = f"move it away: what is remembered between runs is kept in {folder}"
+            return StateError(blocking, disk.A_FILE_STANDS_THERE, hint)
+        hint = ""
+        if isinstance(error, sqlite3.Error) and _primary(error) in _HELD:
+            hint = "another process holds it: wait until that has ended, or end it"
+        elif isinstance(error, OSError) or _primary(error) in _DENIED:
+            able = "writable" if what == "written" else "readable"
+            hint = f"the folder {folder} and the files in it must be {able}"
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return StateError(self.name, f"cannot be {what}: {str(why or error).lower()}", hint)
+
+
+class _BrokenError(Exception):
+    """The file holds no database of ours."""
+
+
+class _ChangedError(Exception):
+    """Another process was writing meanwhile, so it must be read again."""
+
+
+def _primary(error: Exception) -> int:
+    """Return SQLite's result code without its extension; the module's own errors have none."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+@contextlib.contextmanager
+def _told_apart() -> Iterator[None]:
+    """Raise _BrokenError for what is wrong inside the file; let through what is around it."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if _primary(error) in _BROKEN:
+            raise _BrokenError(str(error)) from None
+        raise
+
+
+def _opened(path: str, mode: str) -> sqlite3.Connection:
+    url = f"{Path(path).absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(url, uri=True, timeout=_WAIT, isolation_level=None)
+    # Safe against a killed process; only a power cut could tear it.
+    connection.execute("pragma synchronous = off")
+    return connection
+
+
+def _rows(path: str, mode: str) -> dict[str, Any]:
+    with _told_apart(), contextlib.closing(_opened(path, mode)) as connection:
+        connection.text_factory = bytes
+        _check(connection)
+        found = connection.execute("select id, data from tasks").fetchall()
+    return {_text(name): data for name, data in found}
+
+
+def _text(name: Any) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("pragma user_version").fetchone()[0])
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    found = _version(connection)
+    if found != FORMAT:
+        raise _BrokenError(f"format {found}, this version reads {FORMAT}")
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    if _version(connection) == 0:
+        # Table and format in one: nobody may see the one without the other.
+        with connection:
+            connection.execute("begin immediate")
+            connection.execute(
+                "create table if not exists tasks (id text primary key, data text) without rowid"
+            )
+            connection.execute(f"pragma user_version = {FORMAT}")
+    _check(connection)
 
 
 def recorded_tasks(dep_manager: Any) -> list[str] | None:

@@ -14,8 +14,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,7 +27,7 @@ from .functions import describe
 from .model import Input, Outcome, Output, Step, Trace
 from .plan import Plan
 from .project import Project
-from .toolchains import Compiled, Job, Site
+from .toolchains import Compiled, Site, Unit
 from .world import World
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class _Made:
 
     inputs: Sequence[Input] = ()
     outputs: tuple[Output, ...] = ()
-    needs: Mapping[str, Any] = field(default_factory=dict)
+    references: tuple[str, ...] = ()
     changed: bool = False
     notes: tuple[str, ...] = ()
 
@@ -97,7 +98,8 @@ class Workshop:
                 project.sandbox,
             )
             cache = self.cache if project.settings.template_cache else None
-            self._engine = Engine(spec, cache, project.shape_digest(self.world.sources))
+            shape = self.world.declaration("environment", "bytecode")
+            self._engine = Engine(spec, cache, shape)
         return self._engine
 
     # Running ----------------------------------------------------------------------------
@@ -108,11 +110,12 @@ class Workshop:
         """Run steps that may run together; return their outcomes in order.
 
         Args:
-            steps: to run; compile steps of one toolchain share a process where it can.
+            steps: to run; if the first has a `compiler_key`, all have the same one, and
+                they share a process.
             recorded: for each task, the digests its targets had when they were recorded.
             stop_early: leave out what comes after the first failure.
         """
-        if len(steps) > 1 and steps[0].phase == "compile":
+        if len(steps) > 1 and self.compiler_key(steps[0]) is not None:
             return self._compile(steps, recorded)
         outcomes: list[Outcome] = []
         failed = False
@@ -124,6 +127,15 @@ class Workshop:
             failed = failed or bool(outcome.error)
             outcomes.append(outcome)
         return outcomes
+
+    def compiler_key(self, step: Step) -> tuple[str, ...] | None:
+        """Return what compile steps have in common that can share a process; None if none can."""
+        if step.phase != "compile" or not self.project.settings.batch:
+            return None
+        toolchain = self.project.toolchain(step.rule, step.link)
+        if not toolchain.shares_process:
+            return None
+        return (toolchain.name, toolchain.identity, str(self.project.rules[step.rule].timeout))
 
     def run_one(self, step: Step, recorded: Recorded) -> Outcome:
         """Run one step."""
@@ -140,23 +152,23 @@ class Workshop:
                 made = work(step, recorded)
             except CodegenError as problem:
                 error = str(problem)
+            except Exception:
+                error = internal(step.task)
         seconds = time.perf_counter() - start
         after_hits, after_misses = self._template_counts()
-        outcome = Outcome(
+        return Outcome(
             step.task,
             None if error else self._trace(made, seconds),
             made.changed,
             error,
             printed.getvalue(),
-            made.needs,
+            made.references,
             after_hits - hits,
             after_misses - misses,
             os.getpid(),
             seconds,
             made.notes,
         )
-        self._log(step, outcome)
-        return outcome
 
     def _template_counts(self) -> tuple[int, int]:
         return (self._engine.hits, self._engine.misses) if self._engine else (0, 0)
@@ -171,7 +183,7 @@ class Workshop:
 
     def _cache_template(self, step: Step, recorded: Recorded) -> _Made:
         source = self.engine.parse(step.template)
-        shape = self.project.shape_digest(self.world.sources)
+        shape = self.world.declaration("environment", "bytecode")
         entry = self.engine.entry_path(step.template)
         inputs = (source, Input("environment", "bytecode", shape))
         kept = disk.stat(entry) if entry is not None else None
@@ -195,7 +207,7 @@ class Workshop:
         inputs += self.engine.inputs(record)
         inputs += self._functions_used(record)
         made = self._publish({step.outputs[0]: data}, recorded)
-        return replace(made, inputs=inputs, needs=self._needs(step, text))
+        return replace(made, inputs=inputs, references=self._references(step, text))
 
     def _variables(self, step: Step) -> tuple[dict[str, Any], list[Input]]:
         """Return what the template sees, and the patterns as they were read."""
@@ -225,41 +237,26 @@ class Workshop:
         ]
 
     def _functions_used(self, record: Record) -> list[Input]:
+        """Return the filters, tests, functions and globals that a render used.
+
+        Jinja2's own are among them, and names that nothing had: the project may declare
+        one of that name later.
+        """
         project = self.project
-        used = [("filter", name) for name in record.filters if name in project.filters]
-        used += [("test", name) for name in record.tests if name in project.tests]
-        used += [("function", name) for name in record.names if name in project.functions]
-        used += [("global", name) for name in record.names if name in project.globals]
+        used = [("filter", name) for name in record.filters]
+        used += [("test", name) for name in record.tests]
+        used += [
+            ("function" if name in project.functions else "global", name) for name in record.names
+        ]
         return [Input(kind, name, self.world.declaration(kind, name)) for kind, name in used]
 
-    def _needs(self, step: Step, text: str) -> dict[str, Any]:
-        """Return what compiling this output waits for, as values of doit's `calc_dep`.
-
-        A compile task names the generating task of its source as `calc_dep` and nothing
-        else; from that task's values doit learns the file, and the tasks that generate
-        what the file refers to, whose own values lead on.  A task that another names both
-        as `calc_dep` and, by a file, as `task_dep` would be waited for forever: so files
-        of other generating tasks are left to their own values.
-        """
+    def _references(self, step: Step, text: str) -> tuple[str, ...]:
+        """Return the files that a generated one seems to refer to, project-relative."""
+        if not any(rule.compile for rule in self.project.rules.values()):
+            return ()
         folder = posixpath.dirname(step.outputs[0])
         names = toolchains.references(text)
-        found = {posixpath.normpath(posixpath.join(folder, name)) for name in names}
-        return {"references": sorted(found), **self.needs(step, found)}
-
-    def needs(self, step: Step, references: Iterable[str]) -> dict[str, Any]:
-        """Return which of the files that an output refers to are to be waited for as rules are now.
-
-        Args:
-            step: that made the output.
-            references: project-relative paths, whether or not a rule makes them.
-        """
-        output = step.outputs[0]
-        made = sorted({path for path in references if path in self.plan.makers} - {output})
-        by_phase: dict[str, list[str]] = {"generate": [], "compile": []}
-        for path in made:
-            by_phase[self.plan.steps[self.plan.makers[path]].phase].append(path)
-        calc = sorted({self.plan.makers[path] for path in by_phase["generate"]})
-        return {"file_dep": [output, *by_phase["compile"]], "calc_dep": calc}
+        return tuple(sorted({posixpath.normpath(posixpath.join(folder, name)) for name in names}))
 
     # Compiling --------------------------------------------------------------------------
 
@@ -269,11 +266,11 @@ class Workshop:
         start = time.perf_counter()
         began = time.time_ns()
         sources = {step.source: self.world.read_file("source", step.source) for step in steps}
-        jobs = [Job(step.source, step.outputs) for step in steps]
+        units = [Unit(step.source, step.outputs) for step in steps]
         try:
             found = self.world.compiler_inputs(steps[0])
             with self._site() as site:
-                results = toolchain.compile(jobs, site, timeout)
+                results = toolchain.compile(units, site, timeout)
         except CodegenError as problem:
             results, found = [Compiled({}, error=problem)] * len(steps), []
         except OSError as problem:
@@ -304,7 +301,9 @@ class Workshop:
             made = replace(made, inputs=[*inputs, *discovered])
         except CodegenError as problem:
             error = str(problem)
-        outcome = Outcome(
+        except Exception:
+            error = internal(step.task)
+        return Outcome(
             step.task,
             None if error else self._trace(made, seconds),
             made.changed,
@@ -314,8 +313,6 @@ class Workshop:
             seconds=seconds,
             notes=made.notes,
         )
-        self._log(step, outcome)
-        return outcome
 
     def _read(self, name: str, began: int) -> Input:
         """Return what a compiler read as an input.
@@ -370,12 +367,20 @@ class Workshop:
         outputs, notes, changed = [], [], False
         for path, data in made.items():
             content = digest.of_bytes(data)
-            there = self.world.file(path, None)
+            there = self._there(path)
             if there and there not in (content, recorded.get(path)):
                 notes.append(f"{path}: was edited by hand, kept aside as {self.keep(path)}")
-            changed = self._write(path, data) or changed
+            changed = self._write(path, data, there == content) or changed
             outputs.append(Output(path, content, len(data), disk.stat(self.project.full(path))))
-        return _Made((), tuple(outputs), {}, changed, tuple(notes))
+        return _Made((), tuple(outputs), (), changed, tuple(notes))
+
+    def _there(self, path: str) -> str | None:
+        """Return the digest of what stands at a target's place; None if nothing does."""
+        try:
+            return self.world.files.get(self.project.full(path))
+        except OSError:
+            what = "cannot read what stands there, so it is left alone"
+            raise StepError(path, what, "remove it, or make it readable") from None
 
     def keep(self, path: str) -> str:
         """Copy a target that somebody else wrote into `kept/`; return where.
@@ -387,14 +392,16 @@ class Workshop:
         kept = disk.keep_aside(self.project.full(path), self.project.full(folder))
         return os.path.relpath(kept, self.project.root).replace(os.sep, "/")
 
-    def _write(self, path: str, data: bytes) -> bool:
+    def _write(self, path: str, data: bytes, unchanged: bool) -> bool:
+        if unchanged:
+            return False
         try:
             return disk.write(self.project.full(path), data)
         except StepError as error:
             hint = error.hint.replace(self.project.root + os.sep, "")
             raise StepError(path, error.what, hint) from None
 
-    def _log(self, step: Step, outcome: Outcome) -> None:
+    def log(self, step: Step, outcome: Outcome) -> None:
         """Keep a log for a step that printed or failed; remove an older one otherwise."""
         path = self.project.full(self.project.log_path(step.phase, step.target))
         text = outcome.printed
@@ -445,6 +452,12 @@ def _context(
         what = f"context function {describe(context)} must return a dict, not {returned}"
         raise StepError(f"rule {rule}", what, details=details)
     return found
+
+
+def internal(task: str) -> str:
+    """Return the message for the exception being handled, which is a fault of ours."""
+    what = "internal error of codegen-tasks, please report it"
+    return f"{task}: {what}\n{traceback.format_exc().rstrip()}"
 
 
 def iso(seconds: float) -> str:

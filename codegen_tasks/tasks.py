@@ -9,7 +9,7 @@ import inspect
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from doit.action import BaseAction
@@ -69,7 +69,7 @@ def _step_task(build: Build, step: Step) -> dict[str, Any]:
         maker = build.plan.makers[step.source]
         if build.plan.steps[maker].phase == "generate":
             # What the source refers to is known once it was generated: its task's values
-            # name the file and the tasks to wait for; see `Workshop._needs`.
+            # name the file and the tasks to wait for; see `waits_for`.
             task["calc_dep"] = [maker]
         else:
             task["file_dep"] = [step.source]
@@ -101,6 +101,32 @@ def _output_task(build: Build) -> dict[str, Any]:
     }
 
 
+def waits_for(build: Build, step: Step, references: Iterable[str]) -> dict[str, Any]:
+    """Return what compiling a generated file waits for, as values of doit's `calc_dep`.
+
+    A compile task names the generating task of its source as `calc_dep` and nothing else;
+    from that task's values doit learns the file, and the tasks that generate what the file
+    refers to, whose own values lead on.  A task that another names both as `calc_dep` and,
+    by a file, as `task_dep` would be waited for forever: so files of other generating tasks
+    are left to their own values.
+
+    Args:
+        build: the build.
+        step: that generated the file.
+        references: paths the file refers to, whether or not a rule makes them.
+    """
+    plan = build.plan
+    if not plan.of_phase("compile"):
+        return {}
+    output = step.outputs[0]
+    made = sorted({path for path in references if path in plan.makers} - {output})
+    calc = [path for path in made if plan.steps[plan.makers[path]].phase == "generate"]
+    return {
+        "file_dep": [output, *(path for path in made if path not in calc)],
+        "calc_dep": sorted({plan.makers[path] for path in calc}),
+    }
+
+
 def result_of(trace: Trace) -> str:
     """Return a task's result for doit's `result_dep`: it differs if an output's bytes do."""
     return digest.of_parts(*(f"{output.path} {output.digest}" for output in trace.outputs))
@@ -111,7 +137,10 @@ def adopt(task: Any, build: Build, outcome: Outcome) -> TaskFailed | None:
     if outcome.error:
         return TaskFailed(outcome.error)
     assert outcome.trace is not None
+    step = build.plan.steps[outcome.task]
     task.values = build.values(outcome)
+    if step.phase == "generate":
+        task.values |= waits_for(build, step, outcome.references)
     task.result = result_of(outcome.trace)
     task.file_dep.update(build.inputs_inside(outcome.trace))
     return None
@@ -135,6 +164,7 @@ class StepAction(BaseAction):
         # A workshop of its own: doit's thread runner may run two actions at once.
         workshop = steps.Workshop(build.project, build.plan, build.world)
         outcome = workshop.run_one(step, build.recorded(step, None))
+        workshop.log(step, outcome)
         self.finish(outcome)
         if out is not None and outcome.printed:
             out.write(outcome.printed)
@@ -188,7 +218,7 @@ class StepUptodate(UptodateCalculator):
         if verdict.refreshed is not None:
             kept["trace"] = verdict.refreshed.to_values()
         if self.step.phase == "generate":  # a file it refers to may have got or lost its rule
-            kept |= self.build.workshop.needs(self.step, values.get("references", ()))
+            kept |= waits_for(self.build, self.step, values.get("references", ()))
         if kept != values:
             self._dependency._set(task.name, "_values_:", kept)
         return True
@@ -229,8 +259,7 @@ class ManifestUptodate(UptodateCalculator):
         wanted = manifest.entries_of(project, traces(self.build, self.get_val))
         # Kept on the task, where doit's runners carry it to the action in any process.
         task.meta["manifest"] = wanted
-        found, problem = manifest.read(project)
-        return not problem and found == wanted
+        return not self.build.manifest_due(wanted)
 
 
 def traces(build: Build, get_val: Any) -> Iterator[Trace | None]:

@@ -5,13 +5,11 @@ Imports Jinja2, so it is itself imported where something is rendered, never befo
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import posixpath
 import re
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import CodeType
@@ -35,13 +33,13 @@ class Record:
     Args:
         templates: names loaded, in order.
         missing: names looked for and not found.
-        files: paths read through a template function, with digest and signature.
+        files: (kind, path) read through a template function, with digest and signature.
         names: variables looked up; filters, tests: those used.
     """
 
     templates: dict[str, None] = field(default_factory=dict)
     missing: dict[str, None] = field(default_factory=dict)
-    files: dict[str, tuple[str, Stat | None]] = field(default_factory=dict)
+    files: dict[tuple[str, str], tuple[str, Stat | None]] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
     filters: dict[str, None] = field(default_factory=dict)
     tests: dict[str, None] = field(default_factory=dict)
@@ -73,11 +71,13 @@ class _Used(dict[str, Any]):
 
 
 class _Context(Context):
-    """Notes the names a template looks up, found or not."""
+    """Notes the names a template looks up and finds among the globals, or not at all."""
 
     def resolve_or_missing(self, key: str) -> Any:
-        self.environment.record.names[key] = None  # type: ignore[attr-defined]
-        return super().resolve_or_missing(key)
+        found = super().resolve_or_missing(key)
+        if found is jinja2.utils.missing or key in self.environment.globals:
+            self.environment.record.names[key] = None  # type: ignore[attr-defined]
+        return found
 
 
 class _Template(jinja2.Template):
@@ -196,7 +196,7 @@ class Engine:
         self._environment = self._made()
         self._furnish(self._environment)
         self.last_undefined: tuple[Any, str] | None = None
-        self._data: dict[tuple[Callable[[str], Any], str], bytes] = {}
+        self._data: dict[tuple[str, str], tuple[str, bytes]] = {}
 
     def _made(self) -> Any:
         base = SandboxedEnvironment if self._spec.sandbox else jinja2.Environment
@@ -278,8 +278,8 @@ class Engine:
         found = [self._template_input(name) for name in record.templates]
         found += [Input("missing template", name, "") for name in record.missing]
         found += [
-            Input("file", path, content, signature)
-            for path, (content, signature) in record.files.items()
+            Input(kind, path, content, signature)
+            for (kind, path), (content, signature) in record.files.items()
         ]
         return found
 
@@ -300,27 +300,38 @@ class Engine:
         try:
             raw = disk.read(full)
         except OSError as error:
-            record.files[where] = ("", None)
+            record.files["file", where] = ("", None)
             raise StepError(where, f"cannot read: {(error.strerror or '').lower()}") from None
-        record.files[where] = (digest.of_bytes(raw), signature)
+        record.files["file", where] = (digest.of_bytes(raw), signature)
         return texts.decoded(where, raw)
 
     def _read_json(self, path: str) -> Any:
         """Return a JSON file's data; recorded as an input."""
-        return self._read_data(path, json.loads)
+        return self._read_data(path, "json")
 
     def _read_toml(self, path: str) -> dict[str, Any]:
         """Return a TOML file's data; recorded as an input."""
-        found: dict[str, Any] = self._read_data(path, tomllib.loads)
+        found: dict[str, Any] = self._read_data(path, "toml")
         return found
 
-    def _read_data(self, path: str, parser: Callable[[str], Any]) -> Any:
-        """Parse a text once in this process; every caller gets a copy of its own to change."""
+    def _read_data(self, path: str, kind: str) -> Any:
+        """Parse a text once in this process; every caller gets a copy of its own to change.
+
+        Recorded as an input by what it says, as patterns are, not by its bytes.
+        """
+        files = self._environment.record.files
+        where = posixpath.normpath(path.replace(os.sep, "/"))
+        read_as_text = ("file", where) in files
         text = self._read_text(path)
-        key = (parser, text)
-        if key not in self._data:
-            self._data[key] = pickle.dumps(texts.parsed(path, text, parser))
-        return pickle.loads(self._data[key])
+        if (kind, text) not in self._data:
+            data = texts.parsed(path, text, texts.PARSERS[kind])
+            self._data[kind, text] = (digest.of_data(data), pickle.dumps(data))
+        content, copy = self._data[kind, text]
+        _, signature = files["file", where]
+        if not read_as_text:
+            del files["file", where]
+        files[kind, where] = (content, signature)
+        return pickle.loads(copy)
 
     # Messages -------------------------------------------------------------------------
 

@@ -5,12 +5,28 @@ Unaware of what it is for.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from typing import Any
 
 from .errors import StepError
+
+#: Parsers of the formats that templates read data from, by kind of input.
+PARSERS: dict[str, Callable[[str], Any]] = {"toml": tomllib.loads, "json": json.loads}
+
+
+def load(path: str, kind: str) -> Any:
+    """Return what a TOML or JSON file says.
+
+    Raises:
+        StepError: it is not UTF-8 or not of its format.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return parsed(path, decoded(path, file.read()), PARSERS[kind])
 
 
 def parsed(path: str, text: str, parser: Callable[[str], Any]) -> Any:
@@ -22,7 +38,7 @@ def parsed(path: str, text: str, parser: Callable[[str], Any]) -> Any:
     try:
         return parser(text)
     except ValueError as error:
-        line, what = _position(error, text)
+        line, what = _inside(text, *_position(error, text))
         where = f"{path}:{line}" if line else path
         raise StepError(where, what, details=_source_line(text, line)) from None
 
@@ -42,26 +58,38 @@ def decoded(path: str, raw: bytes) -> str:
 
 
 _AT = re.compile(r"\s*\(at (?:line (\d+)(?:, column (\d+))?|end of document)\)")
+#: A key as tomllib tells it: a tuple of its parts.
+_KEY = re.compile(r"""\((?:'[^']*'|"[^"]*")(?:, ?(?:'[^']*'|"[^"]*")?)+\)""")
 
 
 def _position(error: ValueError, text: str) -> tuple[int, str]:
     """Return line (0 if unknown) and message of a parser's error."""
     if isinstance(error, json.JSONDecodeError):
-        return error.lineno, _lower(error.msg)
-    said = str(error)
+        return error.lineno, _lower(error.msg).removesuffix(" at")
+    said = _KEY.sub(lambda found: ".".join(ast.literal_eval(found[0])), str(error))
     at = _AT.search(said)
     if at is None:
         return 0, _lower(said)
     what = _lower(said[: at.start()])
     if at.group(1) is None:
-        return len(text.splitlines()), f"{what}, at the end of the file"
+        return len(_lines(text)) + 1, what
     return int(at.group(1)), what
+
+
+def _inside(text: str, line: int, what: str) -> tuple[int, str]:
+    """Return the last line instead of one beyond it, and say so."""
+    last = len(_lines(text))
+    return (last, f"{what}, at the end of the file") if line > last else (line, what)
 
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+def _lines(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def _source_line(text: str, line: int) -> list[str]:
-    lines = text.splitlines()
-    return [f"{line} | {lines[line - 1].rstrip()}"] if 0 < line <= len(lines) else []
+    lines = _lines(text)
+    return [f"{line} | {lines[line - 1]}".rstrip()] if 0 < line <= len(lines) else []

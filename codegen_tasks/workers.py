@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.connection
-import os
 import pickle
 import signal
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .build import Build
 from .model import Outcome
+from .steps import internal
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +103,14 @@ class Died:
     how: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A worker answered, but its answer cannot be unpickled here."""
+
+    job: StepsJob | TaskJob
+    why: str
+
+
 @dataclass(slots=True)
 class Pool:
     """Up to `size` workers, started when there is work for them.
@@ -143,11 +150,6 @@ class Pool:
         return sum(worker.job is not None for worker in self._workers)
 
     @property
-    def jobs(self) -> list[StepsJob | TaskJob]:
-        """The jobs under way."""
-        return [worker.job for worker in self._workers if worker.job is not None]
-
-    @property
     def free(self) -> int:
         """Jobs that could be submitted at once."""
         return self.size - self.busy
@@ -160,7 +162,7 @@ class Pool:
             worker.pipe.send(job)
 
     def results(self, timeout: float | None = None) -> list[Any]:
-        """Return results: lists of Outcome, TaskDone, or Died.
+        """Return results: lists of Outcome, TaskDone, Died or Unreadable.
 
         Args:
             timeout: seconds to wait for the first; None waits until there is one.
@@ -210,8 +212,10 @@ class Pool:
         assert job is not None
         try:
             return worker.pipe.recv()
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
+        except (EOFError, OSError) as error:
             how = type(error).__name__
+        except Exception as error:  # whatever a user's class raises when it is unpickled
+            return Unreadable(job, f"{type(error).__name__}: {error}")
         worker.process.join(timeout=1)
         code = worker.process.exitcode
         if code is not None:
@@ -254,6 +258,7 @@ def _main(pipe: Any, inherited: Sequence[Any], knowledge: Knowledge) -> None:
     for other in inherited:
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torn: list[Any] = []
     try:
         while (job := pipe.recv()) is not None:
@@ -272,13 +277,7 @@ def _run_steps(job: StepsJob, knowledge: Knowledge) -> list[Outcome]:
     try:
         return build.workshop.run(chosen, job.recorded, job.stop_early)
     except Exception:
-        return [broken(name, traceback.format_exc()) for name in job.tasks]
-
-
-def broken(task: str, trace: str) -> Outcome:
-    """Return the outcome of a step that failed by a fault of ours: the trace tells where."""
-    what = f"{task}: internal error of codegen-tasks, please report it\n{trace.rstrip()}"
-    return Outcome(task, error=what, pid=os.getpid())
+        return [Outcome(name, error=internal(name)) for name in job.tasks]
 
 
 def _execute(job: TaskJob, knowledge: Knowledge, torn: list[Any]) -> TaskDone | bytes:

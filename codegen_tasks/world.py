@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import digest, disk
+from . import digest, disk, texts
 from .errors import StepError
 from .functions import Sources
-from .model import FILE_KINDS, Input, Output, Stat, Step
+from .model import DATA_KINDS, FILE_KINDS, PATH_KINDS, Input, Output, Stat, Step
 from .patterns import Library
 from .process import find
 from .project import Project
@@ -69,15 +69,15 @@ class World:
             return self.file(item.name, item), ""
         if item.kind == "missing template":
             return self.file(f"{self.project.templates}/{item.name}", None), ""
-        if item.kind == "pattern":
-            return self._pattern(item), ""
+        if item.kind in DATA_KINDS:
+            return self._data(item), ""
         if item.kind in ("toolchain", "command"):
             return self._compiler(step, item)
         return self.declaration(item.kind, item.name), ""
 
     def signature(self, step: Step, item: Input) -> Stat | None:
         """Return the signature of the file behind an input, as it is now; None if there is none."""
-        if item.kind in FILE_KINDS or item.kind == "pattern":
+        if item.kind in PATH_KINDS:
             return disk.stat(self.project.full(item.name))
         if item.kind == "toolchain":
             program = self._program(self.project.toolchain(step.rule, step.link))
@@ -92,15 +92,17 @@ class World:
         except OSError:
             return ""
 
-    def _pattern(self, item: Input) -> str:
+    def _data(self, item: Input) -> str:
         signature = disk.stat(self.project.full(item.name))
         if signature is None:
             return ""
         if signature == item.stat:
             return item.digest
         try:
-            return self.library.load(item.name).digest
-        except StepError:
+            if item.kind == "pattern":
+                return self.library.load(item.name).digest
+            return digest.of_data(texts.load(self.project.full(item.name), item.kind))
+        except (StepError, TypeError, OSError):
             return digest.of_parts("unreadable", self.file(item.name, None))
 
     def on_disk(self, output: Output) -> str | None:
@@ -134,7 +136,7 @@ class World:
             "filter": project.filters,
             "test": project.tests,
             "function": project.functions,
-            "global": project.globals,
+            "global": {**project.globals, **project.functions},
         }
         functions = known.get(kind, {})
         return self.sources.of(functions[name]) if name in functions else ""

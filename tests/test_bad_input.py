@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from conftest import Project
@@ -123,6 +124,13 @@ RULES = {
         'codegen.rule(template="plain.txt.j2", target="x")\n',
         "codegen.rule: lacks the rule's name\n",
     ),
+    "too many arguments without names": (
+        'codegen.rule("x", "plain.txt.j2", None, "x", None, None, None, 1, 2)\n',
+        """
+        rule x: takes 8 arguments at most, not 9
+          hint: by name: name=, template=, patterns=, target=, each=, compile=, context=, timeout=
+        """,
+    ),
     "name with a space": (
         'codegen.rule("a page", template="plain.txt.j2", target="x")\n',
         "rule a page: a rule's name must be letters, digits, _ or -\n",
@@ -163,6 +171,24 @@ RULES = {
     "timeout with a unit": (
         page(timeout='"3s"'),
         "rule page: timeout must be seconds above 0, not '3s'\n",
+    ),
+    "timeout that is no number": (
+        page(timeout="True"),
+        "rule page: timeout must be seconds above 0, not True\n",
+    ),
+    "compiled file outside of the output folder": (
+        "\n\nclass Odd(Toolchain):\n"
+        "    def outputs(self, source):\n"
+        '        return (source + ".out", source + "/../../x.map")\n\n\n'
+        + page(compile='Odd("odd", ["x", "{source}", "{target}"], ".out")'),
+        "rule page: toolchain odd: the target '../x.map' lies outside of generated/\n",
+    ),
+    "target that its own compile step overwrites": (
+        page(compile='Toolchain("same", ["x", "{source}", "{target}"], ".txt")'),
+        """
+        rule page: makes generated/ash.txt twice, as generate:ash.txt and as compile:ash.txt
+          hint: give the compile step another suffix
+        """,
     ),
     "unknown toolchain": (
         page(compile='"demo"'),
@@ -266,7 +292,7 @@ RULES = {
         PAGE + 'other = Codegen()\nother.rule("x", template="plain.txt.j2", target="x.txt")\n',
         """
         dodo.py: two Codegen objects lack a name
-          hint: tell them apart: other = Codegen(name="other", ...)
+          hint: tell them apart: Codegen(name="other", ...)
         """,
     ),
 }
@@ -306,6 +332,55 @@ CODEGENS = {
         """
         Codegen environment: extensions must be a list
           hint: extensions=['jinja2.ext.do']
+        """,
+    ),
+    "extension without a name": (
+        'Codegen(environment={"extensions": [""]})',
+        "Codegen environment: extension '': there is no module ''\n",
+    ),
+    "extensions that are a number": (
+        'Codegen(environment={"extensions": 5})',
+        "Codegen environment: extensions must be a list of names or classes, not 5\n",
+    ),
+    "extensions that are nothing": (
+        'Codegen(environment={"extensions": None})',
+        "Codegen environment: extensions must be a list of names or classes, not None\n",
+    ),
+    "delimiter that is a number": (
+        'Codegen(environment={"block_start_string": 3})',
+        "Codegen environment: block_start_string must be a string that is not empty, not 3\n",
+    ),
+    "prefix that is a number": (
+        'Codegen(environment={"line_statement_prefix": 3})',
+        "Codegen environment: line_statement_prefix must be a string that is not empty,"
+        " or None, not 3\n",
+    ),
+    "flag that is a string": (
+        'Codegen(environment={"trim_blocks": "yes"})',
+        "Codegen environment: trim_blocks must be True or False, not 'yes'\n",
+    ),
+    "undefined that is no class of Jinja2": (
+        'Codegen(environment={"undefined": str})',
+        "Codegen environment: undefined must be a class derived from jinja2.Undefined,"
+        " not <class 'str'>\n",
+    ),
+    "finalize that is no function": (
+        'Codegen(environment={"finalize": 3})',
+        "Codegen environment: finalize must be a function or None, not 3\n",
+    ),
+    "autoescape that is no function": (
+        'Codegen(environment={"autoescape": "html"})',
+        "Codegen environment: autoescape must be True, False or a function, not 'html'\n",
+    ),
+    "option that is no string": (
+        "Codegen(environment={3: True})",
+        "Codegen environment: a key must be a string, not 3\n",
+    ),
+    "too many arguments without names": (
+        'Codegen("templates", "generated", ".codegen", "", {}, {}, False, 1)',
+        """
+        Codegen: takes 7 arguments at most, not 8
+          hint: by name: templates=, output=, state=, name=, environment=, globals=, sandbox=
         """,
     ),
     "delimiters that are the same": (
@@ -350,6 +425,29 @@ def test_a_wrong_codegen_is_refused_before_any_step(project: Project, kind: str)
     refused(project, message)
 
 
+@pytest.mark.parametrize("command", ["list", "info", "forget", "clean"])
+def test_every_command_refuses_namesakes(project: Project, command: str) -> None:
+    declared, message = RULES["two Codegen without names"]
+    project.write("dodo.py", dodo(declared))
+    refused(project, message, command)
+
+
+def test_codegens_that_a_function_made_are_told_apart_as_well(project: Project) -> None:
+    project.write(
+        "make.py",
+        'from codegen_tasks import Codegen\n\n\ndef make():\n    return Codegen(name="docs")\n',
+    )
+    declared = PAGE + "from make import make\n\none = make()\ntwo = make()\n"
+    project.write("dodo.py", dodo(declared))
+    refused(
+        project,
+        """
+        dodo.py: two Codegen objects have the name 'docs'
+          hint: tell them apart: Codegen(name="other", ...)
+        """,
+    )
+
+
 def test_doit_info_refuses_a_wrong_rule_in_the_same_words(project: Project) -> None:
     declared, message = RULES["unknown key of a rule"]
     project.write("dodo.py", dodo(declared))
@@ -375,6 +473,22 @@ def test_two_patterns_that_make_one_target_are_both_named(project: Project) -> N
         """
         rule page: patterns/birch.toml and patterns/tall/birch.toml both make generated/birch.txt
           hint: tell them apart in target=, with {folder} or a key of the patterns
+        """,
+    )
+
+
+def test_two_items_that_make_one_target_are_both_named(project: Project) -> None:
+    declared = page(target='"{stem}/{name}.txt"', each='"registers"')
+    project.write("dodo.py", dodo(declared))
+    for stem in ("ash", "birch", "cedar"):
+        names = ("a", "b", "a" if stem == "birch" else "c")
+        items = "".join(f'[[registers]]\nname = "{name}"\n' for name in names)
+        project.write(f"patterns/{stem}.toml", items)
+    refused(
+        project,
+        """
+        patterns/birch.toml: items 1 and 3 of 'registers' both make generated/birch/a.txt
+          hint: tell them apart in target= of rule page, with a key of the items
         """,
     )
 
@@ -529,8 +643,7 @@ def test_a_toml_syntax_error_spoils_no_other_target(built: Project) -> None:
         .  generate:cedar.txt
         .  generate:list.txt
         failed: generate:list.txt
-          patterns/birch.toml:2: invalid value
-            2 | gain = = 1
+          for the same reason as generate:birch.txt
         2 generated, 1 up to date, 2 failed in N s
         failed: generate:birch.txt generate:list.txt
         """,
@@ -548,7 +661,7 @@ def test_without_c_the_first_failure_ends_the_run(built: Project) -> None:
         failed: generate:ash.txt
           patterns/ash.toml:1: invalid value
             1 | name =
-        1 failed in N s
+        2 up to date, 1 failed in N s
         """,
         "-v1",
     )
@@ -588,6 +701,35 @@ PATTERNS: dict[str, tuple[str, bytes, str]] = {
           3 |   "gain" 1
         """,
     ),
+    "JSON that ends too early": (
+        "elm.json",
+        b'{"name": [1,\n',
+        """
+        patterns/elm.json:1: expecting value, at the end of the file
+          1 | {"name": [1,
+        """,
+    ),
+    "JSON with a control character": (
+        "elm.json",
+        b'{\n  "name": "el\tm"\n}\n',
+        """
+        patterns/elm.json:2: invalid control character
+          2 |   "name": "el\tm"
+        """,
+    ),
+    "JSON that is empty": (
+        "elm.json",
+        b"",
+        "patterns/elm.json: expecting value, at the end of the file\n",
+    ),
+    "TOML with a table twice": (
+        "elm.toml",
+        b'["led strip".nodes]\n["led strip".nodes]\n',
+        """
+        patterns/elm.toml:2: cannot declare led strip.nodes twice
+          2 | ["led strip".nodes]
+        """,
+    ),
     "JSON that is a list": (
         "elm.json",
         b"[1]\n",
@@ -601,7 +743,10 @@ PATTERNS: dict[str, tuple[str, bytes, str]] = {
     "YAML syntax error": (
         "elm.yaml",
         b"name: elm\ngain: [1\n",
-        "patterns/elm.yaml:3: expected ',' or ']', but got '<stream end>'\n",
+        """
+        patterns/elm.yaml:2: expected ',' or ']', but got '<stream end>', at the end of the file
+          2 | gain: [1
+        """,
     ),
     "YAML with a control character": (
         "elm.yaml",
@@ -730,6 +875,62 @@ def test_a_key_that_names_no_target_fails_its_pattern_only(links: Project, kind:
         changed=["ash.txt", "birch.txt", "cedar.txt"],
     )
     assert os.listdir(links.path.parent / "elsewhere") == []
+
+
+def test_a_pattern_whose_name_holds_an_equals_sign_fails_alone(project: Project) -> None:
+    """Not as task `generate:a=b.txt`: doit would refuse the whole project for it."""
+    project.write("patterns/a=b.toml", 'name = "ab"\ngain = 1\n')
+    project.write("dodo.py", dodo())
+    fails(
+        project,
+        """
+        .  generate:patterns/a%3Db.toml
+        failed: generate:patterns/a%3Db.toml
+          patterns/a=b.toml: the target 'a=b.txt' holds '=', which doit allows in no task's name
+        .  generate:ash.txt
+        .  generate:birch.txt
+        .  generate:cedar.txt
+        3 generated, 1 failed in N s
+        """,
+        changed=["ash.txt", "birch.txt", "cedar.txt"],
+    )
+
+
+#: What is wrong with the second item of two → its TOML, the whole message.
+ITEMS = {
+    "lacks the key": (
+        'nmae = "b"',
+        "patterns/elm.toml: item 2 of 'nodes': lacks the key 'name' that names its target"
+        " '{name}.txt'\n  hint: did you mean 'nmae'?\n",
+    ),
+    "has a list for a name": (
+        "name = [1]",
+        "patterns/elm.toml: item 2 of 'nodes': the key 'name' names its target,"
+        " so it cannot be a list\n",
+    ),
+    "leads outside": (
+        'name = "../b"',
+        "patterns/elm.toml: item 2 of 'nodes': the target '../b.txt' lies outside of generated/\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_an_item_that_names_no_target_is_told_by_its_number(project: Project, kind: str) -> None:
+    toml, message = ITEMS[kind]
+    rule = page(patterns='"patterns/elm.toml"', target='"{name}.txt"', each='"nodes"')
+    project.write("dodo.py", dodo(rule))
+    project.write("templates/page.txt.j2", "{{ name }}\n")
+    project.write("patterns/elm.toml", f'[[nodes]]\nname = "a"\n[[nodes]]\n{toml}\n')
+    fails(
+        project,
+        ".  generate:a.txt\n"
+        ".  generate:patterns/elm.toml\n"
+        "failed: generate:patterns/elm.toml\n"
+        f"{textwrap.indent(screen_of(message), '  ')}"
+        "1 generated, 1 failed in N s\n",
+        changed=["a.txt"],
+    )
 
 
 def test_each_on_a_missing_key_names_the_nearest_one(project: Project) -> None:
@@ -1064,6 +1265,68 @@ def test_an_undefined_variable_in_a_block_shows_who_extends_whom(project: Projec
     )
 
 
+JSON_FILTER = (
+    "import json\n\n\n@codegen.filter\ndef literal(value):\n    return json.dumps(value)\n"
+)
+
+
+def test_an_undefined_name_handed_to_a_filter_is_told_as_such(project: Project) -> None:
+    """json.dumps says "Object of type Undefined is not JSON serializable"; nobody wants that."""
+    project.write("dodo.py", dodo(PAGE + JSON_FILTER))
+    project.write("templates/page.txt.j2", "one\n{{ title | literal }}\n")
+    project.write("patterns/ash.toml", 'titel = "Ash"\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: 'title' is undefined
+            2 | {{ title | literal }}
+            pattern patterns/ash.toml
+            hint: did you mean 'titel'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_undefined_key_handed_to_a_filter_of_jinja_is_told_as_such(project: Project) -> None:
+    project.write("patterns/ash.toml", 'name = "ash"\n[led]\ncount = 3\n')
+    project.write("templates/page.txt.j2", "one\n{{ led.cuont | tojson }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: the table has no key 'cuont'
+            2 | {{ led.cuont | tojson }}
+            pattern patterns/ash.toml
+            hint: did you mean 'count'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_undefined_name_among_the_arguments_of_a_function_is_told(project: Project) -> None:
+    declared = "\n\n@codegen.function\ndef total(*values, **more):\n    return sorted(more)[9]\n"
+    project.write("dodo.py", dodo(PAGE + declared))
+    project.write("templates/page.txt.j2", "{{ total(1, x=gian) }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: 'gian' is undefined
+            1 | {{ total(1, x=gian) }}
+            pattern patterns/ash.toml
+            hint: did you mean 'gain'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
 def test_a_loop_variable_can_be_the_nearest_name(project: Project) -> None:
     project.write("templates/page.txt.j2", "{% for lamp in [1] %}\n{{ lapm }}{% endfor %}\n")
     fails(
@@ -1285,6 +1548,60 @@ def test_a_pattern_error_of_the_project_keeps_its_own_words(project: Project) ->
     )
 
 
+def test_an_error_whose_place_is_the_pattern_names_it_once(project: Project) -> None:
+    raised = 'PatternError(pattern["path"] + ": node 3", "unknown kind")'
+    declared = f"\n\n@codegen.filter\ndef check(pattern):\n    raise {raised}\n"
+    project.write("dodo.py", dodo(PAGE + declared))
+    project.write("templates/page.txt.j2", "one\n{{ pattern|check }}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          patterns/ash.toml: node 3: unknown kind
+            from templates/page.txt.j2:2
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+EXAMPLE = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def example(empty_project: Project) -> Project:
+    """Return a copy of the example library."""
+    shutil.copy(EXAMPLE / "dodo.py", empty_project.path)
+    shutil.copytree(EXAMPLE / "templates", empty_project.path / "templates")
+    return empty_project
+
+
+@pytest.mark.parametrize("key", ["title", "description"])
+def test_the_example_demands_text_for_title_and_description(example: Project, key: str) -> None:
+    bloom = "templates/patterns/bloom.toml"
+    example.write(bloom, re.sub(rf"(?m)^{key} = .*", f"{key} = 3", example.read(bloom)))
+    fails(
+        example,
+        f"""
+        .  generate:bloom.ts
+        failed: generate:bloom.ts
+          {bloom}: {key} must be a string
+        1 failed in N s
+        """,
+        "generate:bloom.ts",
+    )
+
+
+def test_the_example_tells_a_missing_title_as_such(example: Project) -> None:
+    bloom = "templates/patterns/bloom.toml"
+    example.write(bloom, re.sub(r"(?m)^title = ", "titel = ", example.read(bloom)))
+    result = example.doit("generate:bloom.ts")
+    assert result.code == 1
+    assert ": 'title' is undefined\n" in result.out
+    assert "    hint: did you mean 'titel'?\n" in result.out
+
+
 def test_an_error_is_the_same_from_a_worker(project: Project) -> None:
     project.write("templates/page.txt.j2", "one\n{{ nam }}\n")
     result = project.doit("-n", "2", "generate:ash.txt")
@@ -1451,8 +1768,8 @@ def test_a_file_in_place_of_the_output_folder_is_left_alone(project: Project) ->
         """
         .  generate:ash.txt
         failed: generate:ash.txt
-          generated/ash.txt: cannot write: file exists
-            hint: a file stands where a folder should be, or the other way round
+          generated/ash.txt: a file stands where a folder should be
+            hint: move generated away
         1 failed in N s
         """,
         ASH,

@@ -325,3 +325,42 @@ def test_incremental_equals_clean_after_a_series_of_edits(built: Project) -> Non
     shutil.rmtree(built.path / "generated")
     assert built.doit().code == 0
     assert built.files(".codegen", "watched") == kept
+
+
+def test_a_comment_in_data_that_a_template_reads_rebuilds_nothing(project: Project) -> None:
+    project.write("templates/plain.txt.j2", "{{ read_toml('notes.toml').a }}")
+    project.write("notes.toml", "a = 1\n")
+    assert project.doit().code == 0
+    project.write("notes.toml", "# a comment\na = 1\n")
+    assert ran(project) == set()
+    project.write("notes.toml", "a = 2\n")
+    assert ran(project) == {"plain.txt"}
+
+
+def test_data_that_is_read_as_text_too_counts_with_its_bytes(project: Project) -> None:
+    both = "{{ read_text('notes.toml') }}{{ read_toml('notes.toml').a }}"
+    project.write("templates/plain.txt.j2", both)
+    project.write("notes.toml", "a = 1\n")
+    assert project.doit().code == 0
+    project.write("notes.toml", "# a comment\na = 1\n")
+    assert ran(project) == {"plain.txt"}
+
+
+@pytest.mark.parametrize(
+    ("text", "declared"),
+    [
+        ("{{ 2 is odd }}", "@codegen.test\ndef odd(n):\n    return True\n"),
+        ("{{ 'a'|upper }}", "@codegen.filter\ndef upper(text):\n    return 'B'\n"),
+        ("{{ later is defined }}", "@codegen.function\ndef later():\n    return 1\n"),
+        ("{{ range(2)|list }}", "@codegen.function\ndef range(n):\n    return []\n"),
+    ],
+)
+def test_a_name_that_the_project_declares_later_counts(
+    project: Project, text: str, declared: str
+) -> None:
+    project.write("templates/plain.txt.j2", text)
+    assert project.doit().code == 0
+    before = project.read("generated/plain.txt")
+    project.write("dodo.py", project.read("dodo.py") + "\n\n" + declared)
+    assert "plain.txt" in ran(project)
+    assert project.read("generated/plain.txt") != before

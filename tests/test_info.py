@@ -34,7 +34,7 @@ def test_before_the_first_build_all_is_stale_with_exit_code_1(project: Project) 
     result = project.doit("info")
     assert result.code == 1
     assert "never built" in result.out
-    assert "10 stale" in result.out
+    assert "5 templates to parse\n5 stale, 0 to follow, 0 up to date\n" in result.out
 
 
 def test_a_changed_template_is_named_with_its_digests(built: Project) -> None:
@@ -99,7 +99,8 @@ def test_orphans_are_listed_and_hand_edited_ones_marked(built: Project) -> None:
         {"path": "generated/birch.txt", "edited": True},
     ]
     out = built.doit("info").out
-    assert "made by no rule any more:\n  generated/ash.txt\n" in out
+    heading = "made by no rule any more, remove them if nothing needs them:"
+    assert f"{heading}\n  generated/ash.txt\n" in out
     assert "  generated/birch.txt (edited by hand)\n" in out
 
 
@@ -162,3 +163,49 @@ def test_info_says_what_doit_then_does(built: Project) -> None:
     said = {task for task in reasons(built) if task.startswith("generate:")}
     out = built.doit().out
     assert {line[3:] for line in out.splitlines() if line.startswith(".  ")} == said
+
+
+def test_targets_with_the_same_reasons_are_listed_together(built: Project) -> None:
+    built.write("templates/macros.j2", "{% macro title(x) %}{{ x }}{% endmacro %}\n")
+    out = built.doit("info").out
+    assert "  generate:ash.txt, generate:birch.txt, generate:cedar.txt\n    template" in out
+    assert "1 template to parse: macros.j2\n3 stale, 0 to follow, 2 up to date\n" in out
+
+
+def test_a_template_that_is_not_in_the_cache_makes_nothing_stale(built: Project) -> None:
+    built.codegen("cache", "clear")
+    result = built.doit("info")
+    assert (result.code, result.out) == (0, "5 templates to parse\n5 targets up to date\n")
+
+
+def test_a_missing_manifest_is_stale_as_it_is_for_doit(built: Project) -> None:
+    built.remove(".codegen/manifest.json")
+    result = built.doit("info")
+    assert result.code == 1
+    assert "  output\n    manifest .codegen/manifest.json: missing\n" in result.out
+    assert built.doit().code == 0
+    assert built.doit("info").code == 0
+
+
+def test_a_failed_step_says_why_it_failed(built: Project) -> None:
+    built.write("patterns/ash.toml", "name = 1 2\n")
+    assert built.doit("-c").code == 1
+    assert "    failed last time: patterns/ash.toml:1: " in built.doit("info").out
+
+
+def test_what_follows_a_stale_step_is_not_called_up_to_date(built: Project) -> None:
+    dodo = built.read("dodo.py").replace('target="plain.txt")', 'target="m.py", compile="python")')
+    built.write("dodo.py", dodo)
+    built.write("templates/plain.txt.j2", "x = 1\n")
+    assert built.doit().code == 0
+    built.write("templates/plain.txt.j2", "x = 2\n")
+    result = built.doit("info", "compile:m.pyc")
+    assert result.code == 1
+    assert "status     : to follow\n - after generate:m.py\n" in result.out
+
+
+def test_a_screen_without_arrows_is_no_error(built: Project) -> None:
+    built.write("templates/plain.txt.j2", "new\n")
+    result = built.doit("info", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert result.code == 1
+    assert "\\u2026 \\u2192 " in result.out

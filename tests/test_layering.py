@@ -13,6 +13,8 @@ PACKAGE = Path(codegen_tasks.__file__).parent
 #: From the bottom up; a module imports only what stands in an earlier line, or left of it.
 LAYERS = [
     ["errors", "digest"],
+    ["code_digest"],
+    ["modules"],
     ["model"],
     ["disk", "process", "texts"],
     ["settings", "functions", "patterns", "bytecode", "staleness", "toolchains", "state"],
@@ -22,7 +24,7 @@ LAYERS = [
     ["steps"],
     ["manifest"],
     ["build"],
-    ["tasks", "workers"],
+    ["tasks", "workers", "survey"],
     ["codegen", "reporter"],
     ["runner"],
     ["commands"],

@@ -7,6 +7,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+import pytest
 from conftest import Project
 
 MANIFEST = ".codegen/manifest.json"
@@ -95,14 +96,68 @@ def test_status_tells_the_totals(project: Project) -> None:
 def test_verify_holds_every_file_against_its_checksum(project: Project) -> None:
     project.doit()
     result = project.codegen("manifest", "verify")
-    assert (result.code, result.out) == (0, "5 files verified, 0 differ\n")
+    assert (result.code, result.out) == (0, "5 files verified, all as recorded\n")
     project.write("generated/ash.txt", "x")
     project.remove("generated/list.txt")
     result = project.codegen("manifest", "verify")
     assert result.code == 1
     lines = result.out.splitlines()
     assert lines[0].startswith("generated/ash.txt: changed: ")
-    assert lines[1:] == ["generated/list.txt: missing", "5 files verified, 2 differ"]
+    assert lines[1:] == ["generated/list.txt: missing", "2 of 5 files differ"]
+
+
+ENTRY = {"checksum": "0" * 64, "size": 1, "last_compiled": "2025-01-01T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"ash.txt": {**ENTRY, "checksum": 5}},
+        {"ash.txt": {**ENTRY, "checksum": "\ud800"}},
+        {"ash.txt": {**ENTRY, "size": "1"}},
+        {"ash.txt": {**ENTRY, "size": True}},
+        {"ash.txt": {**ENTRY, "size": 10**400}},
+        {"ash.txt": {**ENTRY, "last_compiled": None}},
+        {"ash.txt": {"checksum": "0"}},
+        {"ash.txt": []},
+        [],
+        "ash.txt",
+        None,
+    ],
+)
+def test_what_has_other_types_than_ours_is_not_a_manifest(project: Project, files: Any) -> None:
+    project.write(MANIFEST, json.dumps({"version": "1.0", "files": files}))
+    said = f"{MANIFEST}: not a manifest; the next doit makes it anew\n"
+    result = project.codegen("manifest", "verify")
+    assert (result.code, result.out, result.err) == (1, said, "")
+    result = project.codegen("manifest", "status")
+    assert (result.code, result.out, result.err) == (0, said, "")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "5", '"x"', "{}", '{"version": 1.0, "files": {}}', "[" * 9999]
+)
+def test_any_other_json_is_not_a_manifest_either(project: Project, text: str) -> None:
+    project.write(MANIFEST, text)
+    result = project.codegen("manifest", "verify")
+    assert (result.code, result.err) == (1, "")
+    assert result.out == f"{MANIFEST}: not a manifest; the next doit makes it anew\n"
+
+
+def test_entries_of_files_outside_the_output_folder_are_ignored(project: Project) -> None:
+    project.doit()
+    outside = ["../dodo.py", "/etc/hostname", "a/../../dodo.py", "..", "", "a\0b", "\ud800"]
+    document = manifest(project)
+    for key in outside:
+        document["files"][key] = ENTRY
+    project.write(MANIFEST, json.dumps(document))
+    result = project.codegen("manifest", "verify")
+    assert (result.code, result.out) == (0, "5 files verified, all as recorded\n")
+    assert "dodo.py" not in project.doit("info").out
+    project.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
+    result = project.doit()
+    assert (result.code, result.err) == (0, "")
+    assert set(manifest(project)["files"]).isdisjoint(outside)
 
 
 def test_an_unknown_action_is_refused_with_the_nearest_one(project: Project) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import time
 
+import psutil
 import pytest
 from conftest import Project
 
@@ -195,3 +199,78 @@ def test_targets_that_are_up_to_date_are_shown_if_asked_for(project: Project) ->
     project.doit()
     assert "-- generate:ash.txt" in project.doit("-r", "console").out
     assert "--" not in project.doit().out
+
+
+# Compilers ------------------------------------------------------------------------------
+
+UPPER_AND_COPY = """
+import sys
+from codegen_tasks import Codegen, Toolchain
+
+codegen = Codegen()
+for name in ("upper", "copy"):
+    tool = Toolchain(name, [sys.executable, f"tool_{name}.py", "{source}", "{target}"], f".{name}")
+    target = "{stem}-%s.txt" % name
+    codegen.rule(name, template="page.j2", patterns="patterns/*.toml", target=target, compile=tool)
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+def test_each_file_is_compiled_by_its_own_rules_toolchain(empty_project: Project) -> None:
+    project = empty_project
+    project.write("dodo.py", UPPER_AND_COPY)
+    project.write("templates/page.j2", "{{ pattern.stem }}\n")
+    for name, change in (("upper", ".upper()"), ("copy", "")):
+        project.write(
+            f"tool_{name}.py",
+            f"import sys\nopen(sys.argv[2], 'w').write(open(sys.argv[1]).read(){change})\n",
+        )
+    for number in range(20):
+        project.write(f"patterns/p{number}.toml", "x = 1\n")
+    assert project.doit("-n", "2").code == 0
+    for number in range(20):
+        assert project.read(f"generated/p{number}-upper.upper") == f"P{number}\n"
+        assert project.read(f"generated/p{number}-copy.copy") == f"p{number}\n"
+
+
+def test_serial_runs_go_in_the_order_of_the_plan(project: Project) -> None:
+    for number in range(30):
+        project.write(f"patterns/p{number:02}.toml", f'name = "p{number}"\n')
+    project.write("templates/page.txt.j2", "{{ name }}")
+    lines = [line for line in project.doit().out.splitlines() if line.startswith(".  ")]
+    pages = [line for line in lines if "list" not in line and "plain" not in line]
+    assert pages == sorted(pages)
+
+
+# Interrupts -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_in_order(
+    slow: Project, workers: list[str], number: int, code: int
+) -> None:
+    slow.write(
+        "dodo.py", slow.read("dodo.py").replace("sleep(0.3)", "sleep(30 if name == 'b' else 0)")
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-m", "doit", *workers],
+        cwd=slow.path,
+        env=slow.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 20
+    while not slow.exists("generated/a.txt") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    family = psutil.Process(running.pid).children(recursive=True)
+    running.send_signal(number)
+    out, err = running.communicate(timeout=20)
+    assert running.returncode == code
+    assert err == "interrupted; what was finished is kept\n"
+    assert " generated in " in out
+    psutil.wait_procs(family, timeout=5)
+    assert [process for process in family if process.is_running()] == []
+    assert "generate:a.txt" not in slow.doit("info").out

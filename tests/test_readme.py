@@ -103,7 +103,14 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
 
 
 def test_links_to_files_lead_somewhere() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/glossary.md"):
+    pages = (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/glossary.md",
+        "docs/reference.md",
+    )
+    for name in pages:
         page = ROOT / name
         for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
             if "://" not in target:

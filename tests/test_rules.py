@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from conftest import Project
+
+from codegen_tasks import Codegen, plan
 
 HEAD = "from codegen_tasks import Codegen\n\ncodegen = Codegen()\n"
 FOOT = "\nDOIT_CONFIG = codegen.doit_config\n"
@@ -192,3 +197,53 @@ def test_a_pattern_file_may_have_an_unusual_name(empty_project: Project, name: s
     stem = name.removesuffix(".toml")
     assert built(project, rule) == {f"{stem}.txt": stem}
     assert "1 up to date" in project.doit("-n", "2").out
+
+
+def test_a_target_is_named_by_its_plain_path(empty_project: Project) -> None:
+    """`./sub//a.py` is `generate:sub/a.py` and `compile:sub/a.pyc`, and so is its log."""
+    project = empty_project
+    project.write("templates/a.j2", "a = 1\n")
+    rule = 'codegen.rule("a", template="a.j2", target="./sub//x/../a.py", compile="python")'
+    declared(project, rule)
+    result = project.doit()
+    assert result.code == 0
+    assert ".  generate:sub/a.py\n.  compile:sub/a.pyc\n" in result.out
+    assert project.exists("generated/sub/a.pyc")
+    assert "2 up to date" in project.doit("generate:sub/a.py", "compile:sub/a.pyc").out
+
+
+def test_a_target_that_leads_out_and_back_is_named_by_its_plain_path(
+    empty_project: Project,
+) -> None:
+    empty_project.write("templates/a.j2", "a\n")
+    declared(empty_project, 'codegen.rule("a", template="a.j2", target="../generated/a.txt")')
+    assert ".  generate:a.txt\n" in empty_project.doit().out
+    assert generated(empty_project) == {"a.txt": "a\n"}
+
+
+def test_a_templates_name_may_hold_an_equals_sign(empty_project: Project) -> None:
+    """It has no task of its own, for doit allows no `=` there; what loads it notices a change."""
+    project = empty_project
+    project.write("templates/a.j2", '{% include "x=y.j2" %}')
+    project.write("templates/x=y.j2", "one")
+    body = (
+        'codegen.rule("a", template="a.j2", target="a.txt")\n'
+        'codegen.rule("b", template="x=y.j2", target="b.txt")\n'
+    )
+    assert built(project, body) == {"a.txt": "one", "b.txt": "one"}
+    project.write("templates/x=y.j2", "two")
+    assert project.doit().code == 0
+    assert generated(project) == {"a.txt": "two", "b.txt": "two"}
+
+
+def test_links_are_followed_once_a_folder_and_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A null run of ten thousand targets must not ask for ten thousand real paths."""
+    asked: list[str] = []
+    real = os.path.realpath
+    monkeypatch.setattr("os.path.realpath", lambda path: asked.append(path) or real(path))
+    monkeypatch.chdir(tmp_path)
+    fence = plan.Fence(Codegen().project)
+    assert [fence.fault(f"{folder}/{n}.txt") for folder in "ab" for n in range(9)] == [""] * 18
+    assert len(asked) == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +14,10 @@ from pathlib import Path
 import pytest
 from conftest import Project
 from doit.dependency import JSONCodec
+from test_bad_input import bound_by_permissions
 
+from codegen_tasks import state
+from codegen_tasks.errors import StateError
 from codegen_tasks.state import StateDB
 
 DATABASE = ".codegen/state.db"
@@ -120,6 +125,277 @@ def test_a_directory_in_its_place_is_moved_aside(project: Project) -> None:
     (project.path / DATABASE).mkdir(parents=True)
     assert project.doit().code == 0
     assert project.doit().out.startswith("5 up to date")
+
+
+def test_a_record_that_cannot_be_decoded_is_a_miss_with_one_line(project: Project) -> None:
+    project.doit()
+    with sqlite3.connect(project.path / DATABASE) as connection:
+        connection.execute("update tasks set data = '{' where id = 'generate:ash.txt'")
+        connection.execute("update tasks set data = x'ff' where id = 'generate:birch.txt'")
+        connection.execute("insert into tasks values (x'ff', 5)")
+    connection.close()
+    result = project.doit()
+    assert result.code == 0
+    assert "2 generated, 2 of them unchanged" in result.out
+    assert re.fullmatch(
+        rf"{DATABASE}: cannot be read \(the record of generate:(ash|birch).txt cannot be decoded\),"
+        " so everything is checked anew\n",
+        result.err,
+    )
+    assert project.doit().out.startswith("5 up to date")
+
+
+# In use, or not writable ----------------------------------------------------------------
+
+
+def filled(path: Path) -> None:
+    db = opened(path)
+    for number in range(200):
+        db.set(f"t{number}", "x", str(number) * 100)
+    db.dump()
+
+
+def with_hot_journal(path: Path, folder: Path) -> None:
+    """Make `folder` hold the database `path` as a process leaves it that is killed in a commit."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("pragma cache_size = 2")  # pages are written before the commit
+    connection.execute("begin immediate")
+    connection.execute("update tasks set data = '{\"torn\": 1}'")
+    connection.execute("create table padding as select hex(zeroblob(20000)) from tasks")
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending in ("", "-journal"):
+        shutil.copyfile(f"{path}{ending}", f"{folder}/state.db{ending}")
+    connection.close()
+    read_only = sqlite3.connect(f"file:{folder}/state.db?mode=ro", uri=True)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        read_only.execute("select * from tasks").fetchall()
+    read_only.close()
+
+
+def test_a_commit_that_a_killed_process_left_half_done_is_undone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(tmp_path / "state.db")
+    with_hot_journal(tmp_path / "state.db", tmp_path / "s")
+    db = opened(tmp_path / "s/state.db")
+    assert db.get("t7", "x") == "7" * 100
+    assert len(db.tasks()) == 200
+    db.set("t7", "x", 1)
+    db.dump()
+    assert opened(tmp_path / "s/state.db").get("t7", "x") == 1
+    assert opened(tmp_path / "s/state.db").get("t8", "x") == "8" * 100
+    assert capsys.readouterr().err == ""
+
+
+READS = """
+import sys
+from doit.dependency import JSONCodec
+from codegen_tasks.state import StateDB
+
+db = StateDB(sys.argv[1], JSONCodec())
+print(len(db.tasks()), db.get("t7", "x")[:3])
+"""
+
+
+def test_who_may_not_write_reads_past_such_a_commit_too(tmp_path: Path) -> None:
+    bound = bound_by_permissions()
+    filled(tmp_path / "state.db")
+    folder = tmp_path / "s"
+    with_hot_journal(tmp_path / "state.db", folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    folder.chmod(0o555)
+    try:
+        done = subprocess.run(
+            [*bound, sys.executable, "-c", READS, str(folder / "state.db")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        folder.chmod(0o755)
+    assert (done.stdout, done.stderr) == ("200 777\n", "")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_info_reads_past_such_a_commit_and_changes_nothing(project: Project) -> None:
+    project.doit()
+    database = project.path / DATABASE
+    with_hot_journal(database, project.path / "s")
+    for ending in ("", "-journal"):
+        shutil.copyfile(project.path / f"s/state.db{ending}", f"{database}{ending}")
+    shutil.rmtree(project.path / "s")
+    before = project.stamps()
+    result = project.doit("info")
+    assert (result.code, result.err) == (0, "")
+    assert project.stamps() == before
+    assert project.doit().out.startswith("5 up to date")
+
+
+def test_a_locked_database_is_an_error_and_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_WAIT", 0.05)
+    path = tmp_path / "state.db"
+    filled(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin exclusive")
+    db = opened(path)
+    with pytest.raises(StateError) as caught:
+        db.get("t1", "x")
+    assert str(caught.value) == (
+        f"{path}: cannot be read: database is locked\n"
+        "  hint: another process holds it: wait until that has ended, or end it"
+    )
+    other.execute("commit")
+    db = opened(path)
+    db.set("t1", "x", 0)
+    other.execute("begin exclusive")
+    with pytest.raises(StateError, match="cannot be written: database is locked"):
+        db.flush()
+    db.dump()  # as doit does after an error; the first one is the one to tell
+    other.execute("commit")
+    other.close()
+    assert opened(path).get("t1", "x") == "1" * 100
+    assert len(opened(path).tasks()) == 200
+
+
+def test_a_broken_database_that_another_process_has_replaced_is_not_replaced_again(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"garbage" * 100)
+    first, second = opened(path), opened(path)
+    for db, name in ((first, "a"), (second, "b")):
+        assert db.get(name, "x") is None
+    first.set("a", "x", 1)
+    first.flush()
+    second.set("b", "x", 1)
+    second.dump()
+    first.set("c", "x", 1)
+    first.dump()
+    assert opened(path).tasks() == ["a", "b", "c"]
+
+
+def test_a_database_that_is_removed_meanwhile_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s/state.db"
+    db = opened(path)
+    db.set("a", "x", 1)
+    db.flush()
+    shutil.rmtree(path.parent)
+    path.parent.mkdir()
+    db.set("b", "x", 1)
+    db.dump()
+    assert opened(path).tasks() == ["b"]
+
+
+def test_a_command_decides_by_one_snapshot(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    filled(path)
+    db = opened(path)
+    assert db.get("t1", "x") == "1" * 100
+    other = opened(path)
+    other.set("t2", "x", 0)
+    other.dump()
+    assert db.get("t2", "x") == "2" * 100
+
+
+def test_a_file_in_place_of_the_state_folder_is_named(project: Project) -> None:
+    project.write(".codegen", "mine\n")
+    result = project.doit()
+    assert result.code == 3
+    assert result.err == (
+        "ERROR: .codegen: a file stands where a folder should be\n"
+        "  hint: move it away: what is remembered between runs is kept in .codegen\n"
+    )
+    assert project.read(".codegen") == "mine\n"
+
+
+@pytest.mark.parametrize("name", [DATABASE, ".codegen"])
+def test_a_database_that_cannot_be_written_is_one_clear_error(project: Project, name: str) -> None:
+    command = [*bound_by_permissions(), sys.executable, "-m", "doit"]
+    project.doit()
+    project.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
+    before = (project.path / DATABASE).read_bytes()
+    (project.path / f"{DATABASE}-journal").unlink(missing_ok=True)
+    path = project.path / name
+    path.chmod(0o555)
+    try:
+        result = project.run(*command)
+    finally:
+        path.chmod(0o755)
+    assert result.code == 3
+    assert result.err in [
+        f"ERROR: {DATABASE}: cannot be written: {why}\n"
+        "  hint: the folder .codegen and the files in it must be writable\n"
+        for why in ("attempt to write a readonly database", "unable to open database file")
+    ]
+    assert (project.path / DATABASE).read_bytes() == before
+    assert project.doit().code == 0
+    assert project.doit().out.startswith("5 up to date")
+
+
+# Killed ---------------------------------------------------------------------------------
+
+KILLED = """
+import os, random, signal, sys, time
+from doit.dependency import JSONCodec
+from codegen_tasks.state import StateDB
+
+path, expected = sys.argv[1], {}
+
+
+def shown(value):
+    return f"{value[:12]!r}+{len(value)}"
+
+
+def commit_for_ever(out, life):
+    random.seed(life)
+    db, n = StateDB(path, JSONCodec()), 0
+    while True:
+        n += 1
+        name, value = f"t{random.randrange(40)}", f"{life}.{n} " * random.randrange(1, 600)
+        db.set(name, "x", value)
+        os.write(out, f"{name} {shown(value)}\\n".encode())
+        db.flush()
+        os.write(out, b"flushed\\n")
+
+
+for life in range(50):
+    end, out = os.pipe()
+    child = os.fork()
+    if not child:
+        commit_for_ever(out, life)
+    os.close(out)
+    time.sleep(random.uniform(0.002, 0.03))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with open(end, "rb") as file:
+        lines = file.read().decode().splitlines()
+    pending = {}
+    for line in lines:
+        if line == "flushed":
+            expected.update(pending)
+            pending = {}
+        else:
+            pending = dict([line.split(" ", 1)])
+    db = StateDB(path, JSONCodec())
+    found = {name: shown(db.get(name, "x")) for name in db.tasks()}
+    assert found in (expected, {**expected, **pending}), (life, pending)
+    expected = found
+print(len(expected))
+"""
+
+
+def test_what_a_killed_process_had_flushed_is_there(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "state.db")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("40\n", "", 0)
 
 
 def test_a_killed_run_repeats_no_finished_step(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -122,6 +123,55 @@ def test_an_entry_of_another_user_is_a_miss(project: Project, tmp_path: Path) ->
     assert templates_of(out) == "4 misses"
 
 
+def test_verify_reads_every_entry_and_removes_what_cannot_be_used(project: Project) -> None:
+    project.doit()
+    whole = project.codegen("cache", "verify")
+    assert (whole.code, whole.out) == (0, "5 entries verified, 0 removed\n")
+    folder = project.path / ".codegen/cache/templates"
+    (entry,) = (folder / "plain.txt.j2").iterdir()
+    raw = entry.read_bytes()
+    entry.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    (other,) = (folder / "list.txt.j2").iterdir()
+    copied = folder / "base.j2" / other.name
+    copied.write_bytes(other.read_bytes())
+    result = project.codegen("cache", "verify")
+    lines = result.out.splitlines()
+    assert (result.code, lines[2:]) == (0, ["6 entries verified, 2 removed"])
+    assert sorted(lines[:2]) == sorted(
+        f"{path.relative_to(project.path).as_posix()}: cannot be used, removed"
+        for path in (entry, copied)
+    )
+    assert not entry.exists()
+    assert not copied.exists()
+    assert project.codegen("cache", "verify").out == "4 entries verified, 0 removed\n"
+
+
+def test_what_cannot_be_removed_is_named(project: Project) -> None:
+    project.doit()
+    entry = project.path / ".codegen/cache/templates/plain.txt.j2/x.jbc"
+    entry.mkdir()  # stands for a file in a folder that is not ours: root may remove that
+    for action, first in (("verify", "6 entries verified, 0"), ("clear", "5 entries")):
+        result = project.codegen("cache", action)
+        assert (result.code, result.err) == (1, "")
+        assert result.out.splitlines() == [
+            f"{first} removed",
+            ".codegen/cache/templates/plain.txt.j2/x.jbc: cannot be removed",
+        ]
+
+
+def test_a_secret_that_cannot_be_kept_is_said_in_one_line(project: Project) -> None:
+    project.write("home", "a file")
+    home = str(project.path / "home")
+    result = project.doit(XDG_STATE_HOME=home)
+    assert result.code == 0
+    assert result.err == (
+        f"{home}/codegen-tasks/secret: not a directory, so the template cache is of no use later\n"
+    )
+    again = project.doit(XDG_STATE_HOME=home)
+    assert again.out.startswith("5 up to date in")
+    assert again.err == ""
+
+
 # The cache itself -----------------------------------------------------------------------
 
 
@@ -161,17 +211,86 @@ def test_the_secret_is_readable_by_its_owner_only(cache: TemplateCache) -> None:
     assert len(secret.read_bytes()) == 32
 
 
-def test_a_secret_that_others_can_read_is_not_used(cache: TemplateCache, tmp_path: Path) -> None:
+def test_a_secret_that_others_can_read_is_not_used(
+    cache: TemplateCache, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     cache.put("a.j2", "k" * 64, CODE, 1.0)
     Path(bytecode.secret_path()).chmod(0o644)
     other = TemplateCache(str(tmp_path / "cache"), str(tmp_path / "cache.log"), keep=2)
     assert other.get("a.j2", "k" * 64) is None
+    assert capfd.readouterr().err == ""
+    for key in ("l", "m"):
+        other.put("a.j2", key * 64, CODE, 1.0)
+    assert capfd.readouterr().err == (
+        f"{bytecode.secret_path()}: is open to other users,"
+        " so the template cache is of no use later\n"
+    )
 
 
 def test_a_template_name_can_be_anything(cache: TemplateCache) -> None:
-    for name in ("ä/ö ü.j2", "a%2Fb", "..", "x" * 300, "nul\\byte", "日本.j2"):
+    names = ("ä/ö ü.j2", "a%2Fb", "..", "x" * 300, "y" * 300, "nul\\byte", "日本.j2", "\udcff")
+    for name in names:
         cache.put(name, "k" * 64, CODE, 1.0)
         assert cache.get(name, "k" * 64) == CODE
+    assert len(cache.entries()) == len(names)
+    assert cache.broken() == []
+    assert cache.forget("y" * 300) == 1
+    assert cache.clear() == len(names) - 1
+    assert cache.entries() == []
+
+
+def test_entries_that_another_process_prunes_meanwhile_are_passed_over(
+    cache: TemplateCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    entry = cache.entries()[0]
+    os.unlink(entry.path)
+    os.symlink("gone", entry.path)  # listed, and not there when it is looked at
+    assert cache.entries() == []
+    assert cache.cleanup(0) == []
+    monkeypatch.setattr(cache, "entries", lambda: [entry])
+    assert cache.broken() == []
+    cache.put("a.j2", "l" * 64, CODE, 1.0)
+    assert cache.get("a.j2", "l" * 64) == CODE
+
+
+def another(cache: TemplateCache) -> TemplateCache:
+    """Return a cache on the same folder, as another process would open it."""
+    folder = Path(cache.path("a", "k")).parents[1]
+    return TemplateCache(str(folder), str(folder.parent / "cache.log"), keep=2)
+
+
+@pytest.mark.parametrize("secret", [b"", b"x" * 31, b"x" * 33])
+def test_a_torn_secret_is_replaced(cache: TemplateCache, secret: bytes) -> None:
+    path = Path(bytecode.secret_path())
+    path.parent.mkdir(parents=True)
+    path.write_bytes(secret)
+    path.chmod(0o600)
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    assert another(cache).get("a.j2", "k" * 64) == CODE
+
+
+def test_a_secret_is_kept_where_there_are_no_hard_links(
+    cache: TemplateCache, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def link(source: str, target: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    assert another(cache).get("a.j2", "k" * 64) == CODE
+    assert Path(bytecode.secret_path()).stat().st_mode & 0o777 == 0o600
+    assert len(list(Path(bytecode.secret_path()).parent.iterdir())) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_the_mode_of_the_secret_says_nothing_where_there_are_no_users(
+    cache: TemplateCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put("a.j2", "k" * 64, CODE, 1.0)
+    Path(bytecode.secret_path()).chmod(0o666)
+    monkeypatch.delattr(os, "getuid")
+    assert another(cache).get("a.j2", "k" * 64) == CODE
 
 
 def test_processes_that_write_at_once_leave_a_whole_entry(cache: TemplateCache) -> None:

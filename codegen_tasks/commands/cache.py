@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
 from ..build import Build
-from ..bytecode import figures
+from ..bytecode import Entry, figures, remove
 from ..errors import nearest
 from ..steps import template_cache
 from .common import builds_of, counted, options_first, sized
@@ -25,8 +26,8 @@ class Cache(DoitCmdBase):
     doc_usage = "status | cleanup [KEEP] | verify | clear"
     doc_description = (
         "status: entries, bytes, hits, misses, time saved. cleanup: keep the KEEP newest "
-        "generations of each template. verify: remove entries that cannot be used. clear: "
-        "remove all."
+        "generations of each template. verify: read every entry, remove those that cannot be "
+        "used. clear: remove all. Exits with 1 if something cannot be removed."
     )
 
     def _execute(self, pos_args: list[str]) -> int:
@@ -37,14 +38,19 @@ class Cache(DoitCmdBase):
             raise InvalidCommand(f"cache: unknown action '{action}', {hint}")
         if len(words) > (2 if action == "cleanup" else 1):
             raise InvalidCommand(f"cache {action}: too many arguments")
-        for build in builds_of(self.loader):
-            getattr(self, f"_{action}")(build, words[1:])
-        return 0
+        act = getattr(self, f"_{action}")
+        return max((act(build, words[1:]) for build in builds_of(self.loader)), default=0)
 
     def _say(self, line: str) -> None:
         self.outstream.write(line + "\n")
 
-    def _status(self, build: Build, words: Sequence[str]) -> None:
+    def _say_left(self, build: Build, left: Sequence[Entry]) -> int:
+        """Name what should have been removed and is still there; return the exit code."""
+        for entry in left:
+            self._say(f"{_shown(build, entry)}: cannot be removed")
+        return int(bool(left))
+
+    def _status(self, build: Build, words: Sequence[str]) -> int:
         entries = template_cache(build.project).entries()
         size = sum(entry.size for entry in entries)
         templates = len({entry.template for entry in entries})
@@ -59,30 +65,38 @@ class Cache(DoitCmdBase):
         self._say(f"{counted(log.hits, 'hit')}{rate}, {misses}, {log.saved:.0f} ms saved")
         if not build.project.settings.template_cache:
             self._say("the template cache is off")
+        return 0
 
-    def _cleanup(self, build: Build, words: Sequence[str]) -> None:
+    def _cleanup(self, build: Build, words: Sequence[str]) -> int:
         keep = build.project.settings.cache_generations
         if words:
             if not words[0].isdigit():
                 raise InvalidCommand(f"cache cleanup: KEEP must be a number, not '{words[0]}'")
             keep = int(words[0])
-        removed = template_cache(build.project).cleanup(keep)
+        cache = template_cache(build.project)
+        removed = cache.cleanup(keep)
         size = sum(entry.size for entry in removed)
         kept = f"{keep} newest kept of each template"
         self._say(f"{_entries(len(removed))} removed, {sized(size)}, {kept}")
+        return self._say_left(build, cache.surplus(keep))
 
-    def _verify(self, build: Build, words: Sequence[str]) -> None:
-        from .. import disk
-
+    def _verify(self, build: Build, words: Sequence[str]) -> int:
         cache = template_cache(build.project)
         total, broken = len(cache.entries()), cache.broken()
-        for entry in broken:
-            disk.remove(entry.path)
-            self._say(f"{entry.template}: {entry.path} cannot be used, removed")
-        self._say(f"{_entries(total)} verified, {len(broken)} removed")
+        gone = [entry for entry in broken if remove(entry)]
+        for entry in gone:
+            self._say(f"{_shown(build, entry)}: cannot be used, removed")
+        self._say(f"{_entries(total)} verified, {len(gone)} removed")
+        return self._say_left(build, [entry for entry in broken if os.path.lexists(entry.path)])
 
-    def _clear(self, build: Build, words: Sequence[str]) -> None:
-        self._say(f"{_entries(template_cache(build.project).clear())} removed")
+    def _clear(self, build: Build, words: Sequence[str]) -> int:
+        cache = template_cache(build.project)
+        self._say(f"{_entries(cache.clear())} removed")
+        return self._say_left(build, cache.entries())
+
+
+def _shown(build: Build, entry: Entry) -> str:
+    return os.path.relpath(entry.path, build.project.root).replace(os.sep, "/")
 
 
 def _entries(count: int) -> str:

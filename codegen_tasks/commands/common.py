@@ -7,6 +7,8 @@ next to nothing.
 from __future__ import annotations
 
 import getopt
+import io
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,13 @@ def names_us(dodo: str) -> bool:
             return "codegen_tasks" in file.read()
     except (OSError, UnicodeError):
         return False
+
+
+def say_whatever_the_encoding() -> None:
+    """Let a screen that has no arrows show a substitute instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:

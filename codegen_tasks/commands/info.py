@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_info import Info as CoreInfo
@@ -12,11 +12,20 @@ from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.exceptions import InvalidCommand
 
 from ..digest import short
-from ..model import Reason, Step, Trace
-from .common import builds_of, counted, names_us, options_first
+from ..survey import StepState, Survey, survey
+from .common import (
+    builds_of,
+    counted,
+    names_us,
+    options_first,
+    say_whatever_the_encoding,
+)
 
 if TYPE_CHECKING:
     from ..build import Build
+
+#: More names than this are not all shown.
+_NAMED = 12
 
 _OPT_JSON = {
     "name": "as_json",
@@ -25,96 +34,6 @@ _OPT_JSON = {
     "default": False,
     "help": "print JSON, for programs [default: %(default)s]",
 }
-
-
-@dataclass(slots=True)
-class StepState:
-    """What is to be said of one step.
-
-    Args:
-        step: the step.
-        trace: what its last run recorded.
-        reasons: why it is stale by itself.
-        follows: tasks of stale steps that it hangs on.
-    """
-
-    step: Step
-    trace: Trace | None
-    reasons: tuple[Reason, ...]
-    follows: list[str] = field(default_factory=list)
-
-    @property
-    def edited(self) -> list[Reason]:
-        """Its targets that were edited by hand."""
-        return [reason for reason in self.reasons if reason.change == "edited"]
-
-
-@dataclass(slots=True)
-class Survey:
-    """The state of all steps of a build, and the files that no step makes any more.
-
-    Args:
-        states: by task, in the order of the phases.
-        orphans: (path, whether it was edited since we made it).
-        manifest_stale: the manifest does not say what was recorded.
-    """
-
-    states: dict[str, StepState]
-    orphans: list[tuple[str, bool]]
-
-    @property
-    def stale(self) -> list[StepState]:
-        """Steps that must run, whatever the others come to."""
-        return [state for state in self.states.values() if state.reasons]
-
-    @property
-    def consequences(self) -> list[StepState]:
-        """Steps that run if what they hang on changes its output."""
-        return [s for s in self.states.values() if s.follows and not s.reasons]
-
-
-def survey(build: Build, dep_manager: Any) -> Survey:
-    """Return the state of every step, from the same verdicts that `doit` runs by."""
-    states: dict[str, StepState] = {}
-    for step in build.plan.steps.values():
-        verdict = build.verdict(step, dep_manager.get_values(step.task))
-        states[step.task] = StepState(step, verdict.trace, verdict.reasons)
-    for state in states.values():
-        state.follows = _follows(build, state, states)
-    return Survey(states, orphans(build, dep_manager))
-
-
-def _follows(build: Build, state: StepState, states: dict[str, StepState]) -> list[str]:
-    """Return the stale steps whose output this one reads."""
-    read = {state.step.source} if state.step.source else set()
-    if state.trace is not None:
-        read |= {item.name for item in state.trace.inputs}
-    makers = (build.plan.makers.get(path) for path in sorted(read))
-    before = [states[task] for task in makers if task is not None and task != state.step.task]
-    return [other.step.task for other in before if other.reasons or other.follows]
-
-
-def orphans(build: Build, dep_manager: Any) -> list[tuple[str, bool]]:
-    """Return files that we made, that still lie there, and that no rule makes any more."""
-    from ..state import recorded_tasks
-
-    project = build.project
-    names = recorded_tasks(dep_manager)
-    made: dict[str, str] = {}
-    for name in names or ():
-        if name.startswith((project.task("generate") + ":", project.task("compile") + ":")):
-            trace = Trace.from_values((dep_manager.get_values(name) or {}).get("trace"))
-            for output in trace.outputs if trace is not None else ():
-                made[output.path] = output.digest
-    for key, entry in build.remember_manifest().items():
-        made.setdefault(f"{project.output}/{key}", entry["checksum"])
-    found = []
-    for path, content in sorted(made.items()):
-        if path not in build.plan.makers:
-            now = build.world.file(path, None)
-            if now:
-                found.append((path, now != content))
-    return found
 
 
 class _Parser(CmdParse):
@@ -184,6 +103,7 @@ class Info(CoreInfo):
     def _execute_builds(
         self, pos_args: list[str], hide_status: bool = False, as_json: bool = False
     ) -> int:
+        say_whatever_the_encoding()
         builds = builds_of(self.loader)
         parser = self.cmdparser.complete
         params, names = parser.parse(options_first(parser, pos_args))
@@ -204,12 +124,12 @@ class Info(CoreInfo):
                 state = survey(build, self.dep_manager).states[task]
                 if as_json:
                     self._write(json.dumps(_state_json(state), ensure_ascii=False, indent=1))
-                    return int(bool(state.reasons))
-                self._restored(task)
-                super()._execute([task], hide_status=True)
-                for line in _details(state):
-                    self._write(line)
-                return int(bool(state.reasons))
+                else:
+                    self._prepare(task)
+                    super()._execute([task], hide_status=True)
+                    for line in _details(state):
+                        self._write(line)
+                return int(bool(state.reasons or state.follows))
         return int(super()._execute([task], hide_status=hide))
 
     def _task_named(self, name: str) -> str:
@@ -218,17 +138,19 @@ class Info(CoreInfo):
                 return str(task.name)
         raise InvalidCommand(not_found=name)
 
-    def _restored(self, name: str) -> None:
-        """Show the discovered inputs among the `file_dep`, as a run would have them."""
+    def _prepare(self, name: str) -> None:
+        """Let core show the discovered inputs too, in order, and none of our own marks."""
         task = next(task for task in self.task_list if task.name == name)
-        task.file_dep.update(self.dep_manager._get(name, "deps:") or ())
+        found = {*task.file_dep, *(self.dep_manager._get(name, "deps:") or ())}
+        task.file_dep = sorted(found)
+        task.meta = None
 
     # All --------------------------------------------------------------------------------
 
     def _all(self, builds: Sequence[Build], as_json: bool) -> int:
         surveys = [survey(build, self.dep_manager) for build in builds]
         others = self._other_tasks(builds)
-        stale = any(found.stale for found in surveys)
+        stale = any(s.step.phase != "templates" for found in surveys for s in found.stale)
         if as_json:
             self._write(json.dumps(_json(surveys, others), ensure_ascii=False, indent=1))
             return int(stale)
@@ -256,49 +178,74 @@ class Info(CoreInfo):
 
 
 def _screen(found: Survey) -> Iterable[str]:
-    total = sum(state.step.phase in ("generate", "compile") for state in found.states.values())
-    if not found.stale and not found.orphans:
-        yield f"{counted(total, 'target')} up to date"
-        return
-    if found.stale:
+    """Yield the lines that say what is stale; templates are no targets and take one line."""
+    total = sum(state.is_target for state in found.states.values())
+    stale = [state for state in found.stale if state.step.phase != "templates"]
+    if stale:
         yield "stale:"
-        yield from _grouped(found.stale)
+        yield from _grouped(stale)
     if found.consequences:
         yield "to follow, if what they are made from changes:"
-        for state in found.consequences:
-            yield f"  {state.step.task}"
-            yield f"    after {', '.join(state.follows)}"
+        yield from _grouped(found.consequences)
+    yield from _parsed_again(found)
     if found.orphans:
-        yield "made by no rule any more:"
+        yield "made by no rule any more, remove them if nothing needs them:"
         for path, edited in found.orphans:
             yield f"  {path}{' (edited by hand)' if edited else ''}"
-    fresh = total - sum(
-        state.step.phase in ("generate", "compile") for state in [*found.stale, *found.consequences]
+    concerned = [state for state in [*stale, *found.consequences] if state.is_target]
+    fresh = total - len(concerned)
+    if not concerned and not stale:
+        yield f"{counted(total, 'target')} up to date"
+    else:
+        yield f"{len(stale)} stale, {len(found.consequences)} to follow, {fresh} up to date"
+
+
+def _parsed_again(found: Survey) -> Iterable[str]:
+    names = [s.step.target for s in found.stale if s.step.phase == "templates"]
+    if names:
+        named = ": " + ", ".join(names) if len(names) <= 3 else ""
+        yield f"{counted(len(names), 'template')} to parse{named}"
+
+
+def _grouped(states: Sequence[StepState]) -> Iterable[str]:
+    """Yield steps with what is said of them; those of which the same is said, together."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for state in states:
+        said = [str(reason) for reason in state.reasons] or [f"after {', '.join(state.follows)}"]
+        groups.setdefault(tuple(said), []).append(state.step.task)
+    for reasons, tasks in groups.items():
+        yield from _wrapped(_some(tasks), "  ")
+        for reason in reasons:
+            yield from _wrapped(reason, "    ")
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return names for reading: all of a few, the first of many and their number."""
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        80,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
-    yield f"{len(found.stale)} stale, {len(found.consequences)} to follow, {fresh} up to date"
-
-
-def _grouped(stale: Sequence[StepState]) -> Iterable[str]:
-    """Yield stale steps with their reasons; those never built together, they have but one."""
-    new = [state for state in stale if state.reasons[0].change == "never built"]
-    if len(new) == len(stale) > 12:
-        shown = ", ".join(state.step.task for state in new[:3])
-        yield f"  {len(new)} steps, {shown}, ...: never built"
-        return
-    for state in stale:
-        yield f"  {state.step.task}"
-        for reason in state.reasons:
-            yield f"    {reason}"
 
 
 def _details(state: StepState) -> Iterable[str]:
     step, trace = state.step, state.trace
     yield ""
-    yield f"{'status':11s}: {'stale' if state.reasons else 'up to date'}"
+    status = "stale" if state.reasons else "to follow" if state.follows else "up to date"
+    yield f"{'status':11s}: {status}"
     for reason in state.reasons:
         yield f" - {reason}"
     for name in state.follows:
-        yield f" - follows {name}"
+        yield f" - after {name}"
     if step.template:
         yield f"{'template':11s}: {step.template}"
     if step.patterns:
@@ -308,7 +255,8 @@ def _details(state: StepState) -> Iterable[str]:
     yield f"{'made':11s}: {trace.made}, took {trace.seconds * 1000:.1f} ms"
     yield f"{'read':11s}:"
     for item in trace.inputs:
-        yield f" - {item.kind} {item.name}  {item.shown or short(item.digest) or 'absent'}"
+        shown = item.shown or short(item.digest) or "absent"
+        yield f" - {' '.join(f'{item.kind} {item.name}'.split())}  {shown}"
 
 
 def _state_json(state: StepState) -> dict[str, Any]:
@@ -344,7 +292,7 @@ def _json(surveys: Sequence[Survey], others: Sequence[tuple[str, str]]) -> dict[
             {"path": path, "edited": edited} for found in surveys for path, edited in found.orphans
         ],
         "up_to_date": sum(
-            not (state.reasons or state.follows)
+            state.is_target and not (state.reasons or state.follows)
             for found in surveys
             for state in found.states.values()
         ),

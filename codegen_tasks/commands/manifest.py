@@ -35,7 +35,8 @@ class Manifest(DoitCmdBase):
         return max((act(build) for build in builds_of(self.loader)), default=0)
 
     def _say(self, line: str) -> None:
-        self.outstream.write(line + "\n")
+        # A file's name may be bytes that are no text.
+        self.outstream.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
 
     def _status(self, build: Build) -> int:
         path = build.project.manifest_path
@@ -61,5 +62,6 @@ class Manifest(DoitCmdBase):
         for result in bad:
             found = f": {short(result.expected)} → {short(result.found)}" if result.found else ""
             self._say(f"{result.path}: {result.state}{found}")
-        self._say(f"{counted(len(results), 'file')} verified, {len(bad)} differ")
+        total = counted(len(results), "file")
+        self._say(f"{len(bad)} of {total} differ" if bad else f"{total} verified, all as recorded")
         return int(bool(bad))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 from doit.task import Stream
 
-from .common import builds_of
+from .common import builds_of, say_whatever_the_encoding
 
 
 class Run(CoreRun):
@@ -42,6 +42,10 @@ class Run(CoreRun):
         failure_verbosity: int = 0,
         pdb: bool = False,
     ) -> Any:
+        say_whatever_the_encoding()
+        builds = builds_of(self.loader)
+        if not all(build.project.settings.parallel for build in builds):
+            num_process = 0
         if num_process and par_type == "thread":
             self._say_if_less_durable()
             return super()._execute(
@@ -67,14 +71,20 @@ class Run(CoreRun):
             self.outstream = stream
             told = self._reporter(reporter, stream, failure_verbosity)
             shared = [self.dep_manager, told, continue_, always, Stream(verbosity, force_verbosity)]
-            return self._run(shared, builds_of(self.loader), num_process)
+            return self._run(shared, builds, num_process)
 
     def _run(self, shared: list[Any], builds: Sequence[Any], workers: int) -> Any:
+        """Run, and end in order if someone interrupts: workers gone, state kept, one line."""
         from ..runner import CodegenRunner
 
-        parallel = all(build.project.settings.parallel for build in builds)
-        runner = CodegenRunner(*shared, builds=builds, workers=workers if parallel else 0)
-        return runner.run_all(self.control.task_dispatcher())
+        runner = CodegenRunner(*shared, builds=builds, workers=workers)
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return runner.run_all(self.control.task_dispatcher())
+        except KeyboardInterrupt as interrupt:
+            number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+            print("interrupted; what was finished is kept", file=sys.stderr)
+            return 128 + number
 
     def _select(self, single: bool, auto_delayed_regex: bool) -> None:
         """Decide what is to run, as core does."""
@@ -108,7 +118,15 @@ class Run(CoreRun):
             )
 
 
+class _Terminated(KeyboardInterrupt):
+    """Someone ended us with SIGTERM; all that ends a run for Ctrl-C ends it for this too."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise _Terminated
+
+
 def _opened(outfile: Any) -> AbstractContextManager[Any]:
     if isinstance(outfile, str):
-        return codecs.open(outfile, "w", encoding="utf-8")
+        return open(outfile, "w", encoding="utf-8", newline="")
     return nullcontext(outfile)

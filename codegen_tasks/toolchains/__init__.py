@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from .base import Compiled, Job, Site, Toolchain
+from .base import Compiled, Site, Toolchain, Unit, check_timeout, refuse_surplus
 from .cfamily import CC, CXX
 from .deno import DENO
 from .python import PYTHON
 
-__all__ = ["Compiled", "Job", "Site", "Toolchain", "builtin", "names", "references"]
+__all__ = [
+    "Compiled",
+    "Site",
+    "Toolchain",
+    "Unit",
+    "builtin",
+    "check_timeout",
+    "names",
+    "references",
+    "refuse_surplus",
+]
 
 _BUILTIN: dict[str, Toolchain] = {tool.name: tool for tool in (DENO, CC, CXX, PYTHON)}
 

@@ -6,11 +6,13 @@ places being written, of traces, and of doit.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from .. import digest, disk, process
 from ..errors import CodegenError, DeclarationError, StepError, refuse_unknown
@@ -19,12 +21,14 @@ from ..errors import CodegenError, DeclarationError, StepError, refuse_unknown
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _KNOWN = ("source", "target", "depfile")
 _KNOWN_IN_BATCH = ("sources", "folder")
+#: A suffix that can lead nowhere else.
+_SUFFIX = re.compile(r"\.[\w.+-]+")
 #: Seconds a program may take to tell its version.
 _VERSION_TIMEOUT = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Unit:
     """One file to compile: source and outputs, project-relative; the first output is the target."""
 
     source: str
@@ -69,14 +73,18 @@ class Toolchain:
             of a file in the project, alone or after `=`, is an input of each compile.
         suffix: of the compiled file, which lies beside its source.
         version: command that prints the version; None: the program file's content counts.
-        depfile: set (to any name, such as "{target}.d") if `{depfile}` in the command makes
-            the program write a Makefile rule that names the files it read.
+        depfile: path below the scratch folder, such as "{target}.d" (`{target}` being the
+            target's name there), where the program writes a Makefile rule that names the
+            files it read; the command has it as `{depfile}`.
         batch: one process compiles many files.
         timeout: seconds one process may take.
         install: what to tell someone who does not have it.
+
+    Raises:
+        DeclarationError: an unknown or unusable argument.
     """
 
-    name: str
+    name: str = ""
     command: Sequence[str] = ()
     suffix: str = ""
     version: Sequence[str] | None = None
@@ -85,24 +93,30 @@ class Toolchain:
     timeout: float | None = None
     install: str = ""
 
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        """Refuse what the generated `__init__` would refuse with a traceback."""
+        known = [field.name for field in fields(cls)]
+        where = f"toolchain {named.get('name', given[0] if given else '')}".rstrip()
+        refuse_unknown(where, named, known, "argument")
+        refuse_surplus(where, given, known)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise DeclarationError("toolchain", f"name must be a string, not {self.name!r}")
         where = f"toolchain {self.name}"
-        for field in ("command", "version"):
-            value = getattr(self, field)
-            if isinstance(value, str):
-                hint = f'{field}=["{value.split(" ")[0]}", ...]: no shell splits it'
-                raise DeclarationError(where, f"{field} must be a list of words", hint)
-            if value is not None:
-                object.__setattr__(self, field, tuple(str(word) for word in value))
-        if not self.suffix.startswith("."):
-            raise DeclarationError(where, f"suffix must begin with a dot, not {self.suffix!r}")
+        object.__setattr__(self, "command", _words(where, "command", self.command))
+        if self.version is not None:
+            object.__setattr__(self, "version", _words(where, "version", self.version))
+        if not isinstance(self.suffix, str) or not _SUFFIX.fullmatch(self.suffix):
+            raise DeclarationError(where, f"suffix must be like '.css', not {self.suffix!r}")
+        if not isinstance(self.install, str):
+            raise DeclarationError(where, f"install must be a string, not {self.install!r}")
+        check_timeout(where, self.timeout)
         self._check_command(where)
+        self._check_depfile(where)
 
     def _check_command(self, where: str) -> None:
-        if not self.command:
-            raise DeclarationError(where, "command is empty")
-        if self.batch and self.depfile is not None:
-            raise DeclarationError(where, "batch=True cannot have a depfile")
         used = {name for word in self.command for name in _PLACEHOLDER.findall(word)}
         known = _KNOWN_IN_BATCH if self.batch else _KNOWN
         refuse_unknown(where, sorted(used), known, "placeholder")
@@ -111,8 +125,27 @@ class Toolchain:
                 raise DeclarationError(where, f"command lacks {{{name}}}")
         if self.batch and "{sources}" not in self.command:
             raise DeclarationError(where, "{sources} must be a word of its own")
-        if self.depfile is not None and "depfile" not in used:
+
+    def _check_depfile(self, where: str) -> None:
+        asked = any("{depfile}" in word for word in self.command)
+        if self.depfile is None:
+            if asked:
+                hint = 'depfile="{target}.d"'
+                raise DeclarationError(where, "command has {depfile}, but depfile is not set", hint)
+            return
+        if not isinstance(self.depfile, str) or not self.depfile:
+            raise DeclarationError(where, f"depfile must be a path, not {self.depfile!r}")
+        if self.batch:
+            raise DeclarationError(where, "batch=True cannot have a depfile")
+        if not asked:
             raise DeclarationError(where, "depfile is set, but command lacks {depfile}")
+        refuse_unknown(where, _PLACEHOLDER.findall(self.depfile), ["target"], "placeholder")
+        path = os.path.normpath(self.depfile).replace(os.sep, "/")
+        if os.path.isabs(path) or path.split("/")[0] == "..":
+            what = f"the depfile '{self.depfile}' lies outside of the scratch folder"
+            raise DeclarationError(where, what)
+        if path in (".", "{target}"):
+            raise DeclarationError(where, f"the depfile cannot be '{self.depfile}'")
 
     # What the staleness of a compiled target hangs on -----------------------------------
 
@@ -193,41 +226,46 @@ class Toolchain:
 
     # Compiling --------------------------------------------------------------------------
 
-    def compile(self, jobs: Sequence[Job], site: Site, timeout: float | None) -> list[Compiled]:
-        """Compile each job; failures are in the results, in the jobs' order."""
+    def compile(self, units: Sequence[Unit], site: Site, timeout: float | None) -> list[Compiled]:
+        """Compile each unit; failures are in the results, in the units' order."""
         program = self.find()
         limit = timeout if timeout is not None else self.timeout
         if not self.batch:
-            return [self._one(program, job, site, limit) for job in jobs]
+            return [self._one(program, unit, site, limit) for unit in units]
         done: dict[str, Compiled] = {}
-        for group in _without_twins(jobs):
+        for group in _without_twins(units):
             results = self._many(program, group, site, limit)
             if len(group) > 1 and any(result.error for result in results):
-                results = [self._many(program, [job], site, limit)[0] for job in group]
-            done.update(zip((job.source for job in group), results, strict=True))
-        return [done[job.source] for job in jobs]
+                results = [self._many(program, [unit], site, limit)[0] for unit in group]
+            done.update(zip((unit.source for unit in group), results, strict=True))
+        return [done[unit.source] for unit in units]
 
-    def _one(self, program: str, job: Job, site: Site, limit: float | None) -> Compiled:
-        target = os.path.join(site.scratch, os.path.basename(job.outputs[0]))
-        depfile = target + ".d"
+    def _one(self, program: str, unit: Unit, site: Site, limit: float | None) -> Compiled:
+        target = os.path.join(site.scratch, os.path.basename(unit.outputs[0]))
+        depfile = self._depfile(target, site)
         for leftover in (target, depfile):
             disk.remove(leftover)
-        values = {"source": job.source, "target": target, "depfile": depfile}
+        os.makedirs(os.path.dirname(depfile), exist_ok=True)
+        values = {"source": unit.source, "target": target, "depfile": depfile}
         command = [program, *(self._filled(word, values) for word in self.command[1:])]
-        done = self._run(command, job, site, limit)
+        done = self._run(command, unit, site, limit)
         if isinstance(done, Compiled):
             return done
         try:
             made = disk.read(target)
         except OSError:
-            return self._failed(job, done.output, f"{self.name} made no {self.suffix} file")
+            return self._failed(unit, done.output, f"{self.name} made no {self.suffix} file")
         named = parse_depfile(depfile) if self.depfile is not None else ()
         read = dict.fromkeys(_plain(site.root, name) for name in named)
-        others = tuple(name for name in read if name not in (job.source, os.devnull))
-        return Compiled({job.outputs[0]: made}, others, done.output)
+        others = tuple(name for name in read if name not in (unit.source, os.devnull))
+        return Compiled({unit.outputs[0]: made}, others, done.output)
+
+    def _depfile(self, target: str, site: Site) -> str:
+        name = self._filled(self.depfile or "{target}.d", {"target": os.path.basename(target)})
+        return os.path.normpath(os.path.join(site.scratch, name))
 
     def _many(
-        self, program: str, jobs: Sequence[Job], site: Site, limit: float | None
+        self, program: str, units: Sequence[Unit], site: Site, limit: float | None
     ) -> list[Compiled]:
         folder = os.path.join(site.scratch, "batch")
         shutil.rmtree(folder, ignore_errors=True)  # what lay there was another batch's
@@ -236,41 +274,41 @@ class Toolchain:
         command = [program]
         for word in self.command[1:]:
             if word == "{sources}":
-                command += [job.source for job in jobs]
+                command += [unit.source for unit in units]
             else:
                 command.append(self._filled(word, values))
-        done = self._run(command, jobs[0], site, limit)
+        done = self._run(command, units[0], site, limit)
         if isinstance(done, Compiled):
-            return [done] * len(jobs)
-        said = _shares(jobs, done.output)
-        return [self._collected(job, folder, said[job.source]) for job in jobs]
+            return [done] * len(units)
+        said = _shares(units, done.output)
+        return [self._collected(unit, folder, said[unit.source]) for unit in units]
 
-    def _collected(self, job: Job, folder: str, printed: str) -> Compiled:
-        made = os.path.join(folder, os.path.basename(job.outputs[0]))
+    def _collected(self, unit: Unit, folder: str, printed: str) -> Compiled:
+        made = os.path.join(folder, os.path.basename(unit.outputs[0]))
         try:
-            return Compiled({job.outputs[0]: disk.read(made)}, (), printed)
+            return Compiled({unit.outputs[0]: disk.read(made)}, (), printed)
         except OSError:
-            return self._failed(job, printed, f"{self.name} made no {self.suffix} file")
+            return self._failed(unit, printed, f"{self.name} made no {self.suffix} file")
 
     def _run(
-        self, command: list[str], job: Job, site: Site, limit: float | None
+        self, command: list[str], unit: Unit, site: Site, limit: float | None
     ) -> process.Finished | Compiled:
         try:
             done = process.run(command, site.root, limit, self.environ(site.cache))
         except OSError as error:
             what = f"cannot start {self.name}: {(error.strerror or '').lower()}"
-            return self._failed(job, "", what)
+            return self._failed(unit, "", what)
         if done.timed_out:
-            return self._failed(job, done.output, f"{self.name} took longer than {limit:g} s")
+            return self._failed(unit, done.output, f"{self.name} took longer than {limit:g} s")
         if done.code:
-            return self._failed(job, done.output, f"{self.name} exited with {done.code}")
+            return self._failed(unit, done.output, f"{self.name} exited with {done.code}")
         return done
 
-    def _failed(self, job: Job, output: str, what: str) -> Compiled:
-        where, first, details = self.explain(job, output)
+    def _failed(self, unit: Unit, output: str, what: str) -> Compiled:
+        where, first, details = self.explain(unit, output)
         return Compiled({}, (), output, StepError(where, first or what, details=details))
 
-    def explain(self, job: Job, output: str) -> tuple[str, str, list[str]]:
+    def explain(self, unit: Unit, output: str) -> tuple[str, str, list[str]]:
         """Return where, what and further lines of a compiler's complaint."""
         lines = [line.rstrip() for line in output.splitlines() if line.strip()]
         for index, line in enumerate(lines):
@@ -279,11 +317,39 @@ class Toolchain:
                 # A header that is included on the command line is named "./x.h".
                 where = f"{os.path.normpath(found[1]).replace(os.sep, '/')}:{found[2]}"
                 return where, found[4], lines[index + 1 :]
-        return job.source, "", lines
+        return unit.source, "", lines
 
     @staticmethod
     def _filled(word: str, values: Mapping[str, str]) -> str:
         return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), word)
+
+
+def refuse_surplus(where: str, given: Sequence[Any], known: Sequence[str]) -> None:
+    """Refuse more arguments without a name than there are names."""
+    if len(given) > len(known):
+        hint = f"by name: {', '.join(f'{name}=' for name in known)}"
+        what = f"takes {len(known)} arguments at most, not {len(given)}"
+        raise DeclarationError(where, what, hint)
+
+
+def check_timeout(where: str, value: Any) -> None:
+    """Refuse a timeout that is neither None nor a number of seconds above 0."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (number and value > 0 and math.isfinite(value)):
+        raise DeclarationError(where, f"timeout must be seconds above 0, not {value!r}")
+
+
+def _words(where: str, key: str, given: Any) -> tuple[str, ...]:
+    """Return a command as words."""
+    if isinstance(given, str):
+        hint = f'{key}=["{given.split(" ")[0]}", ...]: no shell splits it'
+        raise DeclarationError(where, f"{key} must be a list of words", hint)
+    words: Sequence[Any] = given if isinstance(given, (list, tuple)) else [None]
+    if not all(isinstance(word, (str, os.PathLike)) for word in words):
+        raise DeclarationError(where, f"{key} must be a list of words, not {given!r}")
+    if not words:
+        raise DeclarationError(where, f"{key} is empty")
+    return tuple(os.fspath(word) for word in words)
 
 
 def _project_file(root: str, word: str) -> str:
@@ -314,25 +380,25 @@ def _same(path: str, other: str) -> bool:
         return False
 
 
-def _without_twins(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Divide jobs so that no two outputs of a group have one name in the batch's folder."""
-    groups: list[dict[str, Job]] = []
-    for job in jobs:
-        name = os.path.basename(job.outputs[0]).casefold()
+def _without_twins(units: Sequence[Unit]) -> list[list[Unit]]:
+    """Divide units so that no two outputs of a group have one name in the batch's folder."""
+    groups: list[dict[str, Unit]] = []
+    for unit in units:
+        name = os.path.basename(unit.outputs[0]).casefold()
         free = next((group for group in groups if name not in group), None)
         if free is None:
             groups.append(free := {})
-        free[name] = job
+        free[name] = unit
     return [list(group.values()) for group in groups]
 
 
-def _shares(jobs: Sequence[Job], output: str) -> dict[str, str]:
+def _shares(units: Sequence[Unit], output: str) -> dict[str, str]:
     """Return for each source its share of what a batch printed, every line once.
 
     A line that names a source begins its share; what no source claims is the first one's.
     """
-    owner = jobs[0].source
-    shares = {job.source: "" for job in jobs}
+    owner = units[0].source
+    shares = {unit.source: "" for unit in units}
     for line in output.splitlines(keepends=True):
         named = [source for source in shares if source in line]
         owner = max(named, key=len) if named else owner

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import replace
 
-from .base import Compiled, Job, Site, Toolchain
+from .base import Compiled, Site, Toolchain, Unit
 
 
 class CFamily(Toolchain):
@@ -18,15 +18,15 @@ class CFamily(Toolchain):
 
     _HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inc")
 
-    def _one(self, program: str, job: Job, site: Site, limit: float | None) -> Compiled:
-        if os.path.splitext(job.source)[1].lower() not in self._HEADERS:
-            return super()._one(program, job, site, limit)
+    def _one(self, program: str, unit: Unit, site: Site, limit: float | None) -> Compiled:
+        if os.path.splitext(unit.source)[1].lower() not in self._HEADERS:
+            return super()._one(program, unit, site, limit)
         language = "c++" if self.name == "c++" else "c"
         alone = ("-include", "{source}", "-x", language, os.devnull)
         words: list[str] = []
         for word in self.command:
             words += alone if word == "{source}" else (word,)
-        return Toolchain._one(replace(self, command=tuple(words)), program, job, site, limit)
+        return Toolchain._one(replace(self, command=tuple(words)), program, unit, site, limit)
 
     def references(self, text: str) -> list[str]:
         """Return the names between quotes of all #include lines."""

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from .. import disk, process
 from ..errors import StepError
-from .base import Compiled, Job, Site, Toolchain
+from .base import Compiled, Site, Toolchain, Unit
 
 _FLAGS = ("--quiet", "--no-config", "--no-lock")
 _OTHER_SUFFIX = {".ts": ".js", ".mts": ".mjs", ".cts": ".cjs", ".tsx": ".js"}
@@ -57,17 +57,17 @@ class Deno(Toolchain):
         """Return everything in quotes that begins like a relative module specifier."""
         return re.findall(r"""["'](\.{1,2}/[^"'\n]+)["']""", text)
 
-    def compile(self, jobs: Sequence[Job], site: Site, timeout: float | None) -> list[Compiled]:
-        """Compile all jobs in one go; if one is bad, the others in another."""
+    def compile(self, units: Sequence[Unit], site: Site, timeout: float | None) -> list[Compiled]:
+        """Compile all units in one go; if one is bad, the others in another."""
         limit = timeout if timeout is not None else self.timeout
         deno = _Run(self, self.find(), site, limit)
         done: dict[str, Compiled] = {}
-        waiting = list(jobs)
+        waiting = list(units)
         while waiting:
             results = deno.batch(waiting)
             done.update(results)
-            waiting = [job for job in waiting if job.source not in results]
-        return [done[job.source] for job in jobs]
+            waiting = [unit for unit in waiting if unit.source not in results]
+        return [done[unit.source] for unit in units]
 
 
 @dataclass(slots=True)
@@ -96,23 +96,23 @@ class _Run:
     site: Site
     limit: float | None
 
-    def batch(self, jobs: Sequence[Job]) -> dict[str, Compiled]:
-        """Compile a batch; a result for each job, or, if some are bad, at least for those."""
-        graph = self._graph([self._full(job.source) for job in jobs])
-        checked = self._call(["check", *_FLAGS, *(job.source for job in jobs)])
+    def batch(self, units: Sequence[Unit]) -> dict[str, Compiled]:
+        """Compile a batch; a result for each unit, or, if some are bad, at least for those."""
+        graph = self._graph([self._full(unit.source) for unit in units])
+        checked = self._call(["check", *_FLAGS, *(unit.source for unit in units)])
         if checked.code or checked.timed_out:
-            return self._bad(jobs, graph, checked)
+            return self._bad(units, graph, checked)
         stage = os.path.join(self.site.scratch, "stage")
         shutil.rmtree(stage, ignore_errors=True)
-        staged = {job.source: os.path.join(stage, job.source) for job in jobs}
-        for job in jobs:
-            disk.write(staged[job.source], disk.read(self._full(job.source)))
+        staged = {unit.source: os.path.join(stage, unit.source) for unit in units}
+        for unit in units:
+            disk.write(staged[unit.source], disk.read(self._full(unit.source)))
         spans = {path: graph.spans.get(self._full(source), []) for source, path in staged.items()}
         self._rewrite(spans)
-        transpiled = self._transpile(stage, [job.source for job in jobs])
+        transpiled = self._transpile(stage, [unit.source for unit in units])
         if transpiled.code or transpiled.timed_out:
-            return self._bad(jobs, graph, transpiled)
-        return {job.source: self._result(job, stage, graph, checked.output) for job in jobs}
+            return self._bad(units, graph, transpiled)
+        return {unit.source: self._result(unit, stage, graph, checked.output) for unit in units}
 
     def _full(self, path: str) -> str:
         return os.path.join(self.site.root, path)
@@ -162,19 +162,19 @@ class _Run:
         arguments = ["transpile", *_FLAGS, "--source-map", "separate", "--outdir", out]
         return self._call([*arguments, anchor, *sources], stage)
 
-    def _result(self, job: Job, stage: str, graph: _Graph, printed: str) -> Compiled:
-        target, map_path = job.outputs
-        base = os.path.splitext(os.path.join(stage, ".out", job.source))[0]
+    def _result(self, unit: Unit, stage: str, graph: _Graph, printed: str) -> Compiled:
+        target, map_path = unit.outputs
+        base = os.path.splitext(os.path.join(stage, ".out", unit.source))[0]
         suffix = os.path.splitext(target)[1]
         code = disk.read(base + suffix).decode()
         name = os.path.basename(target)
         code = code.rstrip("\n") + f"\n//# sourceMappingURL={name}.map\n"
         mapping = json.loads(disk.read(base + suffix + ".map"))
         mapping["file"] = name
-        mapping["sources"] = [os.path.basename(job.source)]
-        mapping["sourcesContent"] = [disk.read(self._full(job.source)).decode()]
+        mapping["sources"] = [os.path.basename(unit.source)]
+        mapping["sourcesContent"] = [disk.read(self._full(unit.source)).decode()]
         text = json.dumps(mapping, ensure_ascii=False, separators=(",", ":"))
-        discovered = tuple(self._relative(p) for p in graph.closure(self._full(job.source)))
+        discovered = tuple(self._relative(p) for p in graph.closure(self._full(unit.source)))
         outputs = {target: code.encode(), map_path: text.encode() + b"\n"}
         return Compiled(outputs, discovered, printed)
 
@@ -185,30 +185,30 @@ class _Run:
     # Complaints -------------------------------------------------------------------------
 
     def _bad(
-        self, jobs: Sequence[Job], graph: _Graph, said: process.Finished
+        self, units: Sequence[Unit], graph: _Graph, said: process.Finished
     ) -> dict[str, Compiled]:
-        """Return results for the jobs to blame, and for those that import one of them."""
+        """Return results for the units to blame, and for those that import one of them."""
         if said.timed_out:
-            return self._split(jobs, f"deno took longer than {self.limit:g} s", said.output)
+            return self._split(units, f"deno took longer than {self.limit:g} s", said.output)
         blamed = {
-            job.source: error
-            for job in jobs
-            if (error := self._complaint(job.source, said.output)) is not None
+            unit.source: error
+            for unit in units
+            if (error := self._complaint(unit.source, said.output)) is not None
         }
         results = {}
-        for job in jobs:
-            error = blamed.get(job.source) or self._by_import(job, graph, blamed, said.output)
+        for unit in units:
+            error = blamed.get(unit.source) or self._by_import(unit, graph, blamed, said.output)
             if error is not None:
-                results[job.source] = Compiled({}, (), said.output, error)
-        return results or self._split(jobs, f"deno exited with {said.code}", said.output)
+                results[unit.source] = Compiled({}, (), said.output, error)
+        return results or self._split(units, f"deno exited with {said.code}", said.output)
 
-    def _split(self, jobs: Sequence[Job], what: str, output: str) -> dict[str, Compiled]:
+    def _split(self, units: Sequence[Unit], what: str, output: str) -> dict[str, Compiled]:
         """Compile one by one what deno refused together without naming a culprit."""
-        if len(jobs) > 1:
-            return {job.source: self.batch([job])[job.source] for job in jobs}
+        if len(units) > 1:
+            return {unit.source: self.batch([unit])[unit.source] for unit in units}
         lines = [line.rstrip() for line in output.splitlines() if line.strip()]
-        error = StepError(jobs[0].source, what, details=lines)
-        return {jobs[0].source: Compiled({}, (), output, error)}
+        error = StepError(units[0].source, what, details=lines)
+        return {units[0].source: Compiled({}, (), output, error)}
 
     def _complaint(self, source: str, output: str) -> StepError | None:
         found = [c for c in _complaints(output) if self._relative(c.path) == source]
@@ -218,14 +218,14 @@ class _Run:
         return StepError(f"{source}:{found[0].line}", found[0].what, details=more)
 
     def _by_import(
-        self, job: Job, graph: _Graph, blamed: Mapping[str, StepError], output: str
+        self, unit: Unit, graph: _Graph, blamed: Mapping[str, StepError], output: str
     ) -> StepError | None:
-        for path in graph.closure(self._full(job.source)):
+        for path in graph.closure(self._full(unit.source)):
             name = self._relative(path)
             error = blamed.get(name) or self._complaint(name, output)
             if error is not None:
                 what = f"imports {name}, which has an error"
-                return StepError(job.source, what, details=[f"{error.where}: {error.what}"])
+                return StepError(unit.source, what, details=[f"{error.where}: {error.what}"])
         return None
 
 
@@ -321,10 +321,21 @@ def _url(path: str) -> str:
     return Path(path).as_uri()
 
 
-def _local(specifier: str) -> str | None:
-    """Return the path of a file URL; None for anything else."""
+def _local(specifier: str, windows: bool = os.name == "nt") -> str | None:
+    """Return the path of a file URL; None for anything else.
+
+    What `urllib.request.url2pathname` does, which would bring all of `http` with it.
+    """
     parts = urlsplit(specifier)
-    return unquote(parts.path) if parts.scheme == "file" else None
+    if parts.scheme != "file":
+        return None
+    path = unquote(parts.path)
+    if not windows:
+        return path
+    if re.match(r"/[A-Za-z]:", path):
+        path = path[1:]
+    host = f"//{parts.netloc}" if parts.netloc else ""
+    return (host + path).replace("/", "\\")
 
 
 DENO = Deno(

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import digest, disk
 from ..errors import StepError
-from .base import Compiled, Job, Site, Toolchain
+from .base import Compiled, Site, Toolchain, Unit
 
 
 class PythonBytecode(Toolchain):
@@ -42,33 +42,33 @@ class PythonBytecode(Toolchain):
         tag = sys.implementation.cache_tag or sys.version
         return digest.of_parts(tag, sysconfig.get_python_version()), f"python {tag}"
 
-    def compile(self, jobs: Sequence[Job], site: Site, timeout: float | None) -> list[Compiled]:
-        """Compile each job in this process."""
-        return [self._bytecode(job, site) for job in jobs]
+    def compile(self, units: Sequence[Unit], site: Site, timeout: float | None) -> list[Compiled]:
+        """Compile each unit in this process."""
+        return [self._bytecode(unit, site) for unit in units]
 
-    def _bytecode(self, job: Job, site: Site) -> Compiled:
-        target = os.path.join(site.scratch, os.path.basename(job.outputs[0]))
+    def _bytecode(self, unit: Unit, site: Site) -> Compiled:
+        target = os.path.join(site.scratch, os.path.basename(unit.outputs[0]))
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("default")
                 py_compile.compile(
-                    os.path.join(site.root, job.source),
+                    os.path.join(site.root, unit.source),
                     cfile=target,
-                    dfile=job.source,
+                    dfile=unit.source,
                     doraise=True,
                     optimize=0,  # whatever -O doit itself runs with
                     invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
                 )
         except py_compile.PyCompileError as error:
-            return Compiled({}, error=_python_error(job, error))
-        said = [f"{job.source}:{w.lineno}: {w.category.__name__}: {w.message}\n" for w in caught]
-        return Compiled({job.outputs[0]: disk.read(target)}, (), "".join(said))
+            return Compiled({}, error=_python_error(unit, error))
+        said = [f"{unit.source}:{w.lineno}: {w.category.__name__}: {w.message}\n" for w in caught]
+        return Compiled({unit.outputs[0]: disk.read(target)}, (), "".join(said))
 
 
-def _python_error(job: Job, error: py_compile.PyCompileError) -> StepError:
+def _python_error(unit: Unit, error: py_compile.PyCompileError) -> StepError:
     value: Any = error.exc_value
     line = getattr(value, "lineno", None)
-    where = f"{job.source}:{line}" if line else job.source
+    where = f"{unit.source}:{line}" if line else unit.source
     return StepError(where, str(getattr(value, "msg", value)))
 
 

@@ -1,0 +1,106 @@
+"""Writing files: whole or not at all, only if bytes change, with the permissions they had."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from codegen_tasks import disk
+from codegen_tasks.errors import StepError
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_equal_bytes_are_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "sub/a"
+    assert disk.write(str(path), b"1")
+    before = path.stat()
+    assert not disk.write(str(path), b"1")
+    assert path.stat() == before
+    assert disk.write(str(path), b"2")
+    assert path.read_bytes() == b"2"
+
+
+def test_who_knows_whether_the_bytes_are_equal_spares_a_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    monkeypatch.setattr(disk, "read", None)
+    assert not disk.write(str(path), b"1", unchanged=True)
+    assert disk.write(str(path), b"2", unchanged=False)
+    assert path.read_bytes() == b"2"
+
+
+def test_a_new_file_has_the_permissions_that_the_umask_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", None)  # it is every thread's
+            disk.write(str(tmp_path / "a"), b"1")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "a") == 0o640
+
+
+@pytest.mark.parametrize("kept", [0o600, 0o755, 0o444])
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    path.chmod(kept)
+    disk.write(str(path), b"2")
+    assert (mode(path), path.read_bytes()) == (kept, b"2")
+
+
+def test_threads_that_write_one_file_leave_one_of_their_versions(tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+
+    def many(letter: bytes) -> None:
+        for number in range(50):
+            disk.write(path, letter * (1000 + number))
+
+    threads = [threading.Thread(target=many, args=(letter,)) for letter in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(disk.read(path))) == 1
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("below", ["a", "sub/a", "sub/sub/a"])
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(StepError) as caught:
+        disk.write(f"{tmp_path}/out/{below}", b"1")
+    assert str(caught.value) == (
+        f"{tmp_path}/out: a file stands where a folder should be\n  hint: move {tmp_path}/out away"
+    )
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    with pytest.raises(StepError) as caught:
+        disk.write(f"{tmp_path}/a", b"1")
+    assert str(caught.value) == (
+        f"{tmp_path}/a: a folder stands where a file should be\n  hint: move {tmp_path}/a away"
+    )
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_only_a_regular_file_has_a_signature(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    os.symlink("a", tmp_path / "link")
+    os.mkfifo(tmp_path / "fifo")
+    assert disk.stat(f"{tmp_path}/a") == disk.stat(f"{tmp_path}/link") is not None
+    assert disk.stat(f"{tmp_path}/fifo") is None
+    assert disk.stat(str(tmp_path)) is None
+    assert disk.stat(f"{tmp_path}/none") is None
