@@ -85,7 +85,7 @@ def test_the_two_commands_are_there_and_ci_runs_them() -> None:
     commands = re.findall(r"^python3 -m venv \.venv.*$", README, re.MULTILINE)
     assert len(commands) == 2
     assert commands[0].endswith(".venv/bin/doit")
-    assert commands[1].endswith(".venv/bin/pytest -q")
+    assert commands[1].endswith(".venv/bin/pytest -q -n auto")
     ci = (ROOT / ".ci/run").read_text()
     assert "readme_command 1" in ci
     assert "readme_command 2" in ci
