@@ -255,6 +255,8 @@ def _details(state: StepState) -> Iterable[str]:
     yield f"{'made':11s}: {trace.made}, took {trace.seconds * 1000:.1f} ms"
     yield f"{'read':11s}:"
     for item in trace.inputs:
+        if not item.digest and item.kind != "missing template":
+            continue  # a name of Jinja2's own, recorded in case the project declares it
         shown = item.shown or short(item.digest) or "absent"
         yield f" - {' '.join(f'{item.kind} {item.name}'.split())}  {shown}"
 
