@@ -98,6 +98,7 @@ class Workshop:
                 project.sandbox,
             )
             cache = self.cache if project.settings.template_cache else None
+            self.world.settle()
             shape = self.world.declaration("environment", "bytecode")
             self._engine = Engine(spec, cache, shape)
         return self._engine
@@ -196,15 +197,16 @@ class Workshop:
     # Generating -------------------------------------------------------------------------
 
     def _generate(self, step: Step, recorded: Recorded) -> _Made:
+        engine = self.engine  # made before a context function runs, see `World.settle`
         variables, inputs = self._variables(step)
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
-        text, record = self.engine.render(step.template, variables, made_by)
+        text, record = engine.render(step.template, variables, made_by)
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise StepError(step.outputs[0], f"cannot be UTF-8: {error.reason}") from None
         inputs += self._declared_inputs(step)
-        inputs += self.engine.inputs(record)
+        inputs += engine.inputs(record)
         inputs += self._functions_used(record)
         made = self._publish({step.outputs[0]: data}, recorded)
         return replace(made, inputs=inputs, references=self._references(step, text))

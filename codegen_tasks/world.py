@@ -115,6 +115,23 @@ class World:
         except OSError:
             return None
 
+    def settle(self) -> None:
+        """Look at everything declared now, before a render.
+
+        A filter may fill a dict of its module while it works; what counts is how it began.
+        """
+        project = self.project
+        kinds = (
+            ("filter", project.filters),
+            ("test", project.tests),
+            ("function", project.functions),
+            ("global", {**project.globals, **project.functions}),
+            ("context", project.rules),
+        )
+        for kind, names in kinds:
+            for name in names:
+                self.declaration(kind, name)
+
     def declaration(self, kind: str, name: str) -> str:
         """Return the digest of something declared in dodo.py; "" if it no longer is."""
         key = f"{kind} {name}"

@@ -364,3 +364,23 @@ def test_a_name_that_the_project_declares_later_counts(
     project.write("dodo.py", project.read("dodo.py") + "\n\n" + declared)
     assert "plain.txt" in ran(project)
     assert project.read("generated/plain.txt") != before
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_a_function_that_remembers_what_it_did_is_not_stale_for_it(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    memo = (
+        "\n\nSEEN = {}\n\n\n@codegen.function\ndef once(name):\n"
+        "    return SEEN.setdefault(name, name * 2)\n\n\n"
+        "def more(data):\n    return {'extra': SEEN.setdefault('more', 1)}\n\n\n"
+        'codegen.rule("memo", template="memo.j2", patterns="patterns/*.toml",\n'
+        '             target="{stem}.memo", context=more)\n'
+    )
+    project.write("dodo.py", project.read("dodo.py") + memo)
+    project.write("templates/memo.j2", "{{ once(name) }} {{ extra }}\n")
+    assert project.doit(*workers).code == 0
+    assert ran(project, *workers) == set()
+    project.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
+    assert ran(project, *workers) == {"ash.txt", "ash.memo", "list.txt"}
+    assert ran(project, *workers) == set()
