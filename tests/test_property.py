@@ -145,8 +145,8 @@ TEMPLATES: dict[str, list[str | None]] = {
     "macros.j2": [
         '{% import "deep/words.j2" as w %}{% macro title(x) %}{{ w.word() }} {{ x }}{% endmacro %}',
         "{% macro title(x) %}== {{ x|shout }} {{ site }} =={% endmacro %}\n",
-        "{% macro title(x) %}{{ x|boxed }}{% if later is defined %}{{ later is callable }}{% endif %}"
-        "{% endmacro %}",
+        "{% macro title(x) %}{{ x|boxed }}"
+        "{% if later is defined %}{{ later is callable }}{% endif %}{% endmacro %}",
     ],
     "deep/words.j2": [
         "{% macro word() %}one{% endmacro %}",
@@ -164,7 +164,11 @@ TEMPLATES: dict[str, list[str | None]] = {
         "{{ nonsense }}\n",
     ],
     "parts/bark.j2": ["bark {{ name }}", "BARK", None],
-    "parts/leaf.j2": [None, "leaf {{ site }}", "{% if later is defined %}{{ later is callable }}{% endif %}"],
+    "parts/leaf.j2": [
+        None,
+        "leaf {{ site }}",
+        "{% if later is defined %}{{ later is callable }}{% endif %}",
+    ],
     "list.j2": [
         "{% for p in patterns %}{{ p.name }}\n{% endfor %}",
         "{% for p in patterns if p.name is loud %}{{ p.pattern.path }}{{ p.gain }}\n{% endfor %}",
