@@ -82,7 +82,10 @@ class Build:
 
         signature, full = self.world.signature, self.project.full
         inputs = tuple(signed(item, signature(step, item)) for item in trace.inputs)
-        outputs = tuple(signed(output, disk.stat(full(output.path))) for output in trace.outputs)
+        outputs = tuple(
+            signed(output, disk.stat(full(output.path))) if output.digest else output
+            for output in trace.outputs
+        )
         if inputs == trace.inputs and outputs == trace.outputs:
             return None
         return replace(trace, inputs=inputs, outputs=outputs)

@@ -177,7 +177,9 @@ class Workshop:
     def _trace(self, made: _Made, seconds: float) -> Trace:
         """Return what is recorded of a step; `made` is when its outputs' bytes last changed."""
         # Files are written only if their bytes change, so the newest one's mtime tells.
-        newest = max((output.stat[1] for output in made.outputs if output.stat), default=0)
+        newest = max(
+            (output.stat[1] for output in made.outputs if output.stat), default=time.time_ns()
+        )
         return Trace(tuple(made.inputs), made.outputs, iso(newest / 1e9), round(seconds, 6))
 
     # Templates --------------------------------------------------------------------------
@@ -191,8 +193,9 @@ class Workshop:
         if entry is None or kept is None:
             return _Made(inputs)
         relative = os.path.relpath(entry, self.project.root).replace(os.sep, "/")
-        # The entry lies in our own cache, which vouches for it: no digest.
-        return _Made(inputs, (Output(relative, "", kept[0], kept),))
+        # The entry lies in our own cache, which vouches for it: no digest, and no signature
+        # either, since another worker may replace it by its like.
+        return _Made(inputs, (Output(relative, "", kept[0]),))
 
     # Generating -------------------------------------------------------------------------
 
