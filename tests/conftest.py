@@ -29,6 +29,8 @@ class Project:
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")}
         self.environ["XDG_STATE_HOME"] = str(state_home)
         self.environ["NO_COLOR"] = "1"
+        # Python takes a dodo.py of the same second and size for the one it compiled before.
+        self.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
     def write(self, name: str, text: str | bytes) -> Path:
         """Write a file, parents included; text is dedented and loses its leading newline."""
