@@ -40,10 +40,6 @@ class Plan:
         """Return the steps of one phase."""
         return [step for step in self.steps.values() if step.phase == phase]
 
-    def targets(self) -> set[str]:
-        """Return the paths of all generated and compiled files."""
-        return set(self.makers)
-
 
 def make_plan(project: Project, library: patterns.Library) -> Plan:
     """Return the plan of a project as its folders are now.

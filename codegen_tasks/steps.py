@@ -398,10 +398,8 @@ class Workshop:
         return os.path.relpath(kept, self.project.root).replace(os.sep, "/")
 
     def _write(self, path: str, data: bytes, unchanged: bool) -> bool:
-        if unchanged:
-            return False
         try:
-            return disk.write(self.project.full(path), data)
+            return disk.write(self.project.full(path), data, unchanged)
         except StepError as error:
             hint = error.hint.replace(self.project.root + os.sep, "")
             raise StepError(path, error.what, hint) from None

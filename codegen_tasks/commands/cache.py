@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
@@ -101,6 +100,3 @@ def _shown(build: Build, entry: Entry) -> str:
 
 def _entries(count: int) -> str:
     return "1 entry" if count == 1 else f"{count} entries"
-
-
-__all__: list[Any] = ["Cache"]
