@@ -21,8 +21,16 @@ def of_data(value: Any) -> str:
     Raises:
         TypeError: a value is neither JSON-like nor a date or time.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_encode)
-    return of_bytes(text.encode("utf-8", "surrogatepass"))
+    return of_bytes(text_of(value).encode("utf-8", "surrogatepass"))
+
+
+def text_of(value: Any) -> str:
+    """Return the text that `of_data` digests: JSON, dates and times as tables of their own.
+
+    Raises:
+        TypeError: a value is neither JSON-like nor a date or time.
+    """
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_encode)
 
 
 def of_parts(*parts: str) -> str:

@@ -9,6 +9,8 @@ import contextlib
 import errno
 import os
 import stat as modes
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from . import digest
@@ -27,6 +29,39 @@ def stat(path: str) -> Stat | None:
     if not modes.S_ISREG(result.st_mode):
         return None
     return (result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
+
+
+#: Longer than a tick of any clock that stamps files, in nanoseconds; and where files are
+#: stamped with whole seconds only, as on FAT.
+_TICK = 20_000_000
+_COARSE_TICK = 2_000_000_000
+#: Stands for the time of a file that could still change unnoticed; no file has it.
+UNSETTLED = -1
+
+
+def signature(path: str) -> Stat | None:
+    """Return a file's signature as it is recorded; None if there is no regular file.
+
+    A file written within the clock's last tick could be written again without a change of
+    its signature.  Its signature is then no file's, so that it is read again.
+    """
+    found = stat(path)
+    if found is None or time.time_ns() - found[2] > _tick(found):
+        return found
+    if found[1] != found[2]:
+        return found  # as `write` leaves files: whoever writes one makes the times equal
+    size, _, changed, inode = found
+    return (size, UNSETTLED, changed, inode)
+
+
+def _tick(found: Stat) -> int:
+    return _COARSE_TICK if found[2] % 1_000_000_000 == 0 else _TICK
+
+
+def settle(stats: Iterable[Stat]) -> None:
+    """Wait until files with these unsettled signatures can be told from later versions."""
+    until = max((found[2] + _tick(found) for found in stats), default=0)
+    time.sleep(min(max(0, until - time.time_ns()), _COARSE_TICK) / 1e9)
 
 
 def read(path: str) -> bytes:
@@ -68,6 +103,9 @@ def _replace(path: str, folder: str, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         _keep_mode(path, temporary)
+        # Now, more exactly than the clock that stamps files: see `signature`.
+        now = time.time_ns()
+        os.utime(temporary, ns=(now, now))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

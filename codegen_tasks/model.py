@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from .keys import Reads
+
 Phase: TypeAlias = Literal["templates", "generate", "compile", "output"]
 PHASES: tuple[Phase, ...] = ("templates", "generate", "compile", "output")
 
@@ -21,6 +23,8 @@ FILE_KINDS = frozenset({"file", "source", "import", "template"})
 #: Kinds whose digest is that of what a file says; `name` is the path.
 DATA_KINDS = frozenset({"pattern", "toml", "json"})
 PATH_KINDS = FILE_KINDS | DATA_KINDS
+#: Kinds that are told by named facts, as JSON in `Input.shown`: an option, a version.
+FACT_KINDS = frozenset({"environment", "rule", "command"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,10 @@ class Input:
         name: which one: a path, a template's name, a filter's name.
         digest: of what matters of it; "" where the step found that it does not exist.
         stat: the file's signature, so that an untouched file need not be read again.
-        shown: the few words `doit info` shows for it instead of the digest (a version).
+        shown: what it was, as far as an explanation of a change needs it: a compiler's
+            version, an option's value, the parts of a pattern that were read.
+        reads: which parts of a pattern were read; the digest is that of these.
+        via: the template that loaded this one.
     """
 
     kind: str
@@ -40,6 +47,8 @@ class Input:
     digest: str
     stat: Stat | None = None
     shown: str = ""
+    reads: Reads = ()
+    via: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -76,8 +85,8 @@ class Trace:
     def to_values(self) -> dict[str, Any]:
         """Return the trace as JSON-able data; `from_values` reads it back."""
         return {
-            "version": 1,
-            "inputs": [[i.kind, i.name, i.digest, i.stat, i.shown] for i in self.inputs],
+            "version": _VERSION,
+            "inputs": [_row(item) for item in self.inputs],
             "outputs": [[o.path, o.digest, o.size, o.stat] for o in self.outputs],
             "made": self.made,
             "seconds": self.seconds,
@@ -87,16 +96,40 @@ class Trace:
     def from_values(cls, values: Any) -> Trace | None:
         """Return the trace kept in a task's values; None if there is none we can read."""
         try:
-            if values["version"] != 1:
+            if values["version"] != _VERSION:
                 return None
             return cls(
-                tuple(Input(k, n, d, _stat(s), w) for k, n, d, s, w in values["inputs"]),
+                tuple(_input(*row) for row in values["inputs"]),
                 tuple(Output(p, d, z, _stat(s)) for p, d, z, s in values["outputs"]),
                 values["made"],
                 values["seconds"],
             )
         except (KeyError, TypeError, ValueError):
             return None
+
+
+_VERSION = 2
+
+
+def _row(item: Input) -> list[Any]:
+    """Return an input as a list, without what is empty at its end."""
+    row = [item.kind, item.name, item.digest, item.stat, item.shown, item.reads, item.via]
+    while not row[-1] and len(row) > 3:
+        row.pop()
+    return row
+
+
+def _input(
+    kind: str,
+    name: str,
+    digest: str,
+    stat: Iterable[int] | None = None,
+    shown: str = "",
+    reads: Iterable[Any] = (),
+    via: str = "",
+) -> Input:
+    known: Reads = tuple((tuple(path), how) for path, how in reads)
+    return Input(kind, name, digest, _stat(stat), shown, known, via)
 
 
 def _stat(values: Iterable[int] | None) -> Stat | None:
@@ -120,32 +153,61 @@ Change: TypeAlias = Literal[
 ]
 
 
+#: Kinds whose name says all: a path.
+_NAMED_BY_PATH = PATH_KINDS | {"target", "missing template"}
+#: Kinds of which only the digest is kept, for they are code.
+_CODE_KINDS = frozenset({"filter", "test", "function", "context"})
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a target is stale; its `str` is the one wording used by CLI, logs and JSON."""
+    """Why a target is stale; its `str` is the one wording used by CLI, logs and JSON.
+
+    Args:
+        change: what happened.
+        kind, name: of the input or output it happened to.
+        old, new: what it was and is, as far as that can be shown; "" for what is not there.
+        key: which part of it: `nodes[2].decay` of a pattern, an option of the environment.
+        chain: the templates between it and the step, that which loaded it first.
+    """
 
     change: Change
     kind: str = ""
     name: str = ""
     old: str = ""
     new: str = ""
+    key: str = ""
+    chain: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        what = f"{self.kind} {self.name}".strip()
-        if self.change == "changed" and (self.old or self.new):
-            return f"{what}: {self.old or 'absent'} → {self.new or 'absent'}"
         if self.change == "failed last time" and self.new:
             return f"{self.change}: {self.new}"
-        return f"{what}: {self.change}" if what else self.change
+        through = f" (through {', '.join(self.chain)})" if self.chain else ""
+        return f"{self._said()}{through}"
 
-    def to_json(self) -> dict[str, str]:
+    def _said(self) -> str:
+        what = self.name if self.kind in _NAMED_BY_PATH else f"{self.kind} {self.name}".strip()
+        if self.change != "changed":
+            return f"{what}: {self.change}" if what else self.change
+        values = f"{self.old or 'absent'} → {self.new or 'absent'}"
+        if self.kind == "toolchain":
+            return f"{self.name} {values}"
+        if self.kind == "environment":
+            return f"{self.key or what}: {values}"
+        if self.kind in _CODE_KINDS and self.old and self.new:
+            return f"{what}: source changed"
+        return f"{what}: {self.key} {values}" if self.key else f"{what}: {values}"
+
+    def to_json(self) -> dict[str, Any]:
         """Return the reason as data, with its wording under "text"."""
         return {
             "change": self.change,
             "kind": self.kind,
             "name": self.name,
+            "key": self.key,
             "old": self.old,
             "new": self.new,
+            "chain": list(self.chain),
             "text": str(self),
         }
 
@@ -160,9 +222,9 @@ class Pattern:
     digest: str
     stat: Stat | None = None
 
-    def variables(self) -> dict[str, Any]:
-        """Return what a template sees of it: its top-level keys, and `pattern`."""
-        return {**self.data, "pattern": {"stem": self.stem, "path": self.path}}
+    def names(self) -> dict[str, str]:
+        """Return what a template sees as `pattern`."""
+        return {"stem": self.stem, "path": self.path}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ import tomllib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import digest, disk, texts
+from . import digest, disk, keys, texts
 from .errors import DeclarationError, StepError
-from .model import Pattern, Stat
+from .keys import Notes
+from .model import Input, Pattern, Stat
 
 #: Names that templates get from us; a pattern's own keys must leave them free.
 RESERVED = ("pattern", "patterns", "item")
@@ -63,6 +64,28 @@ def folder_below(path: str, globs: Iterable[str]) -> str:
 def stem(path: str) -> str:
     """Return a pattern's file name without its last suffix."""
     return os.path.splitext(os.path.basename(path))[0]
+
+
+#: More text than this is not kept to explain a change, in characters.
+EXPLAINED = 2_000
+
+
+def data_input(
+    kind: str, path: str, data: Any, notes: Notes, stat: Stat | None, room: int = EXPLAINED
+) -> Input:
+    """Return a pattern or another file of data as an input, for the keys that were read.
+
+    Args:
+        kind: "pattern", or the format of another file.
+        path: of the file, project-relative.
+        data: what it says.
+        notes: what was read of it.
+        stat: its signature.
+        room: characters of what was read that may be kept, so that a change can be shown.
+    """
+    reads = notes.reads()
+    content, text = keys.select(data, reads)
+    return Input(kind, path, content, stat, text if len(text) <= room else "", reads)
 
 
 class Library:

@@ -109,6 +109,25 @@ class Project:
             sys.implementation.cache_tag or sys.version,
         )
 
+    def environment_facts(self, sources: Sources) -> dict[str, str]:
+        """Return what the digest of the environment is of, by name, in a few words each."""
+        options = {
+            f"environment {name}": _words(value) or digest.short(sources.of(value))
+            for name, value in sorted(self.options.items())
+        }
+        modules = {
+            f"extension {name}": digest.short(sources.of_module(name))
+            for name in self._extension_modules()
+        }
+        return {
+            **options,
+            **modules,
+            "sandbox": str(self.sandbox),
+            "jinja2": metadata.version("jinja2"),
+            "python": sys.implementation.cache_tag or sys.version,
+            "codegen-tasks format": FORMAT,
+        }
+
     def _extension_modules(self) -> list[str]:
         """Return the modules of extensions given by name; Jinja2's own have its version."""
         given = [name for name in self.options.get("extensions", ()) if isinstance(name, str)]
@@ -131,6 +150,16 @@ class Project:
 
     def rule_digest(self, name: str) -> str:
         """Return the digest of what a rule's renders hang on besides their inputs."""
+        return digest.of_data(list(self.rule_facts(name).values()))
+
+    def rule_facts(self, name: str) -> dict[str, str]:
+        """Return the same by name."""
         rule = self.rules[name]
-        many = "{" not in rule.target  # the template sees all patterns as a list
-        return digest.of_data([rule.template, rule.each, bool(rule.patterns), many])
+        patterns = ("one" if "{" in rule.target else "all") if rule.patterns else "none"
+        return {"template": rule.template, "each": rule.each or "none", "patterns": patterns}
+
+
+def _words(value: Any) -> str:
+    plain = isinstance(value, (str, int, bool, type(None)))
+    names = isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
+    return repr(value) if plain or names else ""

@@ -25,6 +25,7 @@ class Settings:
     Args:
         template_cache: keep compiled templates between runs.
         incremental: skip targets that are up to date; off, everything is made again.
+        key_tracking: note which keys of a pattern a render reads; off, each counts whole.
         parallel: obey `doit -n`; off, every run is serial.
         batch: give a compiler many files at once; off, one process per file.
         cache_generations: how many versions of each template the cache keeps.
@@ -32,6 +33,7 @@ class Settings:
 
     template_cache: bool = True
     incremental: bool = True
+    key_tracking: bool = True
     parallel: bool = True
     batch: bool = True
     cache_generations: int = 5

@@ -6,11 +6,19 @@ One walk over what a step's trace recorded yields the verdict and its explanatio
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
+from . import keys
 from .digest import short
-from .model import Input, Output, Reason, Trace
+from .model import DATA_KINDS, FACT_KINDS, Input, Output, Reason, Trace
+
+#: So many changes of one input are named, the others counted.
+_NAMED = 3
+_VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
 
 #: Returns digest and wording of an input as it is now; digest "" if it does not exist.
 Current: TypeAlias = Callable[[Input], tuple[str, str]]
@@ -57,22 +65,78 @@ def _inputs(
             continue
         digest, shown = current(item)
         if digest != item.digest:
-            yield _difference(item, digest, shown)
+            chain = _chain(trace, item)
+            for reason in _differences(item, digest, shown):
+                yield replace(reason, chain=chain) if chain else reason
     for kind, name in declared:
         if (kind, name) not in recorded:
             yield Reason("added", kind, name)
 
 
-def _difference(item: Input, digest: str, shown: str) -> Reason:
+def _chain(trace: Trace, item: Input) -> tuple[str, ...]:
+    """Return the templates through which a step came to load another."""
+    if not item.via:
+        return ()
+    loaders = {one.name: one.via for one in trace.inputs if one.kind == "template"}
+    chain: list[str] = []
+    name = item.via
+    while name and name not in chain:
+        chain.append(name)
+        name = loaders.get(name, "")
+    return tuple(chain[:-1])  # the last is the rule's own, which the target is known by
+
+
+def _differences(item: Input, digest: str, shown: str) -> Iterator[Reason]:
     if item.kind == "missing template":
-        return Reason("added", "template", item.name)
-    if not item.digest:
-        return Reason("added", item.kind, item.name)
-    if not digest:
-        return Reason("missing", item.kind, item.name, item.shown or short(item.digest))
-    return Reason(
-        "changed", item.kind, item.name, item.shown or short(item.digest), shown or short(digest)
-    )
+        yield Reason("added", "template", item.name)
+    elif not item.digest:
+        yield Reason("added", item.kind, item.name)
+    elif not digest:
+        yield Reason("missing", item.kind, item.name, _known(item) or short(item.digest))
+    elif found := _parts(item, shown):
+        for key, old, new in found[:_NAMED]:
+            yield Reason("changed", item.kind, item.name, old, new, key)
+        if len(found) > _NAMED:
+            more = f"{len(found) - _NAMED} more"
+            yield Reason("changed", item.kind, item.name, short(item.digest), short(digest), more)
+    elif item.kind == "toolchain":
+        yield Reason("changed", item.kind, item.name, *_versions(item, shown, digest))
+    else:
+        yield Reason("changed", item.kind, item.name, short(item.digest), short(digest))
+
+
+def _known(item: Input) -> str:
+    return item.shown if item.kind == "toolchain" else ""
+
+
+def _parts(item: Input, shown: str) -> list[tuple[str, str, str]]:
+    """Return (which, old, new) of the parts of an input that differ; [] if that is not known."""
+    if item.kind in DATA_KINDS:
+        return keys.changes(item.reads, item.shown, shown)
+    if item.kind == "global" and item.shown and shown:
+        return [("", item.shown, shown)]
+    if item.kind not in FACT_KINDS:
+        return []
+    try:
+        before, after = json.loads(item.shown), json.loads(shown)
+    except ValueError:
+        return []
+    return [
+        (key, before.get(key, "default"), after.get(key, "default"))
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _versions(item: Input, shown: str, digest: str) -> tuple[str, str]:
+    """Return two versions of a compiler as short as they can be told apart."""
+    numbers = [_VERSION.search(text) for text in (item.shown, shown)]
+    first, second = ((found[0] if found else "") for found in numbers)
+    if first and second and first != second:
+        return first, second
+    if item.shown != shown:
+        return item.shown, shown
+    return short(item.digest), short(digest)
 
 
 def _outputs(trace: Trace, targets: Sequence[str], on_disk: OnDisk) -> Iterator[Reason]:

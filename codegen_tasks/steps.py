@@ -20,11 +20,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, toolchains
+from . import digest, disk, keys, toolchains
 from .bytecode import TemplateCache
 from .errors import CodegenError, StepError
 from .functions import describe
-from .model import Input, Outcome, Output, Step, Trace
+from .keys import Notes, Table, View
+from .model import Input, Outcome, Output, Pattern, Step, Trace
+from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
 from .toolchains import Compiled, Site, Unit
@@ -96,6 +98,7 @@ class Workshop:
                 project.tests,
                 {**project.globals, **project.functions},
                 project.sandbox,
+                project.settings.key_tracking,
             )
             cache = self.cache if project.settings.template_cache else None
             self.world.settle()
@@ -201,45 +204,71 @@ class Workshop:
 
     def _generate(self, step: Step, recorded: Recorded) -> _Made:
         engine = self.engine  # made before a context function runs, see `World.settle`
-        variables, inputs = self._variables(step)
+        loaded = [self.world.library.load(path) for path in step.patterns]
+        view = self._view(step, loaded)
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
-        text, record = engine.render(step.template, variables, made_by)
+        text, record = engine.render(step.template, view, made_by)
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise StepError(step.outputs[0], f"cannot be UTF-8: {error.reason}") from None
-        inputs += self._declared_inputs(step)
+        inputs = self._declared_inputs(step, loaded, view)
         inputs += engine.inputs(record)
         inputs += self._functions_used(record)
         made = self._publish({step.outputs[0]: data}, recorded)
         return replace(made, inputs=inputs, references=self._references(step, text))
 
-    def _variables(self, step: Step) -> tuple[dict[str, Any], list[Input]]:
-        """Return what the template sees, and the patterns as they were read."""
-        loaded = [self.world.library.load(path) for path in step.patterns]
-        inputs = [Input("pattern", p.path, p.digest, p.stat) for p in loaded]
+    def _view(self, step: Step, loaded: Sequence[Pattern]) -> View:
+        """Return what the template sees, in copies of its own."""
+        notes = {pattern.path: Notes() for pattern in loaded}
         rule = self.project.rules[step.rule]
+        tops = [Table(pattern.data, notes[pattern.path]) for pattern in loaded]
         if step.many:
-            data: dict[str, Any] = {"patterns": [pattern.variables() for pattern in loaded]}
+            for table, pattern in zip(tops, loaded, strict=True):
+                keys.give(table, "pattern", pattern.names())
+            view = View([], {"patterns": tops}, notes)
+        elif step.item is not None:
+            view = self._view_of_item(step, loaded[0], tops[0], notes)
         else:
-            data = loaded[0].variables() if loaded else {}
-        if step.item is not None:
-            items = loaded[0].data[str(rule.each)]
-            if step.item >= len(items):
-                raise StepError(loaded[0].path, f"'{rule.each}' has become shorter meanwhile")
-            item = items[step.item]
-            data = {**data, **(item if isinstance(item, Mapping) else {}), "item": item}
+            named: dict[str, Any] = {"pattern": loaded[0].names()} if loaded else {}
+            view = View(tops, named, notes)
+        if rule.context is None and self.engine.tracks:
+            return view
+        return self._without_notes(step, view)
+
+    def _view_of_item(
+        self, step: Step, pattern: Pattern, top: Table, notes: Mapping[str, Notes]
+    ) -> View:
+        """Return what a template sees that renders one item of a list."""
+        each = str(self.project.rules[step.rule].each)
+        items = pattern.data[each]
+        index = step.item or 0
+        if index >= len(items):
+            raise StepError(pattern.path, f"'{each}' has become shorter meanwhile")
+        item = keys.handed(items[index], notes[pattern.path], path=(each, index))
+        named = {"pattern": pattern.names(), "item": item}
+        return View([item, top] if isinstance(item, Table) else [top], named, notes)
+
+    def _without_notes(self, step: Step, view: View) -> View:
+        """Return plain copies of what a view shows, for code that can do anything with it."""
+        view.see_all()
+        rule = self.project.rules[step.rule]
+        data = {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
         if rule.context is not None:
             data.update(_context(rule.name, rule.context, data, step.patterns))
-            inputs.append(Input("context", rule.name, self.world.declaration("context", rule.name)))
-        return data, inputs
+        return View([], data, view.notes)
 
-    def _declared_inputs(self, step: Step) -> list[Input]:
-        now = self.world.declaration
-        return [
-            Input("rule", step.rule, now("rule", step.rule)),
-            Input("environment", "jinja2", now("environment", "jinja2")),
+    def _declared_inputs(self, step: Step, loaded: Sequence[Pattern], view: View) -> list[Input]:
+        """Return the inputs of every step of a rule, patterns by the keys that were read."""
+        room = max(200, min(EXPLAINED, 50 * EXPLAINED // max(1, len(loaded))))
+        found = [
+            data_input("pattern", one.path, one.data, view.notes[one.path], one.stat, room)
+            for one in loaded
         ]
+        now = self.world.declared_input
+        if self.project.rules[step.rule].context is not None:
+            found.append(now("context", step.rule))
+        return [*found, now("rule", step.rule), now("environment", "jinja2")]
 
     def _functions_used(self, record: Record) -> list[Input]:
         """Return the filters, tests, functions and globals that a render used.
@@ -253,7 +282,7 @@ class Workshop:
         used += [
             ("function" if name in project.functions else "global", name) for name in record.names
         ]
-        return [Input(kind, name, self.world.declaration(kind, name)) for kind, name in used]
+        return [self.world.declared_input(kind, name) for kind, name in used]
 
     def _references(self, step: Step, text: str) -> tuple[str, ...]:
         """Return the files that a generated one seems to refer to, project-relative."""

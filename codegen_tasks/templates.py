@@ -5,11 +5,12 @@ Imports Jinja2, so it is itself imported where something is rendered, never befo
 
 from __future__ import annotations
 
+import functools
 import os
-import pickle
 import posixpath
 import re
 import time
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import CodeType
@@ -18,12 +19,47 @@ from typing import Any
 import jinja2
 from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
+from jinja2.utils import _PassArg, internalcode
 
-from . import digest, disk, texts
+from . import digest, disk, keys, texts
 from .bytecode import TemplateCache
 from .errors import DeclarationError, StepError
 from .explain import Explained, first_line
+from .keys import Notes, View
 from .model import Input, Stat
+from .patterns import data_input
+
+
+@dataclass(slots=True)
+class Read:
+    """One file that a render has read through a template function.
+
+    Args:
+        content: digest of its bytes; "" if there is none.
+        stat: its signature.
+        data: what it says, if it was parsed.
+        notes: which keys of that were read.
+        torn: it was read twice and had changed in between.
+    """
+
+    content: str
+    stat: Stat | None
+    data: Any = None
+    notes: Notes = field(default_factory=Notes)
+    torn: bool = False
+
+    def include(self, other: Read) -> None:
+        """Add what was read of the same file another time."""
+        self.torn = self.torn or other.torn or self.content != other.content
+        self.notes.include(other.notes)
+
+    def as_input(self, kind: str, path: str) -> Input:
+        """Return the file as an input."""
+        if self.torn:
+            return Input(kind, path, "changed while it was read")
+        if kind == "file" or not self.content:
+            return Input(kind, path, self.content, self.stat)
+        return data_input(kind, path, self.data, self.notes, self.stat)
 
 
 @dataclass(slots=True)
@@ -31,27 +67,40 @@ class Record:
     """What one render has read so far.
 
     Args:
-        templates: names loaded, in order.
+        templates: names loaded, in order, and the template that first loaded each.
         missing: names looked for and not found.
-        files: (kind, path) read through a template function, with digest and signature.
+        files: by kind and path, those read through a template function.
         names: variables looked up; filters, tests: those used.
     """
 
-    templates: dict[str, None] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)
     missing: dict[str, None] = field(default_factory=dict)
-    files: dict[tuple[str, str], tuple[str, Stat | None]] = field(default_factory=dict)
+    files: dict[tuple[str, str], Read] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
     filters: dict[str, None] = field(default_factory=dict)
     tests: dict[str, None] = field(default_factory=dict)
 
     def include(self, other: Record) -> None:
         """Add all that `other` has read."""
-        self.templates.update(other.templates)
+        for name, via in other.templates.items():
+            self.templates.setdefault(name, via)
         self.missing.update(other.missing)
-        self.files.update(other.files)
+        for key, read in other.files.items():
+            self.add_file(key, read)
         self.names.update(other.names)
         self.filters.update(other.filters)
         self.tests.update(other.tests)
+
+    def add_file(self, key: tuple[str, str], read: Read) -> Read:
+        """Note a file; return what is known of it, all times it was read taken together."""
+        known = self.files.setdefault(key, read)
+        if known is not read:
+            known.include(read)
+        return known
+
+
+#: Under this name, which no pattern can have, contexts hand on what a render sees.
+_VIEW = "\0view"
 
 
 class _Used(dict[str, Any]):
@@ -71,13 +120,57 @@ class _Used(dict[str, Any]):
 
 
 class _Context(Context):
-    """Notes the names a template looks up and finds among the globals, or not at all."""
+    """Notes the names a template looks up, and which keys of a pattern it reads by them."""
 
     def resolve_or_missing(self, key: str) -> Any:
         found = super().resolve_or_missing(key)
-        if found is jinja2.utils.missing or key in self.environment.globals:
+        if found is _MISSING or key in self.environment.globals:
             self.environment.record.names[key] = None  # type: ignore[attr-defined]
-        return found
+        view = self.parent.get(_VIEW)
+        if view is None or key in self.vars:
+            return found
+        return view.seen(key, found, _MISSING)
+
+    @internalcode
+    def call(__self, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        view = __self.parent.get(_VIEW)
+        if view is None or _is_jinjas(__obj):
+            return super().call(__obj, *args, **kwargs)
+        if _PassArg.from_obj(__obj) is _PassArg.context:
+            view.see_all()
+        call = super().call
+        return keys.called_with_plain(lambda *a, **k: call(__obj, *a, **k), args, kwargs)
+
+
+_MISSING = jinja2.utils.missing
+
+
+def _is_jinjas(called: Any) -> bool:
+    """Tell whether what a template calls is Jinja2's or Python's: what it asks for is seen.
+
+    Methods of strings, lists and dicts are Python's; a function of a library written in C
+    may look inside a table without asking.
+    """
+    kind = type(called)
+    owner = kind
+    if kind in (types.FunctionType, type):
+        owner = called
+    elif kind is types.MethodType:
+        owner = called.__func__
+    elif kind is types.BuiltinFunctionType:
+        owner = called if isinstance(called.__self__, types.ModuleType) else type(called.__self__)
+    module = getattr(owner, "__module__", None)
+    return isinstance(module, str) and module.partition(".")[0] in ("jinja2", "builtins")
+
+
+def _given_plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter or test that is handed plain tables."""
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        return keys.called_with_plain(function, given, named)
+
+    return call
 
 
 class _Template(jinja2.Template):
@@ -120,7 +213,7 @@ class _Loader(jinja2.BaseLoader):
         full = os.path.join(self._root, path)
         if ".." in template.split("/") or os.path.isabs(template):
             raise StepError(path, "a template cannot lie outside the templates folder")
-        signature = disk.stat(full)
+        signature = disk.signature(full)
         if signature is None:
             raise jinja2.TemplateNotFound(template)
         if not os.path.realpath(full).startswith(self._fence):
@@ -168,6 +261,7 @@ class Spec:
         options: Jinja2's options, extensions included.
         filters, tests, globals: what the project adds to the templates.
         sandbox: render in Jinja2's sandbox.
+        key_tracking: note which keys of a pattern a render reads.
     """
 
     root: str
@@ -177,6 +271,33 @@ class Spec:
     tests: Mapping[str, Callable[..., Any]]
     globals: Mapping[str, Any]
     sandbox: bool
+    key_tracking: bool = True
+
+    @property
+    def tracks(self) -> bool:
+        """Whether all that may reach a pattern can be seen; else every pattern counts whole."""
+        extensions = self.options.get("extensions", ())
+        given = (*self.filters.values(), *self.tests.values(), *self.globals.values())
+        return (
+            self.key_tracking
+            and all(name in _SEEN_THROUGH for name in extensions)
+            and not any(_takes_context(one) for one in (*given, self.options.get("finalize")))
+        )
+
+
+#: Extensions that ask a context for nothing but what a template names.
+_SEEN_THROUGH = {
+    *("jinja2.ext.do", "jinja2.ext.i18n", "jinja2.ext.loopcontrols"),
+    *("jinja2.ext.ExprStmtExtension", "jinja2.ext.InternationalizationExtension"),
+    "jinja2.ext.LoopControlExtension",
+}
+
+
+def _takes_context(value: Any) -> bool:
+    try:
+        return callable(value) and _PassArg.from_obj(value) is _PassArg.context
+    except Exception:  # an object with a `__getattr__` of its own
+        return True
 
 
 class Engine:
@@ -196,26 +317,37 @@ class Engine:
         self._environment = self._made()
         self._furnish(self._environment)
         self.last_undefined: tuple[Any, str] | None = None
-        self._data: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._data: dict[tuple[str, str], Any] = {}
+
+    @property
+    def tracks(self) -> bool:
+        """Whether it is noted which keys of a pattern a render reads."""
+        return self._spec.tracks
 
     def _made(self) -> Any:
         base = SandboxedEnvironment if self._spec.sandbox else jinja2.Environment
-        ours = {"keep_trailing_newline": True, "undefined": _undefined(self)}
+        ours: dict[str, Any] = {"keep_trailing_newline": True, "undefined": _undefined(self)}
+        finalize = self._spec.options.get("finalize")
+        theirs = {"finalize": _given_plain(finalize)} if finalize is not None else {}
         try:
             return _environment_class(base)(
                 loader=self._loader,
                 bytecode_cache=self._bytecode,
                 auto_reload=False,
                 cache_size=-1,
-                **{**ours, **self._spec.options},
+                **{**ours, **self._spec.options, **theirs},
             )
         except Exception as error:
             what = f"Jinja2 refuses it: {first_line(error).rstrip('.')}"
             raise DeclarationError("Codegen environment", what) from None
 
     def _furnish(self, environment: Any) -> None:
-        environment.filters.update(self._spec.filters)
-        environment.tests.update(self._spec.tests)
+        # These two look at what a table is made of.
+        shown = {name: environment.filters[name] for name in ("pprint", "tojson")}
+        for name, function in {**shown, **self._spec.filters}.items():
+            environment.filters[name] = _given_plain(function)
+        for name, function in self._spec.tests.items():
+            environment.tests[name] = _given_plain(function)
         environment.globals.update(self._spec.globals)
         environment.globals.update(
             read_text=self._read_text, read_json=self._read_json, read_toml=self._read_toml
@@ -254,14 +386,12 @@ class Engine:
             return None
         return self._cache.path(name, self._bytecode.keys[name])
 
-    def render(
-        self, name: str, variables: Mapping[str, Any], made_by: str = ""
-    ) -> tuple[str, Record]:
+    def render(self, name: str, view: View, made_by: str = "") -> tuple[str, Record]:
         """Return the rendered text and the record of what was read.
 
         Args:
             name: the template.
-            variables: what it sees besides globals.
+            view: what it sees besides globals; notes what it reads of patterns.
             made_by: the pattern, for messages.
 
         Raises:
@@ -269,41 +399,29 @@ class Engine:
         """
         record = self._environment.record = Record()
         self.last_undefined = None
-        with Explained(self, name, variables, made_by):
-            text = self._environment.get_template(name).render(variables)
+        with Explained(self, name, view.variables, made_by):
+            template = self._environment.get_template(name)
+            text = template.render({**view.variables, _VIEW: view})
         return text, record
 
     def inputs(self, record: Record) -> list[Input]:
         """Return the templates and files of a record as inputs."""
-        found = [self._template_input(name) for name in record.templates]
+        found = [self._template_input(name, via) for name, via in record.templates.items()]
         found += [Input("missing template", name, "") for name in record.missing]
-        found += [
-            Input(kind, path, content, signature)
-            for (kind, path), (content, signature) in record.files.items()
-        ]
+        found += [read.as_input(kind, path) for (kind, path), read in record.files.items()]
         return found
 
-    def _template_input(self, name: str) -> Input:
+    def _template_input(self, name: str, via: str = "") -> Input:
         content, signature = self._loader.loaded[name]
-        return Input("template", f"{self._spec.folder}/{name}", content, signature)
+        folder = self._spec.folder
+        loader = f"{folder}/{via}" if via else ""
+        return Input("template", f"{folder}/{name}", content, signature, via=loader)
 
     # The functions every template has -------------------------------------------------
 
     def _read_text(self, path: str) -> str:
         """Return a text file's content, path relative to the project; recorded as an input."""
-        full = os.path.realpath(os.path.join(self._spec.root, path))
-        where = posixpath.normpath(path.replace(os.sep, "/"))
-        if not full.startswith(os.path.realpath(self._spec.root) + os.sep):
-            raise StepError(where, "a template cannot read outside the project")
-        signature = disk.stat(full)
-        record = self._environment.record
-        try:
-            raw = disk.read(full)
-        except OSError as error:
-            record.files["file", where] = ("", None)
-            raise StepError(where, f"cannot read: {(error.strerror or '').lower()}") from None
-        record.files["file", where] = (digest.of_bytes(raw), signature)
-        return texts.decoded(where, raw)
+        return self._read(path, "file")[0]
 
     def _read_json(self, path: str) -> Any:
         """Return a JSON file's data; recorded as an input."""
@@ -314,24 +432,32 @@ class Engine:
         found: dict[str, Any] = self._read_data(path, "toml")
         return found
 
+    def _read(self, path: str, kind: str) -> tuple[str, Read]:
+        """Return a file's text, and what is recorded of it."""
+        full = os.path.realpath(os.path.join(self._spec.root, path))
+        where = posixpath.normpath(path.replace(os.sep, "/"))
+        if not full.startswith(os.path.realpath(self._spec.root) + os.sep):
+            raise StepError(where, "a template cannot read outside the project")
+        record = self._environment.record
+        signature = disk.signature(full)
+        try:
+            raw = disk.read(full)
+        except OSError as error:
+            record.add_file((kind, where), Read("", None))
+            raise StepError(where, f"cannot read: {(error.strerror or '').lower()}") from None
+        read = record.add_file((kind, where), Read(digest.of_bytes(raw), signature))
+        return texts.decoded(where, raw), read
+
     def _read_data(self, path: str, kind: str) -> Any:
         """Parse a text once in this process; every caller gets a copy of its own to change.
 
-        Recorded as an input by what it says, as patterns are, not by its bytes.
+        Recorded as an input by the keys that are read, as patterns are, not by its bytes.
         """
-        files = self._environment.record.files
-        where = posixpath.normpath(path.replace(os.sep, "/"))
-        read_as_text = ("file", where) in files
-        text = self._read_text(path)
+        text, read = self._read(path, kind)
         if (kind, text) not in self._data:
-            data = texts.parsed(path, text, texts.PARSERS[kind])
-            self._data[kind, text] = (digest.of_data(data), pickle.dumps(data))
-        content, copy = self._data[kind, text]
-        _, signature = files["file", where]
-        if not read_as_text:
-            del files["file", where]
-        files[kind, where] = (content, signature)
-        return pickle.loads(copy)
+            self._data[kind, text] = texts.parsed(path, text, texts.PARSERS[kind])
+        read.data = self._data[kind, text]
+        return keys.handed(read.data, read.notes, self.tracks)
 
     # Messages -------------------------------------------------------------------------
 
@@ -394,7 +520,7 @@ def _environment_class(base: type[Any]) -> type[Any]:
                 if error.name == wanted:
                     self.record.missing[wanted] = None
                 raise
-            self.record.templates[template.name] = None
+            self.record.templates.setdefault(template.name, parent or "")
             return template
 
         def select_template(self, names: Any, parent: Any = None, globals: Any = None) -> Any:  # noqa: A002

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import digest, disk, texts
+from . import digest, disk, keys, texts
 from .errors import StepError
 from .functions import Sources
 from .model import DATA_KINDS, FILE_KINDS, PATH_KINDS, Input, Output, Stat, Step
@@ -30,6 +30,7 @@ class World:
         self.sources = Sources()
         self.files = disk.FileDigests()
         self._declared: dict[str, str] = {}
+        self._shown: dict[tuple[str, str], str] = {}
         self._versions: dict[tuple[Any, ...], tuple[str, str]] = {}
         self._programs: dict[str, str | None] = {}
         self._identities: dict[Toolchain, str] = {}
@@ -70,15 +71,16 @@ class World:
         if item.kind == "missing template":
             return self.file(f"{self.project.templates}/{item.name}", None), ""
         if item.kind in DATA_KINDS:
-            return self._data(item), ""
+            return self._data(item)
         if item.kind in ("toolchain", "command"):
             return self._compiler(step, item)
-        return self.declaration(item.kind, item.name), ""
+        found = self.declaration(item.kind, item.name)
+        return found, "" if found == item.digest else self.shown(item.kind, item.name)
 
     def signature(self, step: Step, item: Input) -> Stat | None:
         """Return the signature of the file behind an input, as it is now; None if there is none."""
         if item.kind in PATH_KINDS:
-            return disk.stat(self.project.full(item.name))
+            return disk.signature(self.project.full(item.name))
         if item.kind == "toolchain":
             program = self._program(self.project.toolchain(step.rule, step.link))
             return disk.stat(program) if program is not None else None
@@ -92,18 +94,21 @@ class World:
         except OSError:
             return ""
 
-    def _data(self, item: Input) -> str:
+    def _data(self, item: Input) -> tuple[str, str]:
+        """Return digest and text of what was read of a pattern or another file of data."""
         signature = disk.stat(self.project.full(item.name))
         if signature is None:
-            return ""
+            return "", ""
         if signature == item.stat:
-            return item.digest
+            return item.digest, item.shown
         try:
             if item.kind == "pattern":
-                return self.library.load(item.name).digest
-            return digest.of_data(texts.load(self.project.full(item.name), item.kind))
+                data = self.library.load(item.name).data
+            else:
+                data = texts.load(self.project.full(item.name), item.kind)
+            return keys.select(data, item.reads)
         except (StepError, TypeError, OSError):
-            return digest.of_parts("unreadable", self.file(item.name, None))
+            return digest.of_parts("unreadable", self.file(item.name, None)), ""
 
     def on_disk(self, output: Output) -> str | None:
         """Return the digest of an output as it lies on disk; None if it does not."""
@@ -139,6 +144,27 @@ class World:
             self._declared[key] = self._of_declaration(kind, name)
         return self._declared[key]
 
+    def shown(self, kind: str, name: str) -> str:
+        """Return what explains a change of something declared: facts as JSON, or a value."""
+        key = (kind, name)
+        if key not in self._shown:
+            self._shown[key] = self._shown_of(kind, name)
+        return self._shown[key]
+
+    def _shown_of(self, kind: str, name: str) -> str:
+        project = self.project
+        if kind == "environment" and name != "bytecode":
+            return digest.text_of(project.environment_facts(self.sources))
+        if kind == "rule" and name in project.rules:
+            return digest.text_of(project.rule_facts(name))
+        if kind == "global" and name in project.globals:
+            return _worded(project.globals[name])
+        return ""
+
+    def declared_input(self, kind: str, name: str) -> Input:
+        """Return something declared as an input."""
+        return Input(kind, name, self.declaration(kind, name), None, self.shown(kind, name))
+
     def _of_declaration(self, kind: str, name: str) -> str:
         project = self.project
         if kind == "environment":
@@ -163,7 +189,7 @@ class World:
     def _compiler(self, step: Step, item: Input) -> tuple[str, str]:
         toolchain = self.project.toolchain(step.rule, step.link)
         if item.kind == "command":
-            return self._identity(toolchain), ""
+            return self._identity(toolchain), digest.text_of(toolchain.facts)
         program = self._program(toolchain)
         if program is None:
             return "", ""
@@ -209,7 +235,12 @@ class World:
         version, shown = self.version(toolchain, program)
         return [
             Input("toolchain", toolchain.name, version, signature, shown),
-            Input("command", toolchain.name, toolchain.identity),
+            Input(
+                "command",
+                toolchain.name,
+                toolchain.identity,
+                shown=digest.text_of(toolchain.facts),
+            ),
             *(self.read_file("file", name) for name in toolchain.files(self.project.root)),
         ]
 
@@ -219,5 +250,17 @@ class World:
         The signature is the older of the two facts: a file that changes in between is
         looked at again by the next run, instead of being taken for what it was.
         """
-        signature = disk.stat(self.project.full(path))
+        signature = disk.signature(self.project.full(path))
         return Input(kind, path, self.file(path, None), signature)
+
+
+#: A value that takes more room is told by its digest.
+_SHORT = 60
+
+
+def _worded(value: Any) -> str:
+    """Return a plain value as people read it; "" for any other."""
+    if not isinstance(value, (str, int, float, bool, type(None))):
+        return ""
+    text = repr(value)
+    return text if len(text) <= _SHORT else ""

@@ -13,7 +13,7 @@ PACKAGE = Path(codegen_tasks.__file__).parent
 #: From the bottom up; a module imports only what stands in an earlier line, or left of it.
 LAYERS = [
     ["errors", "digest"],
-    ["code_digest"],
+    ["code_digest", "keys"],
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],

@@ -154,7 +154,7 @@ def test_info_names_headers_by_their_plain_path_from_the_project(units: Project)
     units.write("include/shared.h", "#define SHARED 7\n")
     result = units.doit("info")
     assert result.code == 1
-    assert "import include/shared.h" in result.out
+    assert "    include/shared.h: " in result.out
     assert ".." not in result.out
 
 
@@ -742,7 +742,7 @@ def test_editing_a_script_that_the_command_names_recompiles(
     project = doubled(empty_project, more=version)
     succeed(project)
     project.write("tools/double.py", DOUBLE.replace("line + line", "line * 3"))
-    assert "file tools/double.py: " in project.doit("info").out
+    assert "tools/double.py: " in project.doit("info").out
     assert ran(succeed(project)) == {"a.out", "b.out"}
     assert project.read("generated/b.out") == "two\n" * 3
     os.utime(project.path / "tools/double.py", (1, 1))
@@ -769,8 +769,7 @@ def test_a_program_without_version_counts_by_its_content(empty_project: Project)
     succeed(empty_project)
     assert empty_project.read("generated/a.up") == "X\n"
     script(up, '#!/bin/sh\ntr a-z 0-9 < "$1" > "$2"\n')
-    result = empty_project.doit("info")
-    assert result.out.count("tools/up") + result.out.count("toolchain up") == 1
+    assert re.search(r"^    up \w{4}… → \w{4}…$", empty_project.doit("info").out, re.MULTILINE)
     assert ran(succeed(empty_project)) == {"a.up"}
     os.utime(up, (1, 1))
     assert ran(succeed(empty_project)) == set()
@@ -807,7 +806,7 @@ def test_a_changed_version_recompiles(versioned: Project) -> None:
     path = tool(versioned, "tool", "1.0")
     succeed(versioned, PATH=path)
     tool(versioned, "tool", "2.0")
-    assert "toolchain tool: tool 1.0 → tool 2.0" in versioned.doit("info", PATH=path).out
+    assert "tool 1.0 → 2.0" in versioned.doit("info", PATH=path).out
     assert ran(succeed(versioned, PATH=path)) == {"a.out"}
     assert ran(succeed(versioned, PATH=path)) == set()
 

@@ -160,6 +160,12 @@ class Toolchain:
         return digest.of_data([list(self.command), self.suffix, self.depfile, self.batch])
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What `identity` is of, by name, for people."""
+        found = {"": " ".join(self.command), "suffix": self.suffix, "depfile": str(self.depfile)}
+        return {**found, "batch": str(self.batch)}
+
+    @property
     def shares_process(self) -> bool:
         """Whether compiling many files together costs less than one by one."""
         return self.batch

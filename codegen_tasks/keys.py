@@ -1,0 +1,432 @@
+"""Which keys of a pattern a render reads: tables that note it, and their digest.
+
+A render is handed a pattern as `Table`s, which behave as plain dicts and note what is asked
+of them, and as lists, which count whole.  What was noted (`Reads`) selects the same parts of
+a later version of the pattern, so that a change of anything else makes nothing stale.
+
+A table that leaves the templates, for a filter of the project or any other function that is
+not Jinja2's, leaves as a plain dict and counts whole: what becomes of it there cannot be seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import GeneratorType
+from typing import Any, Literal, TypeAlias
+
+from . import digest
+
+#: Keys and indices from the top of a pattern.
+Path: TypeAlias = tuple[Any, ...]
+#: What was read there: the whole "value" or that there is none, which "keys" a table has,
+#: whether a key is "there", or that it is a "table".
+How: TypeAlias = Literal["value", "keys", "there", "table"]
+Reads: TypeAlias = tuple[tuple[Path, How], ...]
+WHOLE: Reads = (((), "value"),)
+_MISSING = object()
+
+
+class Notes:
+    """What was read of one pattern so far."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Path, How], None] = {}
+
+    def add(self, path: Path, how: How) -> None:
+        """Note that something was read."""
+        self._found[path, how] = None
+
+    def include(self, other: Notes) -> None:
+        """Note all that another has noted."""
+        self._found.update(other._found)
+
+    def reads(self) -> Reads:
+        """Return what was read, without what a whole value covers."""
+        whole = {path for path, how in self._found if how == "value"}
+        return tuple(
+            (path, how)
+            for path, how in self._found
+            if not (how != "value" and path in whole)
+            and not any(path[:length] in whole for length in range(len(path)))
+        )
+
+
+class Table(dict[Any, Any]):
+    """A private copy of a pattern's table that notes what is read of it.
+
+    Args:
+        content: the table; its strings are the only keys.
+        notes: where reads are noted.
+        path: of the table in its pattern.
+    """
+
+    __slots__ = ("_codegen_handed", "_codegen_notes", "_codegen_path")
+
+    def __init__(self, content: Mapping[str, Any], notes: Notes, path: Path = ()):
+        super().__init__(content)
+        self._codegen_notes = notes
+        self._codegen_path = path
+        self._codegen_handed: set[Any] = set()  # keys whose value is the render's own already
+
+    def __getitem__(self, key: Any) -> Any:
+        value = super().get(key, _MISSING)
+        if value is _MISSING:
+            self._codegen_notes.add((*self._codegen_path, _noted(key)), "value")
+            raise KeyError(key)
+        return value if key in self._codegen_handed else self._codegen_hand(key, value)
+
+    def _codegen_hand(self, key: Any, value: Any) -> Any:
+        path = (*self._codegen_path, key)
+        self._codegen_handed.add(key)
+        handed = _handed(value, self._codegen_notes, path)
+        if handed is not value:
+            super().__setitem__(key, handed)
+        return handed
+
+    def _codegen_hand_all(self) -> None:
+        self._codegen_notes.add(self._codegen_path, "keys")
+        for key in list(super().keys()):
+            self[key]
+
+    def _codegen_keys(self) -> None:
+        self._codegen_notes.add(self._codegen_path, "keys")
+
+    def _codegen_give(self, key: str, value: Any) -> None:
+        """Add a key that is not the pattern's."""
+        self._codegen_handed.add(key)
+        super().__setitem__(key, value)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __contains__(self, key: Any) -> bool:
+        self._codegen_notes.add((*self._codegen_path, _noted(key)), "there")
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._codegen_keys()
+        return super().__iter__()
+
+    def __reversed__(self) -> Iterator[Any]:
+        self._codegen_keys()
+        return super().__reversed__()
+
+    def __len__(self) -> int:
+        self._codegen_keys()
+        return super().__len__()
+
+    def keys(self) -> Any:
+        self._codegen_keys()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._codegen_hand_all()
+        return super().values()
+
+    def items(self) -> Any:
+        self._codegen_hand_all()
+        return super().items()
+
+    def __eq__(self, other: object) -> bool:
+        return bool(plain(self) == other)
+
+    def __ne__(self, other: object) -> bool:
+        return bool(plain(self) != other)
+
+    __hash__ = None  # as a dict's
+
+    def __repr__(self) -> str:
+        return repr(plain(self))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return (dict, (plain(self),))
+
+    def copy(self) -> dict[Any, Any]:
+        return dict(self.items())
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
+
+
+def _mutator(name: str) -> Callable[..., Any]:
+    """Return a dict's method of that name, for a table that has handed out everything first."""
+    method = getattr(dict, name)
+
+    def change(self: Table, *given: Any, **named: Any) -> Any:
+        self._codegen_hand_all()
+        try:
+            return method(self, *given, **named)
+        finally:
+            self._codegen_handed.update(dict.keys(self))
+
+    change.__name__ = name
+    return change
+
+
+for _name in (
+    *("__setitem__", "__delitem__", "__ior__"),
+    *("pop", "popitem", "setdefault", "update", "clear"),
+):
+    setattr(Table, _name, _mutator(_name))
+# Messages, and classes of undefined values that print what they lack, say "dict object".
+Table.__name__ = Table.__qualname__ = "dict"
+Table.__module__ = "builtins"
+
+
+def handed(data: Any, notes: Notes, tracked: bool = True, path: Path = ()) -> Any:
+    """Return data of a file as a render may have it.
+
+    Args:
+        data: what the file says at `path`.
+        notes: where it is noted what is read.
+        tracked: hand out a table that notes each key; else all is noted, and copied.
+        path: in the file.
+    """
+    if tracked:
+        return _handed(data, notes, path)
+    notes.add(path, "value")
+    return copied(data)
+
+
+def _handed(value: Any, notes: Notes, path: Path) -> Any:
+    """Return a value of a pattern as a render may have it, and note that it does."""
+    if type(value) is dict and all(type(key) is str for key in value):
+        notes.add(path, "table")
+        return Table(value, notes, path)
+    notes.add(path, "value")
+    return copied(value)
+
+
+def _noted(key: Any) -> Any:
+    """Return a key that was asked for as a path has it; the pattern's own are strings."""
+    return key if isinstance(key, (str, int)) else str(key)
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of JSON-like data that shares no table and no list with it."""
+    kind = type(value)
+    if kind is dict:
+        return {key: copied(part) for key, part in value.items()}
+    if kind is list:
+        return [copied(part) for part in value]
+    return value
+
+
+def give(table: Table, key: str, value: Any) -> None:
+    """Add a key that is not the pattern's to a table; nothing is noted when it is read."""
+    table._codegen_give(key, value)
+
+
+class View:
+    """What one render sees of its patterns: variables, and a note of what is read of them.
+
+    Args:
+        layers: tables whose keys are variables; the first that has a key gives it.
+        fixed: variables that are no pattern's keys; they hide what is.
+        notes: all that is noted of each pattern, by path.
+    """
+
+    def __init__(
+        self, layers: Sequence[Table], fixed: Mapping[str, Any], notes: Mapping[str, Notes]
+    ):
+        self.fixed = fixed
+        self.notes = notes
+        self._layers = layers
+        self.variables: dict[str, Any] = {}
+        for layer in reversed(layers):
+            self.variables.update(dict.items(layer))
+        self.variables.update(fixed)
+
+    def see_all(self) -> None:
+        """Note that everything was read."""
+        for notes in self.notes.values():
+            notes.add((), "value")
+
+    def seen(self, key: str, found: Any, missing: Any) -> Any:
+        """Return what a template that looks for a variable sees.
+
+        Args:
+            key: the variable.
+            found: what its context has: the pattern's own value, or another that hides it.
+            missing: stands for none.
+        """
+        if key in self.fixed or found is not self.variables.get(key, found):
+            return found
+        for layer in self._layers:
+            value = layer.get(key, missing)
+            if value is not missing:
+                return value
+        return found
+
+
+# Leaving the templates ------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """Return a table as a plain dict, and note that all of it was read; else the value."""
+    if type(value) is not Table:
+        return value
+    value._codegen_notes.add(value._codegen_path, "value")
+    return {key: plain(value[key]) for key in list(dict.keys(value))}
+
+
+def unwrapped(value: Any) -> Any:
+    """Return a value without tables that note anything, for a function that is not Jinja2's.
+
+    Lists and dicts that the template made are changed in place: the function may be there
+    to change them.
+    """
+    kind = type(value)
+    if kind is Table:
+        return plain(value)
+    if kind is list:
+        _unwrap_in(value, range(len(value)))
+    elif kind is dict:
+        _unwrap_in(value, list(value))
+    elif kind is tuple:
+        return tuple(map(unwrapped, value)) if _holds_more(value) else value
+    elif kind is GeneratorType:
+        return (unwrapped(part) for part in value)
+    return value
+
+
+def _unwrap_in(value: Any, keys: Iterable[Any]) -> None:
+    for key in keys:
+        part = value[key]
+        new = unwrapped(part)
+        if new is not part:
+            value[key] = new
+
+
+def _holds_more(value: tuple[Any, ...]) -> bool:
+    return any(type(part) in (Table, list, dict, tuple, GeneratorType) for part in value)
+
+
+def called_with_plain(call: Callable[..., Any], given: Any, named: Any) -> Any:
+    """Call a function that is not Jinja2's; what it changes in a table, the template sees."""
+    tables = [value for value in (*given, *named.values()) if type(value) is Table]
+    if not tables:
+        return call(*map(unwrapped, given), **{k: unwrapped(v) for k, v in named.items()})
+    plains = {id(table): plain(table) for table in tables}
+
+    def handed(value: Any) -> Any:
+        return plains[id(value)] if type(value) is Table else unwrapped(value)
+
+    try:
+        return call(*map(handed, given), **{k: handed(v) for k, v in named.items()})
+    finally:
+        for table in tables:
+            dict.clear(table)
+            dict.update(table, plains[id(table)])
+            table._codegen_handed.update(plains[id(table)])
+
+
+# Selecting ------------------------------------------------------------------------------
+
+
+def select(data: Any, reads: Reads) -> tuple[str, str]:
+    """Return the digest of what was read of a pattern's data, and the text it is made from."""
+    text = digest.text_of([_selected(data, path, how) for path, how in reads])
+    return digest.of_bytes(text.encode("utf-8", "surrogatepass")), text
+
+
+def _selected(data: Any, path: Path, how: How) -> list[Any]:
+    """Return a list of what was read; an empty one if there is no such thing."""
+    for part in path:
+        if isinstance(data, dict):
+            if part not in data:
+                return [] if how != "there" else [False]
+        elif not (isinstance(data, list) and type(part) is int and 0 <= part < len(data)):
+            return []
+        data = data[part]
+    if how == "keys":
+        return [list(data)] if isinstance(data, dict) else []
+    if how == "value":
+        return [data]
+    return [True] if how == "there" else [isinstance(data, dict)]
+
+
+def changes(reads: Reads, old: str, new: str) -> list[tuple[str, str, str]]:
+    """Return (place, old value, new value) of all that differs; texts are those of `select`.
+
+    Empty if a text is not to be had.
+    """
+    try:
+        before, after = json.loads(old), json.loads(new)
+    except ValueError:
+        return []
+    found: list[tuple[str, str, str]] = []
+    for (path, how), one, other in zip(reads, before, after, strict=False):
+        if _same(one, other):
+            continue
+        if how in ("value", "there"):
+            found += _differences(path, one, other)
+        else:
+            found += _differences(path, [_keyed(one)], [_keyed(other)])
+    return list(dict.fromkeys(found))
+
+
+def _keyed(token: list[Any]) -> Any:
+    """Return the keys of a table as it is told which of them came or went."""
+    if not token or not isinstance(token[0], list):
+        return "a table" if token and token[0] else "no table"
+    return dict.fromkeys(token[0], "present")
+
+
+def _differences(path: Path, old: list[Any], new: list[Any]) -> Iterator[tuple[str, str, str]]:
+    if not old or not new:
+        yield place(path), _shown(old), _shown(new)
+        return
+    one, other = old[0], new[0]
+    keys: Iterable[Any]
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = dict.fromkeys([*one, *other])
+        found = [
+            each
+            for key in keys
+            if not _same(_part(one, key), _part(other, key))
+            for each in _differences((*path, key), _part(one, key), _part(other, key))
+        ]
+        yield from found or [(place(path), "keys in one order", "in another")]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            if not _same(*pair):
+                yield from _differences((*path, index), [pair[0]], [pair[1]])
+    else:
+        yield place(path), _shown(old), _shown(new)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tell whether a digest takes two values for one: 1 and 1.0 are two, as are two orders."""
+    return digest.text_of(one) == digest.text_of(other)
+
+
+def _part(table: Mapping[str, Any], key: str) -> list[Any]:
+    return [table[key]] if key in table else []
+
+
+def place(path: Path) -> str:
+    """Return a path as people write it: `nodes[2].decay`."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+    return "".join(parts).removeprefix(".")
+
+
+def _shown(token: list[Any]) -> str:
+    if not token:
+        return "absent"
+    text = json.dumps(token[0], ensure_ascii=False)
+    if len(text) <= 40:
+        return text
+    if isinstance(token[0], (list, dict)):
+        noun = "items" if isinstance(token[0], list) else "keys"
+        return f"{len(token[0])} {noun}"
+    return text[:39] + "…"

@@ -1,0 +1,167 @@
+"""Tables behave as dicts, and what they note selects all that could have changed a render."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codegen_tasks import keys
+from codegen_tasks.keys import Notes, Table
+
+NAMES = st.sampled_from(["a", "b", "c", "items"])
+SCALARS = st.one_of(st.integers(0, 2), st.sampled_from(["", "x"]), st.booleans(), st.just(0.5))
+DATA = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
+    max_leaves=8,
+)
+TABLES = st.dictionaries(NAMES, DATA, max_size=4)
+
+
+def _failing(error: type[Exception], call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except error:
+        return error.__name__
+
+
+#: What templates and functions may ask of a table; each returns plain data.
+QUESTIONS: dict[str, Callable[[Any, str], Any]] = {
+    "item": lambda t, k: _failing(KeyError, lambda: t[k]),
+    "get": lambda t, k: t.get(k, 5),
+    "in": lambda t, k: k in t,
+    "in keys": lambda t, k: k in t.keys(),  # noqa: SIM118 -- the view is what is asked
+    "len": lambda t, _: len(t),
+    "true": lambda t, _: bool(t),
+    "list": lambda t, _: list(t),
+    "reversed": lambda t, _: list(reversed(t)),
+    "keys": lambda t, _: list(t.keys()),
+    "values": lambda t, _: list(t.values()),
+    "items": lambda t, _: [list(pair) for pair in t.items()],
+    "dict": lambda t, _: dict(t),
+    "spread": lambda t, _: {**t},
+    "arguments": lambda t, _: dict(**t),
+    "merged": lambda t, _: t | {"z": 1},
+    "merged into": lambda t, _: {"z": 1} | t,
+    "updated": lambda t, _: _updated({"z": 1}, t),
+    "copy": lambda t, _: t.copy(),
+    "shallow": lambda t, _: copy.copy(t),
+    "deep": lambda t, _: copy.deepcopy(t),
+    "pickle": lambda t, _: pickle.loads(pickle.dumps(t)),
+    "repr": lambda t, _: repr(t),
+    "str": lambda t, _: f"{t} {t!s}",
+    "json": lambda t, _: json.dumps({"a": t}) if t else "",
+    "equal": lambda t, _: [t == {"a": 1}, {"a": 1} == t, t != {}, t in [{"a": 1}]],  # noqa: SIM300
+    "sorted": lambda t, _: sorted(t),
+    "set": lambda t, _: sorted(set(t)),
+    "fromkeys": lambda t, _: dict.fromkeys(t),
+    "format": lambda t, _: _failing(KeyError, lambda: "%(a)s" % t),  # noqa: UP031
+    "format map": lambda t, _: _failing(KeyError, lambda: "{a}".format_map(t)),
+    "pop": lambda t, k: [t.pop(k, 7), list(t)],
+    "setdefault": lambda t, k: [t.setdefault(k, 7), list(t)],
+    "popitem": lambda t, _: _failing(KeyError, lambda: list(t.popitem())),
+    "set item": lambda t, k: [t.__setitem__(k, [1]), t[k], list(t)],
+    "delete": lambda t, k: _failing(KeyError, lambda: [t.__delitem__(k), list(t)]),
+    "clear": lambda t, _: [t.clear(), list(t)],
+    "in place": lambda t, k: [t.__ior__({k: 9}), list(t.items())],
+    "plain": lambda t, _: keys.plain(t) if type(t) is Table else t,
+    "handed": lambda t, _: keys.called_with_plain(lambda given: json.dumps(given), [t], {}),
+    "handed inside": lambda t, _: keys.called_with_plain(json.dumps, [[{"in": (t,)}]], {}),
+}
+
+
+def _updated(into: dict[str, Any], given: Any) -> dict[str, Any]:
+    into.update(given)
+    return into
+
+
+def _asked(top: Any, program: list[tuple[list[str], str, str]]) -> str:
+    """Return all answers: of each question, asked of the table that a way leads to."""
+    answers = []
+    for way, question, key in program:
+        table = top
+        for step in way:
+            below = table.get(step)
+            table = below if isinstance(below, dict) else table
+        answers.append(repr(QUESTIONS[question](table, key)))  # now: it may be changed later
+    return "\n".join(answers)
+
+
+PROGRAMS = st.lists(
+    st.tuples(st.lists(NAMES, max_size=2), st.sampled_from(sorted(QUESTIONS)), NAMES), max_size=4
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=TABLES, program=PROGRAMS)
+def test_a_table_answers_as_a_dict_does(data: dict[str, Any], program: Any) -> None:
+    before = copy.deepcopy(data)
+    found = _asked(Table(data, Notes()), program)
+    assert data == before, "what one render changes, no other sees"
+    assert found == _asked(data, program)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(data=TABLES, other=TABLES, program=PROGRAMS, key=NAMES)
+def test_what_was_not_noted_changes_no_answer(
+    data: dict[str, Any], other: dict[str, Any], program: Any, key: str
+) -> None:
+    notes = Notes()
+    answers = _asked(Table(data, notes), program)
+    reads = notes.reads()
+    for changed in (other, {**data, key: other}, {**data, **other}, _without(data, key)):
+        if keys.select(changed, reads) == keys.select(data, reads):
+            assert _asked(Table(changed, Notes()), program) == answers, (changed, reads)
+
+
+def _without(data: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"a": 1}, {"a": 2}, [("a", "1", "2")]),
+        ({"a": 1}, {}, [("a", "1", "absent")]),
+        ({}, {"a": {"b": 1}}, [("a", "absent", '{"b": 1}')]),
+        ({"a": [{"b": 0.92}, 1]}, {"a": [{"b": 0.9}, 1]}, [("a[0].b", "0.92", "0.9")]),
+        ({"a": [1, 2]}, {"a": [1]}, [("a", "[1, 2]", "[1]")]),
+        (
+            {"a": {"b": 1, "c": 2}},
+            {"a": {"c": 2, "b": 1}},
+            [("a", "keys in one order", "in another")],
+        ),
+        ({"a": "x" * 99}, {"a": "y"}, [("a", '"' + "x" * 38 + "…", '"y"')]),
+        ({"a": list(range(99))}, {"a": 0}, [("a", "99 items", "0")]),
+        ({"a": 1, "b": 1, "c": 3}, {"a": 2, "b": 2, "c": 3}, [("a", "1", "2"), ("b", "1", "2")]),
+    ],
+)
+def test_a_change_is_told_by_its_place_and_both_values(old: Any, new: Any, expected: Any) -> None:
+    texts = [keys.select(data, keys.WHOLE)[1] for data in (old, new)]
+    assert keys.changes(keys.WHOLE, *texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        (lambda t: t["a"], [(("a",), "value")]),
+        (lambda t: t["meta"]["b"], [(("meta",), "table"), (("meta", "b"), "value")]),
+        (lambda t: [t["meta"]["b"], t["meta"] == {}], [(("meta",), "value")]),
+        (lambda t: list(t), [((), "keys")]),
+        (lambda t: "x" in t, [(("x",), "there")]),
+        (lambda t: t.get("x"), [(("x",), "value")]),
+        (lambda t: str(t), [((), "value")]),
+        (lambda t: t["list"][0], [(("list",), "value")]),
+    ],
+)
+def test_no_more_is_noted_than_was_asked(question: Callable[[Any], Any], expected: Any) -> None:
+    notes = Notes()
+    question(Table({"a": 1, "meta": {"b": 2}, "list": [1]}, notes))
+    assert list(notes.reads()) == expected
