@@ -108,7 +108,8 @@ def write(project: Project, entries: Mapping[str, Any], timestamp: str) -> None:
         "files": dict(sorted(entries.items())),
     }
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    disk.write(project.full(project.manifest_path), text.encode("utf-8", "surrogateescape"))
+    path, home = project.full(project.manifest_path), project.full(project.home)
+    disk.write_ours(path, text.encode("utf-8", "surrogateescape"), home)
 
 
 @dataclass(frozen=True, slots=True)

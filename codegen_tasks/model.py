@@ -90,19 +90,34 @@ class Trace:
             if values["version"] != 1:
                 return None
             return cls(
-                tuple(Input(k, n, d, _stat(s), w) for k, n, d, s, w in values["inputs"]),
-                tuple(Output(p, d, z, _stat(s)) for p, d, z, s in values["outputs"]),
-                values["made"],
-                values["seconds"],
+                tuple(_input(*fields) for fields in values["inputs"]),
+                tuple(_output(*fields) for fields in values["outputs"]),
+                "" + values["made"],
+                0.0 + values["seconds"],
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
+
+
+# Joining and adding raise a TypeError for what is no text and no number, at next to no cost:
+# these run for everything that is recorded, at every run.
+
+
+def _input(kind: str, name: str, digest: str, stat: Iterable[int] | None, shown: str) -> Input:
+    "".join((kind, name, digest, shown))
+    return Input(kind, name, digest, _stat(stat), shown)
+
+
+def _output(path: str, digest: str, size: int, stat: Iterable[int] | None) -> Output:
+    "".join((path, digest))
+    return Output(path, digest, 0 + size, _stat(stat))
 
 
 def _stat(values: Iterable[int] | None) -> Stat | None:
     if values is None:
         return None
     size, mtime, ctime, inode = values
+    size | mtime | ctime | inode
     return (size, mtime, ctime, inode)
 
 

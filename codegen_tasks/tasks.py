@@ -5,9 +5,9 @@ Each task carries `meta["codegen"]`, its phase and target, for reporters and run
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -320,7 +320,7 @@ def clean_step(build: Build, step: Step, dryrun: bool) -> None:
         disk.remove(full)
         disk.remove_empty_folders(os.path.dirname(full), project.full(project.output))
     if not dryrun:
-        disk.remove(project.full(project.log_path(step.phase, step.target)))
+        disk.clear(project.full(project.log_path(step.phase, step.target)))
 
 
 def clean_output(build: Build, dryrun: bool) -> None:
@@ -330,6 +330,7 @@ def clean_output(build: Build, dryrun: bool) -> None:
     if dryrun:
         return
     build.remember_manifest()  # the steps cleaned after this one still ask it
-    disk.remove(project.full(project.manifest_path))
+    with contextlib.suppress(OSError):
+        disk.remove(project.full(project.manifest_path))
     for folder in (project.cache_folder, f"{project.home}/logs", f"{project.home}/tmp"):
-        shutil.rmtree(project.full(folder), ignore_errors=True)
+        disk.clear(project.full(folder))
