@@ -165,6 +165,40 @@ def blocked_by(folder: str) -> str:
     return folder if folder and not os.path.isdir(folder) else ""
 
 
+def are_one(path: str, other: str) -> bool:
+    """Tell whether two paths that differ in case or composition are, or would be, one file.
+
+    Found out without writing: by themselves where they exist, else by whether the nearest
+    folder that does is found under its name in the other case.
+    """
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        if os.path.lexists(path) or os.path.lexists(other):
+            return False
+    folder = os.path.dirname(path)
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return _ignores_case(folder)
+
+
+def _ignores_case(folder: str) -> bool:
+    """Tell whether names in a folder are found in the other case; by its own if it is empty."""
+    with contextlib.suppress(OSError), os.scandir(folder) as items:
+        for item in items:
+            if item.name.swapcase() != item.name:
+                return _is_same(item.path, os.path.join(folder, item.name.swapcase()))
+    above, name = os.path.split(folder)
+    return name.swapcase() != name and _is_same(folder, os.path.join(above, name.swapcase()))
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.lstat(other))
+    except OSError:
+        return False
+
+
 def remove(path: str) -> bool:
     """Remove a file; False if there was none."""
     try:
