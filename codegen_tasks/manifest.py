@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from . import digest, disk
+from .errors import StepError
 from .model import Trace
 from .project import Project
 
@@ -109,7 +110,11 @@ def write(project: Project, entries: Mapping[str, Any], timestamp: str) -> None:
     }
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     path, home = project.full(project.manifest_path), project.full(project.home)
-    disk.write_ours(path, text.encode("utf-8", "surrogateescape"), home)
+    try:
+        disk.write_ours(path, text.encode("utf-8", "surrogateescape"), home)
+    except StepError as error:
+        hint = error.hint.replace(project.root + os.sep, "")
+        raise StepError(project.manifest_path, error.what, hint) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,7 +298,21 @@ class ManifestAction(BaseAction):
 
 
 def clean_step(build: Build, step: Step, dryrun: bool) -> None:
-    """Remove a step's outputs and log; what was edited by hand is kept aside first."""
+    """Remove a step's outputs and log; what was edited by hand is kept aside first.
+
+    What cannot be removed stays, with a line that says why: doit would show a traceback.
+    """
+    try:
+        _clean_step(build, step, dryrun)
+    except StepError as error:
+        print(f"{step.task} - {error}")
+    except OSError as error:
+        where = ", ".join(step.outputs)
+        why = (error.strerror or str(error)).lower()
+        print(f"{step.task} - {where}: cannot remove: {why}")
+
+
+def _clean_step(build: Build, step: Step, dryrun: bool) -> None:
     project = build.project
     if step.phase == "templates":
         if not dryrun:
