@@ -64,6 +64,7 @@ class TemplateCache:
 
     def __init__(self, folder: str, log: str, keep: int):
         self._folder = folder
+        self._home = os.path.dirname(os.path.dirname(folder))
         self._log = log
         self._keep = keep
         self._secret: bytes | None = None
@@ -99,7 +100,7 @@ class TemplateCache:
         mac = self._mac(folder, key, payload)
         self._say_if_unkept()
         with contextlib.suppress(OSError, StepError):
-            disk.write(path, MAGIC + mac + payload)
+            disk.write_ours(path, MAGIC + mac + payload, self._home)
             _prune(folder, self._keep)
 
     def _opened(self, folder: str, key: str, raw: bytes) -> CodeType | None:
@@ -179,13 +180,19 @@ class TemplateCache:
         line = (
             f"{stamp}.{int(now % 1 * 1000):03}Z {what} {template} {key[:16]} {milliseconds:.3f}\n"
         )
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self._log), exist_ok=True)
-            # One write of one line in append mode: lines of several processes do not mix.
-            with open(self._log, "ab", buffering=0) as file:
-                file.write(line.encode("utf-8", "backslashreplace"))
-                if file.tell() > _LOG_LIMIT:
-                    os.replace(self._log, self._log + ".1")
+        with contextlib.suppress(OSError, StepError):
+            try:
+                size = self._append(line)
+            except OSError:
+                disk.make_way(self._log, self._home)
+                size = self._append(line)
+            if size > _LOG_LIMIT:
+                os.replace(self._log, self._log + ".1")
+
+    def _append(self, line: str) -> int:
+        os.makedirs(os.path.dirname(self._log), exist_ok=True)
+        # One write of one line in append mode: lines of several processes do not mix.
+        return disk.append(self._log, line.encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat as modes
 import time
 from collections.abc import Iterable
@@ -65,9 +66,28 @@ def settle(stats: Iterable[Stat]) -> None:
 
 
 def read(path: str) -> bytes:
-    """Return a file's bytes.  Raises OSError."""
-    with open(path, "rb") as file:
+    """Return a regular file's bytes; a pipe is never waited for.  Raises OSError."""
+    with open(path, "rb", opener=_opened_at_once) as file:
+        if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", path)
         return file.read()
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def append(path: str, data: bytes) -> int:
+    """Append to a regular file in one write; return its size in bytes.  Raises OSError."""
+    with open(path, "ab", buffering=0, opener=_opened_for_appending) as file:
+        if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", path)
+        file.write(data)
+        return file.tell()
+
+
+def _opened_for_appending(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def write(path: str, data: bytes, unchanged: bool | None = None) -> bool:
@@ -91,6 +111,40 @@ def write(path: str, data: bytes, unchanged: bool | None = None) -> bool:
         _replace(path, folder, data)
     except OSError as error:
         raise _problem(path, folder, error) from None
+    return True
+
+
+def write_ours(path: str, data: bytes, home: str) -> bool:
+    """Like `write`, for a file of our own: what stands in its way below `home` is moved away.
+
+    Raises:
+        StepError: it cannot be written.
+    """
+    try:
+        return write(path, data)
+    except StepError:
+        if not make_way(path, home):
+            raise
+        return write(path, data)
+
+
+def make_way(path: str, home: str) -> bool:
+    """Move away what stands where a file of ours below `home`, or a folder of it, is to be.
+
+    What was put there is not lost: a file or folder is only renamed.
+
+    Raises:
+        StepError: it cannot be moved.
+    """
+    blocking = blocked_by(os.path.dirname(path))
+    if not blocking and os.path.lexists(path) and not os.path.isfile(path):
+        blocking = path
+    if not blocking.startswith(home + os.sep):
+        return False
+    try:
+        os.rename(blocking, f"{blocking}.{os.getpid()}-{os.urandom(4).hex()}.unreadable")
+    except OSError as error:
+        raise _problem(path, os.path.dirname(path), error) from None
     return True
 
 
@@ -149,6 +203,40 @@ def blocked_by(folder: str) -> str:
     return folder if folder and not os.path.isdir(folder) else ""
 
 
+def are_one(path: str, other: str) -> bool:
+    """Tell whether two paths that differ in case or composition are, or would be, one file.
+
+    Found out without writing: by themselves where they exist, else by whether the nearest
+    folder that does is found under its name in the other case.
+    """
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        if os.path.lexists(path) or os.path.lexists(other):
+            return False
+    folder = os.path.dirname(path)
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return _ignores_case(folder)
+
+
+def _ignores_case(folder: str) -> bool:
+    """Tell whether names in a folder are found in the other case; by its own if it is empty."""
+    with contextlib.suppress(OSError), os.scandir(folder) as items:
+        for item in items:
+            if item.name.swapcase() != item.name:
+                return _is_same(item.path, os.path.join(folder, item.name.swapcase()))
+    above, name = os.path.split(folder)
+    return name.swapcase() != name and _is_same(folder, os.path.join(above, name.swapcase()))
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.lstat(other))
+    except OSError:
+        return False
+
+
 def remove(path: str) -> bool:
     """Remove a file; False if there was none."""
     try:
@@ -156,6 +244,15 @@ def remove(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def clear(path: str) -> None:
+    """Remove a file, link or folder of our own; what cannot be removed stays."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def remove_empty_folders(folder: str, stop: str) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from . import digest, disk
+from .errors import StepError
 from .model import Trace
 from .project import Project
 
@@ -108,7 +109,12 @@ def write(project: Project, entries: Mapping[str, Any], timestamp: str) -> None:
         "files": dict(sorted(entries.items())),
     }
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    disk.write(project.full(project.manifest_path), text.encode("utf-8", "surrogateescape"))
+    path, home = project.full(project.manifest_path), project.full(project.home)
+    try:
+        disk.write_ours(path, text.encode("utf-8", "surrogateescape"), home)
+    except StepError as error:
+        hint = error.hint.replace(project.root + os.sep, "")
+        raise StepError(project.manifest_path, error.what, hint) from None
 
 
 @dataclass(frozen=True, slots=True)

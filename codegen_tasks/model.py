@@ -99,12 +99,12 @@ class Trace:
             if values["version"] != _VERSION:
                 return None
             return cls(
-                tuple(_input(*row) for row in values["inputs"]),
-                tuple(Output(p, d, z, _stat(s)) for p, d, z, s in values["outputs"]),
-                values["made"],
-                values["seconds"],
+                tuple(_input(*fields) for fields in values["inputs"]),
+                tuple(_output(*fields) for fields in values["outputs"]),
+                "" + values["made"],
+                0.0 + values["seconds"],
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
 
 
@@ -119,6 +119,10 @@ def _row(item: Input) -> list[Any]:
     return row
 
 
+# Joining and adding raise a TypeError for what is no text and no number, at next to no cost:
+# these run for everything that is recorded, at every run.
+
+
 def _input(
     kind: str,
     name: str,
@@ -128,14 +132,21 @@ def _input(
     reads: Iterable[Any] = (),
     via: str = "",
 ) -> Input:
+    "".join((kind, name, digest, shown, via))
     known: Reads = tuple((tuple(path), how) for path, how in reads)
     return Input(kind, name, digest, _stat(stat), shown, known, via)
+
+
+def _output(path: str, digest: str, size: int, stat: Iterable[int] | None) -> Output:
+    "".join((path, digest))
+    return Output(path, digest, 0 + size, _stat(stat))
 
 
 def _stat(values: Iterable[int] | None) -> Stat | None:
     if values is None:
         return None
     size, mtime, ctime, inode = values
+    size | mtime | ctime | inode
     return (size, mtime, ctime, inode)
 
 

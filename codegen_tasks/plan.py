@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,11 @@ from .project import Project
 
 #: What a file's name ends with if it is a template on its own account.
 TEMPLATE_SUFFIXES = (".j2", ".jinja", ".jinja2")
+#: Bytes that a file's name may have, on every file system that is in use.
+_LONGEST_NAME = 255
+#: Bytes of a folder's path below which a file with a temporary name can be opened.
+_LONGEST_FOLDER = 4096 - 1 - _LONGEST_NAME - 1
+_DEVICE = re.compile("(?i:con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9¹²³])")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -63,7 +69,7 @@ def make_plan(project: Project, library: patterns.Library) -> Plan:
         for compiled in _compile_steps(fence, rule, step):
             _add(project, plan, compiled)
     _refuse_folders(plan)
-    _refuse_case_twins(plan)
+    _refuse_name_twins(project, plan)
     return plan
 
 
@@ -126,17 +132,27 @@ def _refuse_folders(plan: Plan) -> None:
             folder = posixpath.dirname(folder)
 
 
-def _refuse_case_twins(plan: Plan) -> None:
-    """Refuse names that differ only in case where the file system takes them for one."""
-    if sys.platform not in ("win32", "darwin"):
-        return
+def _refuse_name_twins(project: Project, plan: Plan) -> None:
+    """Refuse names that differ only in case or composition where that makes them one file."""
     seen: dict[str, str] = {}
     for path in plan.makers:
-        other = seen.setdefault(path.casefold(), path)
-        if other != path:
+        other = seen.setdefault(_folded(path), path)
+        if other != path and disk.are_one(project.full(path), project.full(other)):
             rule = plan.steps[plan.makers[path]].rule
-            what = f"{path} and {other} are one file here: only their case differs"
+            what = f"{path} and {other} are one file here: only {_difference(path, other)}"
             raise DeclarationError(f"rule {rule}", what)
+
+
+def _folded(path: str) -> str:
+    """Return what a file system that is careless about names takes a path for."""
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _difference(path: str, other: str) -> str:
+    same_case = unicodedata.normalize("NFC", path) == unicodedata.normalize("NFC", other)
+    return "the composition of a letter differs" if same_case else "their case differs"
 
 
 def _check_template(project: Project, rule: Rule) -> None:
@@ -174,12 +190,20 @@ class Fence:
         self.project = project
         self._real = os.path.realpath(project.full(project.output))
         self._inside: dict[str, bool] = {}
+        for folder in (project.templates, project.state):
+            real = os.path.realpath(project.full(folder)) + os.sep
+            if (self._real + os.sep).startswith(real):
+                what = f"output folder '{project.output}' is a link into {folder}/"
+                raise DeclarationError("Codegen", what)
 
     def fault(self, target: str) -> str:
         """Return why there can be no such target, a path below the output folder; else ""."""
         output = self.project.output
         fault = _misnamed(output, target, target)
         folder = posixpath.dirname(posixpath.normpath(f"{output}/{target}"))
+        if not fault and len(os.fsencode(self.project.full(folder))) > _LONGEST_FOLDER:
+            shown = f"{target[:40]}…"
+            fault = f"the target '{shown}' has a path longer than file systems take"
         if fault or self._holds(folder):
             return fault
         return f"the target '{target}' lies outside of {output}/: {folder} is behind a link"
@@ -283,12 +307,14 @@ class _Renders:
     def _step(
         self, target: str, found: tuple[str, ...], many: bool, item: int | None = None
     ) -> Step:
-        fault = self.fence.fault(target)
+        fault = self.fence.fault(target) or self._fault_of_compiled(target)
         if fault and len(found) == 1 and _PLACEHOLDER.search(self.rule.target):
             raise StepError(self._place(found[0], item), fault)
         if fault:
             raise DeclarationError(f"rule {self.rule.name}", fault)
         output = posixpath.normpath(f"{self.project.output}/{target}")
+        if output in found:
+            raise DeclarationError(f"rule {self.rule.name}", f"makes {output} out of itself")
         name = _below(self.project.output, output)
         return Step(
             "generate",
@@ -302,8 +328,18 @@ class _Renders:
             item,
         )
 
+    def _fault_of_compiled(self, target: str) -> str:
+        """Return why a compile step could not name its files after `target`; else ""."""
+        if len(target) <= _LONGEST_NAME // 8 or not self.rule.compile:
+            return ""  # no name gets too long, and what else is wrong is every pattern's
+        toolchain = self.rule.compile[0]
+        made = toolchain.outputs(posixpath.normpath(f"{self.project.output}/{target}"))
+        names = (_below(self.project.output, posixpath.normpath(path)) for path in made)
+        fault = next(filter(None, map(self.fence.fault, names)), "")
+        return f"toolchain {toolchain.name}: {fault}" if fault else ""
 
-def _misnamed(output: str, target: str, shown: str) -> str:
+
+def _misnamed(output: str, target: str, shown: str, platform: str = sys.platform) -> str:
     """Return what is wrong with a target's name; "" if nothing is."""
     if not target.isprintable():
         return f"the target {shown!r} holds a character that no file's name should"
@@ -314,6 +350,26 @@ def _misnamed(output: str, target: str, shown: str) -> str:
         return f"the target '{shown}' names a folder, not a file"
     if os.path.isabs(target) or not path.startswith(output + "/"):
         return f"the target '{shown}' lies outside of {output}/"
+    for part in target.split("/"):
+        length = len(os.fsencode(part))
+        if length > _LONGEST_NAME:
+            name = f"{part[:40]}…"
+            return (
+                f"the target's name '{name}' has {length} bytes, file systems take {_LONGEST_NAME}"
+            )
+    return windows_fault(target, shown) if platform == "win32" else ""
+
+
+def windows_fault(target: str, shown: str) -> str:
+    """Return why Windows can have no file of that name; "" if it can."""
+    for part in target.split("/"):
+        held = next((char for char in part if char in '<>:"|?*\\'), "")
+        if held:
+            return f"the target '{shown}' holds '{held}', which Windows allows in no file's name"
+        if part not in (".", "..") and part.endswith((".", " ")):
+            return f"the target '{shown}' ends a name with '{part[-1]}', which Windows drops"
+        if _DEVICE.fullmatch(part.partition(".")[0].rstrip(" ")):
+            return f"the target '{shown}' has a name that Windows keeps for a device"
     return ""
 
 

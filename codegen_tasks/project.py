@@ -80,7 +80,10 @@ class Project:
 
     def log_path(self, phase: str, target: str) -> str:
         """Return the log file of one target, project-relative."""
-        return f"{self.home}/logs/{phase}/{target}.log"
+        folder, _, name = f"{phase}/{target}".rpartition("/")
+        if len(os.fsencode(name)) > 251:  # with its suffix it would be too long for a name
+            name = f"{name[:40]}-{digest.of_parts(name)}"
+        return f"{self.home}/logs/{folder}/{name}.log"
 
     def full(self, path: str) -> str:
         """Return the absolute path of a project-relative one."""

@@ -423,7 +423,7 @@ class CodegenRunner(Runner):
                 self._update_manifest(self._builds[index], made)
             except (StepError, OSError) as error:
                 self.reporter.runtime_error(str(error))
-                self.final_result = ERROR
+                self.final_result = self.final_result or FAILURE  # as a failed `output` is
         return super().finish()
 
     @staticmethod

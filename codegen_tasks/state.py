@@ -6,19 +6,23 @@ the first read and created at the first write, so that commands which only look 
 trace.
 
 A database that is broken counts as empty, with one line that says so, and is replaced at
-the next write.  One that merely cannot be used now, because it is locked or not writable,
-is an error: what others recorded is not ours to delete.  A power cut is outside the
-promise: nothing is synced to the disk.
+the next write.  So does a row whose checksum is wrong: a record with one byte changed might
+name another input, and never be found stale.  A database that merely cannot be used now,
+because it is locked or not writable, is an error: what others recorded is not ours to
+delete.  A power cut is outside the promise: nothing is synced to the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
+import stat
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,7 @@ from . import disk
 from .errors import StateError
 
 #: Raised when the table changes; a database of another format counts as broken.
-FORMAT = 1
+FORMAT = 2
 _WAIT = 60.0  # seconds to wait for another process to commit
 _ATTEMPTS = 20  # to read it while another process is undoing a killed one's commit
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
@@ -146,12 +150,14 @@ class StateDB:
         if data is None:
             return {}
         try:
-            found = self.codec.decode(data.decode())
+            found = self.codec.decode(_unsealed(task_id, data))
         except (ValueError, TypeError, AttributeError, RecursionError):
             found = None
         if isinstance(found, dict):
             return found
-        self._say(f"the record of {task_id} cannot be decoded")
+        self._removed.add(task_id)  # or every later run would say so again
+        self._close()  # what spoilt one row may have spoilt the order of all
+        self._give_up(f"the record of {task_id} cannot be decoded")
         return {}
 
     def _stored(self) -> dict[str, Any]:
@@ -166,10 +172,9 @@ class StateDB:
         return self._rows
 
     def _read(self) -> dict[str, Any]:
-        if not os.path.exists(self.name):
+        if not os.path.lexists(self.name):
             return {}
-        if os.path.isdir(self.name):
-            raise _BrokenError("it is a folder")
+        _check_regular(self.name)
         for _ in range(_ATTEMPTS):
             try:
                 return _rows(self.name, "ro")
@@ -198,12 +203,9 @@ class StateDB:
                 raise _ChangedError
             return _rows(copy, "rw")
 
-    def _give_up(self, error: Exception) -> None:
-        """Take a broken database for an empty one."""
+    def _give_up(self, why: object) -> None:
+        """Take a database for a broken one: the next write makes it anew of what was read."""
         self._broken = True
-        self._say(str(error))
-
-    def _say(self, why: str) -> None:
         if not self._said:
             line = f"{self.name}: cannot be read ({why}), so everything is checked anew"
             print(line, file=sys.stderr)
@@ -237,7 +239,10 @@ class StateDB:
                 )
                 connection.executemany(
                     "insert or replace into tasks values (?, ?)",
-                    [(name, self.codec.encode(self._records[name])) for name in self._dirty],
+                    [
+                        (name, _sealed(name, self.codec.encode(self._records[name])))
+                        for name in self._dirty
+                    ],
                 )
 
     def _writer(self) -> sqlite3.Connection:
@@ -245,6 +250,9 @@ class StateDB:
             os.makedirs(os.path.dirname(self.name) or ".", exist_ok=True)
             if self._broken and self._still_broken():
                 self._discard()
+                # What could be read of it is written anew.
+                self._dirty |= {name for name in self.tasks() if self._record(name)}
+            _check_regular(self.name)
             self._broken = False
             self._connection = _opened(self.name, "rwc")
             # Measured for many small commits: a journal deleted after each one takes 110 µs
@@ -257,11 +265,10 @@ class StateDB:
 
     def _still_broken(self) -> bool:
         """Look again: another process may have replaced it meanwhile, or be creating it."""
-        if os.path.isdir(self.name):
-            return True
         try:
+            _check_regular(self.name)
             if os.path.getsize(self.name):
-                _rows(self.name, "rw")
+                _rows(self.name, "rw", thorough=True)
         except FileNotFoundError:
             return False
         except _BrokenError:
@@ -269,11 +276,11 @@ class StateDB:
         return False
 
     def _discard(self) -> None:
-        if os.path.isdir(self.name):
-            os.rename(self.name, f"{self.name}.{os.getpid()}.unreadable")
-            return
         # The journal first: left alone, it would be taken for the next database's.
         for path in (self.name + "-journal", self.name):
+            if os.path.isdir(path):
+                os.rename(path, f"{path}.{os.getpid()}.unreadable")
+                continue
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -316,6 +323,27 @@ class _ChangedError(Exception):
     """Another process was writing meanwhile, so it must be read again."""
 
 
+def _check_regular(name: str) -> None:
+    """Raise _BrokenError if SQLite would find no file, or wait for a pipe.
+
+    The database may be a link to a file, its journal is what SQLite made.
+    """
+    for path, look in ((name, os.stat), (name + "-journal", os.lstat)):
+        try:
+            mode = look(path).st_mode
+        except FileNotFoundError:
+            if os.path.lexists(path):
+                raise _BrokenError("it is a link to nowhere") from None
+            continue
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise _BrokenError("it is a link to itself") from None
+            raise
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise _BrokenError(f"{os.path.basename(path)} is {what}")
+
+
 def _primary(error: Exception) -> int:
     """Return SQLite's result code without its extension; the module's own errors have none."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
@@ -340,16 +368,54 @@ def _opened(path: str, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _rows(path: str, mode: str) -> dict[str, Any]:
+def _rows(path: str, mode: str, thorough: bool = False) -> dict[str, Any]:
+    """Return all rows.
+
+    Args:
+        path: the database.
+        mode: how SQLite opens it.
+        thorough: see whether the whole file is sound, too.
+    """
     with _told_apart(), contextlib.closing(_opened(path, mode)) as connection:
         connection.text_factory = bytes
         _check(connection)
+        if thorough:
+            fault = connection.execute("pragma integrity_check(1)").fetchone()[0]
+            if fault != b"ok":
+                raise _BrokenError(_text(fault))
         found = connection.execute("select id, data from tasks").fetchall()
-    return {_text(name): data for name, data in found}
+    rows = {_text(name): data for name, data in found}
+    if thorough:
+        for name, data in rows.items():
+            try:
+                _unsealed(name, data)
+            except (ValueError, TypeError):
+                raise _BrokenError(f"the record of {name} cannot be decoded") from None
+    return rows
 
 
 def _text(name: Any) -> str:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
+def _sealed(name: str, text: str) -> str:
+    """Return what is stored of a record: eight digits of a checksum, and its text."""
+    return f"{_checksum(name, text.encode()):08x}{text}"
+
+
+def _unsealed(name: str, data: bytes) -> str:
+    """Return the text of a record.
+
+    Raises:
+        ValueError, TypeError: this is not what was stored under that name.
+    """
+    if int(data[:8], 16) != _checksum(name, data[8:]):
+        raise ValueError("the checksum is wrong")
+    return data[8:].decode()
+
+
+def _checksum(name: str, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(name.encode("utf-8", "surrogatepass")))
 
 
 def _version(connection: sqlite3.Connection) -> int:

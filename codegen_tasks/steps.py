@@ -387,7 +387,9 @@ class Workshop:
     def _site(self) -> Iterator[Site]:
         project = self.project
         folder = project.full(f"{project.home}/tmp")
-        os.makedirs(folder, exist_ok=True)
+        if not os.path.isdir(folder):
+            disk.make_way(f"{folder}/any", project.full(project.home))
+            os.makedirs(folder, exist_ok=True)
         scratch = tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=folder)
         try:
             yield Site(project.root, scratch, project.full(project.cache_folder))
@@ -441,7 +443,8 @@ class Workshop:
             text = f"{text.rstrip()}\n\n{outcome.error}\n".lstrip("\n")
         with contextlib.suppress(StepError, OSError):
             if text.strip():
-                disk.write(path, text.encode("utf-8", "replace"))
+                home = self.project.full(self.project.home)
+                disk.write_ours(path, text.encode("utf-8", "replace"), home)
             else:
                 disk.remove(path)
 

@@ -5,9 +5,9 @@ Each task carries `meta["codegen"]`, its phase and target, for reporters and run
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -298,7 +298,21 @@ class ManifestAction(BaseAction):
 
 
 def clean_step(build: Build, step: Step, dryrun: bool) -> None:
-    """Remove a step's outputs and log; what was edited by hand is kept aside first."""
+    """Remove a step's outputs and log; what was edited by hand is kept aside first.
+
+    What cannot be removed stays, with a line that says why: doit would show a traceback.
+    """
+    try:
+        _clean_step(build, step, dryrun)
+    except StepError as error:
+        print(f"{step.task} - {error}")
+    except OSError as error:
+        where = ", ".join(step.outputs)
+        why = (error.strerror or str(error)).lower()
+        print(f"{step.task} - {where}: cannot remove: {why}")
+
+
+def _clean_step(build: Build, step: Step, dryrun: bool) -> None:
     project = build.project
     if step.phase == "templates":
         if not dryrun:
@@ -320,7 +334,7 @@ def clean_step(build: Build, step: Step, dryrun: bool) -> None:
         disk.remove(full)
         disk.remove_empty_folders(os.path.dirname(full), project.full(project.output))
     if not dryrun:
-        disk.remove(project.full(project.log_path(step.phase, step.target)))
+        disk.clear(project.full(project.log_path(step.phase, step.target)))
 
 
 def clean_output(build: Build, dryrun: bool) -> None:
@@ -330,6 +344,7 @@ def clean_output(build: Build, dryrun: bool) -> None:
     if dryrun:
         return
     build.remember_manifest()  # the steps cleaned after this one still ask it
-    disk.remove(project.full(project.manifest_path))
+    with contextlib.suppress(OSError):
+        disk.remove(project.full(project.manifest_path))
     for folder in (project.cache_folder, f"{project.home}/logs", f"{project.home}/tmp"):
-        shutil.rmtree(project.full(folder), ignore_errors=True)
+        disk.clear(project.full(folder))

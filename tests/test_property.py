@@ -7,16 +7,13 @@ failing steps, and holds every full build against a clean one in another folder.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +21,7 @@ import pytest
 from conftest import Result
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from warm import Warm
 
 Draw: TypeAlias = Callable[[Any], Any]
 
@@ -191,83 +189,6 @@ STEMS = ["ash", "birch", "deep/cedar", "oak"]
 NAMES = ["ash", "elm", "cedar", "ünï"]
 KINDS = ["bark", "leaf", "moss"]
 VALUES = ["1", "2", '"two"', "2020-01-01", "[1, 2]"]
-
-
-# doit, warm -----------------------------------------------------------------------------
-
-
-class Warm:
-    """A process that has everything imported, and forks a child for every doit command.
-
-    Args:
-        blind: a kind of input that its children do not look at; see the test of the test.
-    """
-
-    def __init__(self, blind: str = ""):
-        self.commands = 0
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, blind],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **{k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")},
-                # Python takes a dodo.py of the same second and size for the one it compiled.
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-        )
-
-    def run(self, folder: Path, arguments: Iterable[str]) -> Result:
-        """Run doit in a folder."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([str(folder), *arguments]) + "\n")
-        self.process.stdin.flush()
-        code = int(self.process.stdout.readline())
-        out, err = ((folder.parent / name).read_text("utf-8") for name in ("out", "err"))
-        return Result(code, out, err)
-
-    def end(self) -> None:
-        self.process.communicate()
-
-
-def serve(blind: str) -> None:
-    """Read commands from standard input, answer with exit codes."""
-    import jinja2  # noqa: F401 -- children inherit what is imported here
-    from doit.doit_cmd import DoitMain
-
-    import codegen_tasks.commands.info
-    import codegen_tasks.runner
-    import codegen_tasks.templates
-    from codegen_tasks.world import World
-
-    assert codegen_tasks
-    current = World.current
-    if blind:
-        World.current = lambda self, step, item: (  # type: ignore[method-assign]
-            (item.digest, "") if item.kind == blind else current(self, step, item)
-        )
-    # Python takes bytecode for fresh by its source's size and second: edits here are faster.
-    sys.dont_write_bytecode = True
-    gc.freeze()  # or each child copies all of the memory at its first collection
-    answers = os.dup(1)
-    for line in sys.stdin:
-        folder, *arguments = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            home = os.path.dirname(folder)
-            for number, name in ((1, "out"), (2, "err")):
-                path = os.path.join(home, name)
-                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-            os.environ["XDG_STATE_HOME"] = os.path.join(home, "state-home")
-            os.chdir(folder)
-            sys.path[0] = folder
-            code = DoitMain().run(arguments)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os.write(answers, b"%d\n" % code)
 
 
 # All that may happen --------------------------------------------------------------------
@@ -598,7 +519,3 @@ def test_many_more_edits_and_builds_end_where_a_clean_build_ends() -> None:
 def test_a_build_that_is_blind_to_one_kind_of_input_is_found_out(kind: str) -> None:
     with pytest.raises(AssertionError):
         hold(examples=100, rounds=15, blind=kind)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])

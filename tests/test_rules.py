@@ -246,4 +246,4 @@ def test_links_are_followed_once_a_folder_and_plan(
     monkeypatch.chdir(tmp_path)
     fence = plan.Fence(Codegen().project)
     assert [fence.fault(f"{folder}/{n}.txt") for folder in "ab" for n in range(9)] == [""] * 18
-    assert len(asked) == 3
+    assert len(asked) == 5  # output, templates, state; then each folder of targets

@@ -117,7 +117,7 @@ def test_a_database_of_a_newer_version_counts_as_empty(project: Project) -> None
     connection.close()
     result = project.doit()
     assert result.code == 0
-    assert f"{DATABASE}: cannot be read (format 99, this version reads 1)" in result.err
+    assert f"{DATABASE}: cannot be read (format 99, this version reads 2)" in result.err
     assert project.doit().out.startswith("5 up to date")
 
 

@@ -47,7 +47,8 @@ class PythonBytecode(Toolchain):
         return [self._bytecode(unit, site) for unit in units]
 
     def _bytecode(self, unit: Unit, site: Site) -> Compiled:
-        target = os.path.join(site.scratch, os.path.basename(unit.outputs[0]))
+        # Not the target's name: Python writes to a longer one first.
+        target = os.path.join(site.scratch, "module.pyc")
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("default")
