@@ -9,7 +9,6 @@ import contextlib
 import inspect
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -327,7 +326,7 @@ def _clean_file(build: Build, task: str, file: Orphan, dryrun: bool) -> bool:
         kept = orphans.remove(build, file)
     except (StepError, OSError) as error:
         why = str(error) if isinstance(error, StepError) else _why(error)
-        print(f"{task} - '{file.path}' cannot be removed: {why}", file=sys.stderr)
+        print(f"{task} - '{file.path}' cannot be removed: {why}")
         return False
     if kept:
         print(f"{task} - '{file.path}' was edited by hand, kept aside as '{kept}'")

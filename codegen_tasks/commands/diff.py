@@ -104,7 +104,7 @@ def patch(difference: Difference) -> Iterator[bytes]:
         return
     end = b"\t\n" if b" " in path else b"\n"  # a name with spaces ends at a tab
     if before is None:
-        yield b"diff --git a/" + path + b" b/" + path + b"\n"
+        yield b"diff --git " + _quoted(b"a/" + path) + b" " + _quoted(b"b/" + path) + b"\n"
         yield b"new file mode 100644\n"
     if before is None and not after:
         return  # no hunk tells of an empty file, that header does
@@ -115,6 +115,19 @@ def patch(difference: Difference) -> Iterator[bytes]:
         if number < 2:
             continue  # its own header, without the names
         yield line if line.endswith(b"\n") else line + b"\n" + _NO_NEWLINE
+
+
+def _quoted(path: bytes) -> bytes:
+    """Return a path as git quotes it, if it holds more than plain letters and signs."""
+    plain = all(0x20 < byte < 0x7F and byte not in b'"\\' for byte in path)
+    if plain:
+        return path
+    special = {ord('"'): b'\\"', ord("\\"): b"\\\\"}
+    quoted = (
+        special.get(byte) or (bytes([byte]) if 0x1F < byte < 0x7F else b"\\%03o" % byte)
+        for byte in path
+    )
+    return b'"' + b"".join(quoted) + b'"'
 
 
 def _lines(data: bytes) -> list[bytes]:
