@@ -93,13 +93,17 @@ class _Rehearsal:
 
     def _render(self, step: Step) -> None:
         try:
-            made = {step.outputs[0]: self._workshop.rendered(step).data}
+            rendered = self._workshop.rendered(step)
         except CodegenError as problem:
             self._fail(step, str(problem))
+            return
         except Exception:
             self._fail(step, internal(step.task))
-        else:
-            self._compare(step, made)
+            return
+        for path in dict.fromkeys(item.name for item in rendered.inputs if item.name in self._made):
+            # Renders read the project as it is; another diff after the build tells the rest.
+            print(f"{step.outputs[0]}: reads {path}, which differs, as it is now")
+        self._compare(step, {step.outputs[0]: rendered.data})
 
     def _compare(self, step: Step, made: Mapping[str, bytes]) -> None:
         for path, data in made.items():

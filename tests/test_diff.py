@@ -172,6 +172,22 @@ def test_an_unknown_name_is_doits_own_error(built: Project) -> None:
     assert 'invalid parameter: "generate:nothing"' in result.err
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(project: Project) -> None:
+    project.write("templates/plain.txt.j2", "plain\n" * 100_000)
+    command = f"set -o pipefail; {sys.executable} -m codegen_tasks diff | head -n 1"
+    result = project.run("bash", "-c", command)
+    assert (result.code, result.err) == (1, "")
+    assert result.out.count("\n") == 1
+
+
+def test_a_render_that_reads_a_target_which_differs_says_so(built: Project) -> None:
+    built.write("templates/list.txt.j2", "{{ read_text('generated/ash.txt') }}")
+    assert built.doit().code == 0
+    built.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
+    said = "generated/list.txt: reads generated/ash.txt, which differs, as it is now\n"
+    assert said in built.codegen("diff").err
+
+
 def test_options_may_come_after_names(built: Project) -> None:
     assert built.codegen("diff", "generate:ash.txt", "--db-file", ".codegen/state.db").code == 0
     assert built.codegen("diff", "generate:ash.txt", "--nothing").code == 3
@@ -216,6 +232,66 @@ def test_what_templates_print_is_no_part_of_the_patch(built: Project) -> None:
     result = built.codegen("diff")
     assert (result.code, result.out) == (0, "")
     assert "noise\n" in result.err
+
+
+HEADER = """
+from codegen_tasks import Codegen
+
+codegen = Codegen(output="made/generated")
+codegen.rule("c", template="a.c.j2", target="a.c", compile="cc")
+codegen.rule("h", template="b.h.j2", target="b.h")
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
+def test_a_compiler_sees_new_headers_whatever_way_leads_to_them(empty_project: Project) -> None:
+    project = empty_project
+    project.write("dodo.py", HEADER)
+    project.write("templates/a.c.j2", '#include "../../src/deep/c.h"\nint a = B;\n')
+    project.write("templates/b.h.j2", "#define B 1\n")
+    project.write("src/deep/c.h", '#include "../../made/generated/b.h"\n')
+    assert project.doit().code == 0
+    project.write("templates/b.h.j2", "#define B 2\n")
+    before = everything(project)
+    out = project.codegen("diff").out
+    assert out.endswith("Binary files a/made/generated/a.o and b/made/generated/a.o differ\n")
+    assert "+#define B 2\n" in out
+    assert everything(project) == before
+
+
+TYPED = """
+from codegen_tasks import Codegen
+
+codegen = Codegen()
+codegen.rule("a", template="a.ts.j2", target="a.ts", compile="deno")
+codegen.rule("b", template="b.ts.j2", target="b.ts", compile="deno")
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+def test_a_typechecker_sees_the_new_sources(empty_project: Project) -> None:
+    project = empty_project
+    project.write("dodo.py", TYPED)
+    project.write("templates/a.ts.j2", 'import { b } from "../src/c.ts";\nconsole.log(b + 1);\n')
+    project.write("src/c.ts", 'export { b } from "../generated/b.ts";\n')
+    project.write("templates/b.ts.j2", "export const b: number = 1;\n")
+    assert project.doit().code == 0
+    before = everything(project)
+    project.write("templates/b.ts.j2", "export const b: number = 2;\n")
+    result = project.codegen("diff")
+    assert (result.code, result.err) == (1, "3 targets differ\n")
+    assert "+export const b = 2;\n" in result.out
+    project.write("templates/b.ts.j2", "export const b: boolean = false;\n")
+    result = project.codegen("diff")
+    assert "failed: compile:a.js\n  generated/a.ts:2: " in result.err
+    assert "made from templates/a.ts.j2" in result.err
+    assert "+export const b = false;\n" in result.out
+    project.write("templates/b.ts.j2", "export const b: number = 1;\n")
+    after = everything(project)
+    assert {name for name in after if after[name] != before.get(name)} == {
+        str(project.path / "templates/b.ts.j2")
+    }
 
 
 PATCHERS = [

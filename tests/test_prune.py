@@ -273,6 +273,12 @@ def test_without_any_record_nothing_is_removed(built: Project) -> None:
     assert built.exists("generated/ash.txt")
 
 
+def test_with_nothing_to_remove_nothing_is_written(built: Project) -> None:
+    before = built.stamps()
+    assert built.codegen("prune").out == "no orphans\n"
+    assert built.stamps() == before
+
+
 def test_names_are_refused(built: Project) -> None:
     result = built.codegen("prune", "generate:ash.txt")
     assert result.code == 3

@@ -39,9 +39,13 @@ class Diff(DoitCmdBase):
         _, names = self.cmdparser.parse(options_first(self.cmdparser, pos_args))
         chosen = self._chosen(names)
         taken = claimed(self.task_list)
-        return max(
-            (self._diff(build, chosen, taken) for build in builds_of(self.loader)), default=0
-        )
+        try:
+            codes = [self._diff(build, chosen, taken) for build in builds_of(self.loader)]
+        except BrokenPipeError:
+            # Whoever reads the patch, such as `head`, has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        return max(codes, default=0)
 
     def _chosen(self, names: Sequence[str]) -> set[str]:
         """Return what doit would run for the names: those tasks, and all they wait for."""
