@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,31 @@ def _records(build: Build, dep_manager: Any) -> Iterator[str]:
     for name in build.plan.steps if names is None else names:
         if name.startswith(prefixes):
             yield name
+    yield build.project.task("output")
+
+
+def unlisted(build: Build, wanted: manifest.Entries, values: Mapping[str, Any]) -> dict[str, str]:
+    """Return path and digest of orphans that the manifest is about to list no more.
+
+    The task `output` keeps them, as steps do in their records: those may be forgotten, and
+    not every database can list them.
+
+    Args:
+        build: the build.
+        wanted: what the manifest is to say.
+        values: what doit's database holds for the task `output`.
+    """
+    project = build.project
+    listed, _ = manifest.read(project)
+    found = left_in(values)
+    for key, entry in listed.items():
+        if key not in wanted:
+            found[f"{project.output}/{key}"] = entry["checksum"]
+    return {
+        path: content
+        for path, content in found.items()
+        if path not in build.plan.makers and disk.stat(project.full(path)) is not None
+    }
 
 
 def _edited(build: Build, path: str, content: str) -> bool | None:
@@ -127,7 +152,7 @@ def forget(build: Build, dep_manager: Any, staying: Collection[str]) -> None:
 def _forget_record(build: Build, dep_manager: Any, name: str, staying: Collection[str]) -> None:
     values = dep_manager.get_values(name) or {}
     left = left_in(values)
-    if name in build.plan.steps:
+    if name in build.plan.steps or name == build.project.task("output"):
         still = {path: content for path, content in left.items() if path in staying}
         if still != left:
             rest = {key: value for key, value in values.items() if key != "left"}

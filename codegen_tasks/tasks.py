@@ -259,9 +259,12 @@ class ManifestUptodate(UptodateCalculator):
         """Answer, and leave on the task what the manifest should say."""
         project = self.build.project
         wanted = manifest.entries_of(project, traces(self.build, self.get_val))
+        if not self.build.manifest_due(wanted):
+            return True
         # Kept on the task, where doit's runners carry it to the action in any process.
         task.meta["manifest"] = wanted
-        return not self.build.manifest_due(wanted)
+        task.meta["left"] = orphans.unlisted(self.build, wanted, values)
+        return False
 
 
 def traces(build: Build, get_val: Any) -> Iterator[Trace | None]:
@@ -290,6 +293,8 @@ class ManifestAction(BaseAction):
             manifest.write(self.build.project, self.task.meta["manifest"], iso(time.time()))
         except StepError as error:
             return TaskFailed(str(error))
+        left = self.task.meta["left"]
+        self.values = {"left": left} if left else {}
         return None
 
     def __str__(self) -> str:

@@ -251,14 +251,28 @@ def test_the_log_of_a_pruned_target_goes(built: Project) -> None:
     assert not built.exists(log)
 
 
+def test_an_orphan_that_doit_was_told_to_forget_is_known_by_the_manifest(built: Project) -> None:
+    built.doit("forget")
+    built.remove("patterns/ash.toml")
+    built.write("generated/cedar.txt", "mine\n")
+    for _ in range(2):
+        assert built.doit().code == 0
+    assert orphans(built) == [{"path": "generated/ash.txt", "edited": False}]
+    assert "1 orphan removed" in built.codegen("prune").out
+    settled(built)
+
+
+@pytest.mark.parametrize("build_first", [False, True])
 @pytest.mark.parametrize("backend", ["dbm", "json", "sqlite3"])
 def test_with_another_backend_the_manifest_tells_what_is_ours(
-    project: Project, backend: str
+    project: Project, backend: str, build_first: bool
 ) -> None:
     config = f"DOIT_CONFIG = {{'backend': '{backend}', 'dep_file': 'other.db'}}"
     project.write("dodo.py", project.read("dodo.py").replace(DEFAULT, config))
     assert project.doit().code == 0
     project.remove("patterns/ash.toml")
+    if build_first:
+        assert project.doit().code == 0
     assert "1 orphan removed" in project.codegen("prune").out
     assert not project.exists("generated/ash.txt")
     project.doit()
