@@ -7,7 +7,9 @@ import sys
 #: The commands a project opts in to, and where they are.
 COMMANDS = {
     "cache": "codegen_tasks.commands.cache:Cache",
+    "diff": "codegen_tasks.commands.diff:Diff",
     "manifest": "codegen_tasks.commands.manifest:Manifest",
+    "prune": "codegen_tasks.commands.prune:Prune",
 }
 
 

@@ -5,7 +5,8 @@ What `doit`, `doit info` and the other commands all ask, so that they cannot dis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +34,14 @@ class Verdict:
     refreshed: Trace | None = None
 
 
+def left_in(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return path and digest of what a task's values say it made once; see `Build.left`."""
+    found = values.get("left")
+    if not isinstance(found, dict):
+        return {}
+    return {path: content for path, content in found.items() if isinstance(content, str)}
+
+
 class Build:
     """Everything that is known of a project between two loads of `dodo.py`.
 
@@ -49,6 +58,8 @@ class Build:
         self.plan: Plan = make_plan(project, self.world.library)
         self.workshop = Workshop(project, self.plan, self.world)
         self._manifest: manifest.Entries | None = None
+        # What each step's record said before it ran, which its new one replaces.
+        self._before: dict[str, tuple[Trace | None, dict[str, str]]] = {}
 
     def verdict(self, step: Step, values: Mapping[str, Any]) -> Verdict:
         """Return whether a step must run.
@@ -58,6 +69,7 @@ class Build:
             values: what doit's database holds for its task.
         """
         trace = Trace.from_values(values.get("trace"))
+        self._before[step.task] = (trace, left_in(values))
         if step.problem is not None:
             return Verdict((Reason("failing"),), trace)
         if trace is None and "failed" in values:
@@ -100,7 +112,10 @@ class Build:
         entries = self.remember_manifest()
         prefix = len(self.project.output) + 1
         found = {path: entries.get(path[prefix:]) for path in step.outputs}
-        return {path: entry["checksum"] for path, entry in found.items() if entry}
+        return {
+            **{path: entry["checksum"] for path, entry in found.items() if entry},
+            **self._before.get(step.task, (None, {}))[1],
+        }
 
     def remember_manifest(self) -> manifest.Entries:
         """Return the manifest's entries as they were when they were first asked for."""
@@ -120,7 +135,27 @@ class Build:
     def values(self, outcome: Outcome) -> dict[str, Any]:
         """Return what doit is to keep of a finished step."""
         assert outcome.trace is not None
-        return {"trace": outcome.trace.to_values(), "references": list(outcome.references)}
+        made = {output.path for output in outcome.trace.outputs}
+        return {
+            "trace": outcome.trace.to_values(),
+            "references": list(outcome.references),
+            **self.left(outcome.task, made),
+        }
+
+    def left(self, task: str, made: Collection[str] = ()) -> dict[str, Any]:
+        """Return what doit is to keep of files that a step made before and not this time.
+
+        Without it nobody would know any more that they are ours; see `orphans`.
+        """
+        trace, left = self._before.get(task, (None, {}))
+        if trace is not None:
+            left = left | {o.path: o.digest for o in trace.outputs if o.digest}
+        found = {
+            path: content
+            for path, content in left.items()
+            if path not in made and os.path.lexists(self.project.full(path))
+        }
+        return {"left": found} if found else {}
 
     def inputs_inside(self, trace: Trace) -> list[str]:
         """Return the files a step read, as doit's `file_dep`: those of the project only."""

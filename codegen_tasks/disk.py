@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
+import re
 import shutil
 import stat as modes
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from . import digest
 from .errors import StepError
 from .model import Stat
 
+#: Bytes that a file's name may have on any file system in use.
+_NAME_MAX = 255
+#: The name of a file while it is written, see `_replace`.
+_TEMPORARY = re.compile(r"\.codegen-[0-9a-f]{16}")
 A_FILE_STANDS_THERE = "a file stands where a folder should be"
 
 
@@ -274,20 +280,87 @@ def walk(folder: str) -> list[str]:
     )
 
 
-def keep_aside(path: str, folder: str) -> str:
-    """Copy a file into `folder` under a name not yet taken; return the copy's path.
+def keep_aside(root: str, path: str, folder: str) -> str:
+    """Copy a file into `folder`, its path below it; return the copy's path.
+
+    Whatever stands there already stays: the copy, or a folder above it, then gets a number.
+    What was kept before is not kept twice.
+
+    Args:
+        root: absolute path of the project.
+        path: the file, relative to `root`.
+        folder: relative to `root`, as is what is returned.
 
     Raises:
         StepError: it cannot be kept, so the caller must not overwrite the original.
     """
-    data = read(path)
-    base = os.path.join(folder, os.path.basename(path))
-    kept, number = base, 1
-    while os.path.exists(kept):
-        number += 1
-        kept = f"{base}.{number}"
-    write(kept, data)
-    return kept
+    full = os.path.join(root, path)
+    *above, name = path.split("/")
+    place = os.path.join(root, folder)
+    try:
+        data, mode = read(full), modes.S_IMODE(os.stat(full).st_mode) & 0o777
+    except OSError as error:
+        what = f"cannot be kept aside: {(error.strerror or str(error)).lower()}"
+        raise StepError(path, what) from None
+    try:
+        os.makedirs(place, exist_ok=True)
+        for part in above:
+            place = _first(place, part, _made_folder)
+        kept = _first(place, name, lambda there: _kept(there, data, mode))
+    except OSError as error:
+        problem = _problem(place, place, error)
+        where = problem.where.removeprefix(os.path.join(root, ""))
+        what = f"{path} cannot be kept aside: {problem.what}"
+        hint = problem.hint.replace(os.path.join(root, ""), "")
+        raise StepError(where, what, hint) from None
+    return os.path.relpath(kept, root)
+
+
+def _first(folder: str, name: str, usable: Callable[[str], bool]) -> str:
+    """Return the first of `name`, `name.2`, `name.3`... in `folder` that is `usable`."""
+    path = os.path.join(folder, name)
+    for number in itertools.count(2):
+        if usable(path):
+            return path
+        ending = f".{number}"
+        short = name
+        while len(os.fsencode(short + ending)) > _NAME_MAX:
+            short = short[:-1]
+        path = os.path.join(folder, short + ending)
+    raise AssertionError("counting has no end")
+
+
+def _made_folder(path: str) -> bool:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+    return os.path.isdir(path)
+
+
+def _kept(path: str, data: bytes, mode: int) -> bool:
+    """Write `data` to a new file, or find it there; False if something else is there."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags, mode | 0o600)
+    except FileExistsError:
+        return os.path.isfile(path) and _holds(path, data)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    return True
+
+
+def leftovers(folder: str) -> list[str]:
+    """Return temporary files that killed processes left below `folder`; no link is followed."""
+    return [
+        os.path.join(path, name)
+        for path, _, names in os.walk(folder)
+        for name in names
+        if _TEMPORARY.fullmatch(name)
+    ]
 
 
 @dataclass(slots=True)

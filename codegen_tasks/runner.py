@@ -406,7 +406,8 @@ class CodegenRunner(Runner):
             self.final_result = before if before == ERROR else FAILURE
         if name in self._steps and not unmet:
             said = str(base_fail.message).splitlines()[:1]
-            self.dep_manager._set(name, "_values_:", {"failed": "".join(said)})
+            left = self._builds[self._steps[name][0]].left(name)
+            self.dep_manager._set(name, "_values_:", {"failed": "".join(said), **left})
 
     def _report_teardown(self, torn_down: Iterable[Any]) -> None:
         for item in torn_down:

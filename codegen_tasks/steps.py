@@ -54,6 +54,15 @@ class _Made:
 _NOTHING = _Made()
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a render came to: the target's bytes, what was read, what the text refers to."""
+
+    data: bytes
+    inputs: Sequence[Input]
+    references: tuple[str, ...]
+
+
 class Workshop:
     """Everything one process needs to run steps of one project, made once, kept warm.
 
@@ -203,6 +212,18 @@ class Workshop:
     # Generating -------------------------------------------------------------------------
 
     def _generate(self, step: Step, recorded: Recorded) -> _Made:
+        rendered = self.rendered(step)
+        made = self._publish({step.outputs[0]: rendered.data}, recorded)
+        return replace(made, inputs=rendered.inputs, references=rendered.references)
+
+    def rendered(self, step: Step) -> Rendered:
+        """Return what a generating step makes; nothing is written.
+
+        Raises:
+            CodegenError: it fails.
+        """
+        if step.problem is not None:
+            raise step.problem
         engine = self.engine  # made before a context function runs, see `World.settle`
         loaded = [self.world.library.load(path) for path in step.patterns]
         view = self._view(step, loaded)
@@ -215,8 +236,7 @@ class Workshop:
         inputs = self._declared_inputs(step, loaded, view)
         inputs += engine.inputs(record)
         inputs += self._functions_used(record)
-        made = self._publish({step.outputs[0]: data}, recorded)
-        return replace(made, inputs=inputs, references=self._references(step, text))
+        return Rendered(data, inputs, self._references(step, text))
 
     def _view(self, step: Step, loaded: Sequence[Pattern]) -> View:
         """Return what the template sees, in copies of its own."""
@@ -295,27 +315,43 @@ class Workshop:
     # Compiling --------------------------------------------------------------------------
 
     def _compile(self, steps: Sequence[Step], recorded: Mapping[str, Recorded]) -> list[Outcome]:
-        toolchain = self.project.toolchain(steps[0].rule, steps[0].link)
-        timeout = self.project.rules[steps[0].rule].timeout
         start = time.perf_counter()
         began = time.time_ns()
         sources = {step.source: self.world.read_file("source", step.source) for step in steps}
-        units = [Unit(step.source, step.outputs) for step in steps]
+        found: list[Input] = []
         try:
             found = self.world.compiler_inputs(steps[0])
             with self._site() as site:
-                results = toolchain.compile(units, site, timeout)
-        except CodegenError as problem:
-            results, found = [Compiled({}, error=problem)] * len(steps), []
-        except OSError as problem:
-            what = f"cannot run: {problem.strerror or problem}"
-            error = StepError(f"toolchain {toolchain.name}", what)
-            results, found = [Compiled({}, error=error)] * len(steps), []
+                results = self.compiled(steps, site)
+        except (CodegenError, OSError) as problem:
+            results = self._all_failed(steps, problem)
         seconds = (time.perf_counter() - start) / len(steps)
         return [
             self._compiled(step, result, [sources[step.source], *found], began, recorded, seconds)
             for step, result in zip(steps, results, strict=True)
         ]
+
+    def compiled(self, steps: Sequence[Step], site: Site) -> list[Compiled]:
+        """Return what compile steps that share a process make; written in the site only."""
+        toolchain = self.project.toolchain(steps[0].rule, steps[0].link)
+        units = [Unit(step.source, step.outputs) for step in steps]
+        try:
+            results = toolchain.compile(units, site, self.project.rules[steps[0].rule].timeout)
+        except (CodegenError, OSError) as problem:
+            return self._all_failed(steps, problem)
+        return [
+            replace(result, error=self._blamed(step, result.error, site.root))
+            if result.error is not None
+            else result
+            for step, result in zip(steps, results, strict=True)
+        ]
+
+    def _all_failed(self, steps: Sequence[Step], problem: CodegenError | OSError) -> list[Compiled]:
+        if isinstance(problem, OSError):
+            toolchain = self.project.toolchain(steps[0].rule, steps[0].link)
+            what = f"cannot run: {problem.strerror or problem}"
+            problem = StepError(f"toolchain {toolchain.name}", what)
+        return [Compiled({}, error=problem)] * len(steps)
 
     def _compiled(
         self,
@@ -329,7 +365,7 @@ class Workshop:
         made, error = _NOTHING, ""
         try:
             if result.error is not None:
-                raise self._blamed(step, result.error)
+                raise result.error
             made = self._publish(result.outputs, recorded.get(step.task, {}))
             discovered = [self._read(name, began) for name in result.discovered]
             made = replace(made, inputs=[*inputs, *discovered])
@@ -359,29 +395,20 @@ class Workshop:
             return replace(found, digest="", stat=None)
         return found
 
-    def _blamed(self, step: Step, error: CodegenError) -> CodegenError:
-        """Add to a compiler's complaint the generated line, and what made it."""
+    def _blamed(self, step: Step, error: CodegenError, root: str) -> CodegenError:
+        """Add to a compiler's complaint the generated line below `root`, and what made it."""
         if error.where.startswith("toolchain "):
             return error  # no source is to blame
         details = list(error.details)
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
-            details = [*self._line(path, int(line), details), *details]
+            details = [*_line(root, path, int(line), details), *details]
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
         if len(origin.patterns) == 1:
             details[-1] += f" and {origin.patterns[0]}"
         return StepError(error.where, error.what, error.hint, details)
-
-    def _line(self, path: str, line: int, shown: Sequence[str]) -> list[str]:
-        """Return a line of a generated file, unless the compiler has `shown` it itself."""
-        try:
-            text = disk.read(self.project.full(path)).decode("utf-8", "replace")
-            wanted = text.split("\n")[line - 1].rstrip()
-        except (OSError, IndexError):
-            return []
-        return [] if any(wanted in said for said in shown[:1]) else [f"{line} | {wanted}"]
 
     @contextlib.contextmanager
     def _site(self) -> Iterator[Site]:
@@ -424,9 +451,8 @@ class Workshop:
         Raises:
             StepError: it cannot be kept, so it must not be overwritten.
         """
-        folder = f"{self.project.kept_folder}/{posixpath.dirname(path)}"
-        kept = disk.keep_aside(self.project.full(path), self.project.full(folder))
-        return os.path.relpath(kept, self.project.root).replace(os.sep, "/")
+        kept = disk.keep_aside(self.project.root, path, self.project.kept_folder)
+        return kept.replace(os.sep, "/")
 
     def _write(self, path: str, data: bytes, unchanged: bool) -> bool:
         try:
@@ -447,6 +473,16 @@ class Workshop:
                 disk.write_ours(path, text.encode("utf-8", "replace"), home)
             else:
                 disk.remove(path)
+
+
+def _line(root: str, path: str, line: int, shown: Sequence[str]) -> list[str]:
+    """Return a line of a generated file, unless the compiler has `shown` it itself."""
+    try:
+        text = disk.read(os.path.join(root, path)).decode("utf-8", "replace")
+        wanted = text.split("\n")[line - 1].rstrip()
+    except (OSError, IndexError):
+        return []
+    return [] if any(wanted in said for said in shown[:1]) else [f"{line} | {wanted}"]
 
 
 def template_cache(project: Project) -> TemplateCache:

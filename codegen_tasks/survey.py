@@ -5,13 +5,13 @@ Asks for the same verdicts that `doit` runs by.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import manifest
+from . import manifest, orphans
 from .build import Build
 from .model import Reason, Step, Trace
-from .state import recorded_tasks
 
 
 @dataclass(slots=True)
@@ -59,12 +59,13 @@ class Survey:
         return [s for s in self.states.values() if s.follows and not s.reasons]
 
 
-def survey(build: Build, dep_manager: Any) -> Survey:
+def survey(build: Build, dep_manager: Any, claimed: Collection[str] = ()) -> Survey:
     """Return the state of every step.
 
     Args:
         build: the build.
         dep_manager: doit's database.
+        claimed: paths that any task makes, so that they are no orphans.
     """
     states: dict[str, StepState] = {}
     for step in build.plan.steps.values():
@@ -75,7 +76,8 @@ def survey(build: Build, dep_manager: Any) -> Survey:
     if not any(state.reasons and state.is_target for state in states.values()):
         output = _manifest_state(build, states)
         states[output.step.task] = output
-    return Survey(states, orphans(build, dep_manager))
+    found = orphans.find(build, dep_manager, claimed)
+    return Survey(states, [(orphan.path, orphan.edited) for orphan in found])
 
 
 def _follows(build: Build, state: StepState, states: dict[str, StepState]) -> list[str]:
@@ -94,23 +96,3 @@ def _manifest_state(build: Build, states: dict[str, StepState]) -> StepState:
     made = [state.trace for state in states.values() if state.is_target]
     step = Step("output", "", project.task("output"), (project.manifest_path,))
     return StepState(step, None, build.manifest_due(manifest.entries_of(project, made)))
-
-
-def orphans(build: Build, dep_manager: Any) -> list[tuple[str, bool]]:
-    """Return files that we made, that still lie there, and that no rule makes any more."""
-    project = build.project
-    made: dict[str, str] = {}
-    for name in recorded_tasks(dep_manager) or ():
-        if name.startswith((project.task("generate") + ":", project.task("compile") + ":")):
-            trace = Trace.from_values((dep_manager.get_values(name) or {}).get("trace"))
-            for output in trace.outputs if trace is not None else ():
-                made[output.path] = output.digest
-    for key, entry in build.remember_manifest().items():
-        made.setdefault(f"{project.output}/{key}", entry["checksum"])
-    found = []
-    for path, content in sorted(made.items()):
-        if path not in build.plan.makers:
-            now = build.world.file(path, None)
-            if now:
-                found.append((path, now != content))
-    return found

@@ -17,10 +17,11 @@ from doit.dependency import UptodateCalculator
 from doit.exceptions import TaskFailed
 from doit.globals import Globals
 
-from . import digest, disk, manifest, steps
+from . import digest, disk, manifest, orphans, steps
 from .build import Build
 from .errors import StepError
 from .model import PHASES, Outcome, Phase, Step, Trace
+from .orphans import Orphan
 from .steps import iso
 
 _DOCS = {
@@ -257,9 +258,12 @@ class ManifestUptodate(UptodateCalculator):
         """Answer, and leave on the task what the manifest should say."""
         project = self.build.project
         wanted = manifest.entries_of(project, traces(self.build, self.get_val))
+        if not self.build.manifest_due(wanted):
+            return True
         # Kept on the task, where doit's runners carry it to the action in any process.
         task.meta["manifest"] = wanted
-        return not self.build.manifest_due(wanted)
+        task.meta["left"] = orphans.unlisted(self.build, wanted, values)
+        return False
 
 
 def traces(build: Build, get_val: Any) -> Iterator[Trace | None]:
@@ -288,6 +292,8 @@ class ManifestAction(BaseAction):
             manifest.write(self.build.project, self.task.meta["manifest"], iso(time.time()))
         except StepError as error:
             return TaskFailed(str(error))
+        left = self.task.meta["left"]
+        self.values = {"left": left} if left else {}
         return None
 
     def __str__(self) -> str:
@@ -302,17 +308,6 @@ def clean_step(build: Build, step: Step, dryrun: bool) -> None:
 
     What cannot be removed stays, with a line that says why: doit would show a traceback.
     """
-    try:
-        _clean_step(build, step, dryrun)
-    except StepError as error:
-        print(f"{step.task} - {error}")
-    except OSError as error:
-        where = ", ".join(step.outputs)
-        why = (error.strerror or str(error)).lower()
-        print(f"{step.task} - {where}: cannot remove: {why}")
-
-
-def _clean_step(build: Build, step: Step, dryrun: bool) -> None:
     project = build.project
     if step.phase == "templates":
         if not dryrun:
@@ -321,30 +316,59 @@ def _clean_step(build: Build, step: Step, dryrun: bool) -> None:
     values = Globals.dep_manager.get_values(step.task) if Globals.dep_manager else {}
     known = build.recorded(step, Trace.from_values(values.get("trace")))
     for path in step.outputs:
-        full = project.full(path)
         found = build.world.file(path, None)
-        if not found or path not in known:
-            continue  # nothing there, or nothing that we made
-        print(f"{step.task} - removing file '{path}'")
-        if dryrun:
-            continue
-        if found != known[path]:
-            kept = build.workshop.keep(path)
-            print(f"{step.task} - '{path}' was edited by hand, kept aside as '{kept}'")
-        disk.remove(full)
-        disk.remove_empty_folders(os.path.dirname(full), project.full(project.output))
+        if found and path in known:  # else nothing is there, or nothing that we made
+            _clean_file(build, step.task, Orphan(path, found != known[path]), dryrun)
     if not dryrun:
         disk.clear(project.full(project.log_path(step.phase, step.target)))
+        disk.remove_empty_folders(project.full(project.output), project.root)
+
+
+def _clean_file(build: Build, task: str, file: Orphan, dryrun: bool) -> bool:
+    """Remove a file that we made; False if it is still there."""
+    print(f"{task} - removing file '{file.path}'")
+    if dryrun:
+        return False
+    try:
+        kept = orphans.remove(build, file)
+    except (StepError, OSError) as error:
+        why = str(error) if isinstance(error, StepError) else _why(error)
+        print(f"{task} - '{file.path}' cannot be removed: {why}")
+        return False
+    if kept:
+        print(f"{task} - '{file.path}' was edited by hand, kept aside as '{kept}'")
+    return True
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def clean_output(build: Build, dryrun: bool) -> None:
-    """Remove manifest, caches and logs: all of the state folder but database and `kept/`."""
-    project = build.project
-    print(f"{project.task('output')} - removing '{project.home}' but what was kept aside")
+    """Remove orphans, and all of the state folder but database and `kept/`.
+
+    The database is doit's: other tasks have their records in it.
+    """
+    project, task = build.project, build.project.task("output")
+    taken = _claimed_by_others(build)
+    found = orphans.find(build, Globals.dep_manager, taken)
+    staying = [file.path for file in found if not _clean_file(build, task, file, dryrun)]
+    print(f"{task} - removing '{project.home}' but what was kept aside")
     if dryrun:
         return
     build.remember_manifest()  # the steps cleaned after this one still ask it
-    with contextlib.suppress(OSError):
-        disk.remove(project.full(project.manifest_path))
-    for folder in (project.cache_folder, f"{project.home}/logs", f"{project.home}/tmp"):
-        disk.clear(project.full(folder))
+    home, output = project.full(project.home), project.full(project.output)
+    for path in (project.full(project.manifest_path), *disk.leftovers(output)):
+        with contextlib.suppress(OSError):
+            disk.remove(path)
+    orphans.forget(build, Globals.dep_manager, staying)
+    for name in ("cache", "logs", "tmp"):
+        disk.clear(os.path.join(home, name))
+    disk.remove_empty_folders(output, project.root)
+    disk.remove_empty_folders(home, project.root)
+
+
+def _claimed_by_others(build: Build) -> set[str]:
+    """Return what other Codegen objects of the `dodo.py` make."""
+    others = vars(Globals.dep_manager).get("codegens", ()) if Globals.dep_manager else ()
+    return {path for other in others for path in other.build.plan.makers}

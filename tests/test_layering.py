@@ -24,6 +24,7 @@ LAYERS = [
     ["steps"],
     ["manifest"],
     ["build"],
+    ["orphans", "preview"],
     ["tasks", "workers", "survey"],
     ["codegen", "reporter"],
     ["runner"],

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import getopt
 import io
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.cmdparse import CmdParseError
@@ -37,6 +38,12 @@ def codegens(namespace: Any) -> list[Codegen]:
 def builds_of(loader: Any) -> list[Build]:
     """Return the builds of the `dodo.py` that a doit task loader has loaded."""
     return [codegen.build for codegen in codegens(getattr(loader, "namespace", None))]
+
+
+def claimed(tasks: Iterable[Any]) -> set[str]:
+    """Return the targets of all doit tasks, project-relative and plain: what is nobody's orphan."""
+    targets = (str(target) for task in tasks for target in task.targets)
+    return {os.path.normpath(os.path.relpath(path)).replace(os.sep, "/") for path in targets}
 
 
 def names_us(dodo: str) -> bool:

@@ -15,6 +15,7 @@ from ..digest import short
 from ..survey import StepState, Survey, survey
 from .common import (
     builds_of,
+    claimed,
     counted,
     names_us,
     options_first,
@@ -148,7 +149,8 @@ class Info(CoreInfo):
     # All --------------------------------------------------------------------------------
 
     def _all(self, builds: Sequence[Build], as_json: bool) -> int:
-        surveys = [survey(build, self.dep_manager) for build in builds]
+        taken = claimed(self.task_list)
+        surveys = [survey(build, self.dep_manager, taken) for build in builds]
         others = self._other_tasks(builds)
         stale = any(s.step.phase != "templates" for found in surveys for s in found.stale)
         if as_json:

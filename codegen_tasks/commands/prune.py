@@ -1,0 +1,103 @@
+"""doit prune: removes what no rule makes any more, if we made it and nobody edited it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from doit.cmd_base import DoitCmdBase
+from doit.exceptions import InvalidCommand
+
+from .. import orphans
+from ..build import Build
+from ..errors import StepError
+from ..orphans import Orphan
+from .common import builds_of, claimed, counted, options_first, say_whatever_the_encoding
+
+_OPT_DRY_RUN = {
+    "name": "dry_run",
+    "short": "n",
+    "long": "dry-run",
+    "type": bool,
+    "default": False,
+    "help": "only tell what would be removed",
+}
+_OPT_EDITED = {
+    "name": "edited",
+    "long": "edited",
+    "type": bool,
+    "default": False,
+    "help": "remove files edited by hand too, after they were kept aside",
+}
+
+
+class Prune(DoitCmdBase):
+    """Removes orphans: files, and what is remembered of them."""
+
+    name = "prune"
+    doc_purpose = "remove files that no rule makes any more"
+    doc_usage = ""
+    doc_description = (
+        "Removes only what we made ourselves, as recorded. A file edited by hand is named and "
+        "left alone. Exits with 1 if a file cannot be removed."
+    )
+    cmd_options = (_OPT_DRY_RUN, _OPT_EDITED)
+
+    def _execute(self, pos_args: list[str], dry_run: bool, edited: bool) -> int:
+        say_whatever_the_encoding()
+        params, names = self.cmdparser.parse(options_first(self.cmdparser, pos_args))
+        if names:
+            raise InvalidCommand(f"`prune` takes no names, such as '{names[0]}'")
+        self._dry = dry_run or params["dry_run"]
+        self._edited = edited or params["edited"]
+        taken = claimed(self.task_list)
+        codes = [self._prune(build, taken) for build in builds_of(self.loader)]
+        if not self._dry:
+            self.dep_manager.close()
+        return max(codes, default=0)
+
+    def _prune(self, build: Build, taken: Collection[str]) -> int:
+        found = orphans.find(build, self.dep_manager, taken)
+        chosen = [orphan for orphan in found if self._edited or not orphan.edited]
+        if self._dry:
+            for orphan in chosen:
+                self._say(f"{orphan.path}: would be removed")
+        gone = {orphan.path for orphan in chosen if self._dry or self._removed(build, orphan)}
+        left = [orphan for orphan in found if orphan not in chosen]
+        for orphan in left:
+            self._say(f"{orphan.path}: edited by hand, left alone")
+        if not self._dry:
+            staying = {orphan.path for orphan in found} - gone
+            orphans.forget(build, self.dep_manager, staying)
+        self._say(_summary(len(gone), len(left), self._dry))
+        if left:
+            self._say("  hint: doit prune --edited keeps them aside and removes them")
+        return int(len(gone) < len(chosen))
+
+    def _removed(self, build: Build, orphan: Orphan) -> bool:
+        """Remove an orphan and say so; False if it cannot be removed."""
+        try:
+            kept = orphans.remove(build, orphan)
+        except StepError as error:
+            print(error, file=sys.stderr)
+            return False
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            print(f"{orphan.path}: cannot be removed: {why}", file=sys.stderr)
+            return False
+        how = f"was edited by hand, kept aside as {kept}, removed" if kept else "removed"
+        self._say(f"{orphan.path}: {how}")
+        return True
+
+    def _say(self, line: str) -> None:
+        out: Any = self.outstream
+        # A file's name may be bytes that are no text.
+        out.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+
+
+def _summary(gone: int, left: int, dry: bool) -> str:
+    if not gone and not left:
+        return "no orphans"
+    removed = f"{counted(gone, 'orphan')} {'to remove' if dry else 'removed'}"
+    return f"{removed}, {left} left alone" if left else removed

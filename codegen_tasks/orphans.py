@@ -1,0 +1,178 @@
+"""Orphans: files that we made and no rule makes any more; found by record, never by folder.
+
+What is ours is known from the traces in doit's database, from what they say was left
+behind, and from the manifest, where a step's own record is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import disk, manifest
+from .build import Build, left_in
+from .model import Phase, Trace
+from .project import Project
+from .state import recorded_tasks
+from .steps import iso
+
+_PHASES: tuple[Phase, ...] = ("templates", "generate", "compile")
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """One file: its path, and whether its bytes are not (as far as can be told) ours any more."""
+
+    path: str
+    edited: bool
+
+
+def find(build: Build, dep_manager: Any, claimed: Collection[str] = ()) -> list[Orphan]:
+    """Return the orphans that still lie there, sorted by path.
+
+    Args:
+        build: the build.
+        dep_manager: doit's database; None if there is none.
+        claimed: paths that other tasks make now, so that they are theirs.
+    """
+    made: dict[str, str] = {}
+    for name in _records(build, dep_manager):
+        values = dep_manager.get_values(name) or {}
+        trace = Trace.from_values(values.get("trace"))
+        for output in trace.outputs if trace is not None else ():
+            made[output.path] = output.digest
+        for path, content in left_in(values).items():
+            made.setdefault(path, content)
+    for key, entry in build.remember_manifest().items():
+        made.setdefault(f"{build.project.output}/{key}", entry["checksum"])
+    found = []
+    for path, content in sorted(made.items()):
+        if content and path not in build.plan.makers and path not in claimed:
+            edited = _edited(build, path, content)
+            if edited is not None:
+                found.append(Orphan(path, edited))
+    return found
+
+
+def _records(build: Build, dep_manager: Any) -> Iterator[str]:
+    """Yield the names of our tasks that may have a record, those of former rules included."""
+    if dep_manager is None:
+        return
+    prefixes = tuple(build.project.task(phase) + ":" for phase in _PHASES)
+    names = recorded_tasks(dep_manager)
+    for name in build.plan.steps if names is None else names:
+        if name.startswith(prefixes):
+            yield name
+    yield build.project.task("output")
+
+
+def unlisted(build: Build, wanted: manifest.Entries, values: Mapping[str, Any]) -> dict[str, str]:
+    """Return path and digest of orphans that the manifest is about to list no more.
+
+    The task `output` keeps them, as steps do in their records: those may be forgotten, and
+    not every database can list them.
+
+    Args:
+        build: the build.
+        wanted: what the manifest is to say.
+        values: what doit's database holds for the task `output`.
+    """
+    project = build.project
+    listed, _ = manifest.read(project)
+    found = left_in(values)
+    for key, entry in listed.items():
+        if key not in wanted:
+            found[f"{project.output}/{key}"] = entry["checksum"]
+    return {
+        path: content
+        for path, content in found.items()
+        if path not in build.plan.makers and disk.stat(project.full(path)) is not None
+    }
+
+
+def _edited(build: Build, path: str, content: str) -> bool | None:
+    """Tell whether what lies at `path` is not what we left there; None if nothing does."""
+    full = build.project.full(path)
+    if not _is_within(build.project, path) or disk.stat(full) is None:
+        return None
+    # We make no links, and what cannot be read cannot be known to be ours.
+    return os.path.islink(full) or build.world.file(path, None) != content
+
+
+def _is_within(project: Project, path: str) -> bool:
+    """Tell whether no link leads from the project to what lies at `path` now."""
+    folder = os.path.realpath(os.path.dirname(project.full(path))) + os.sep
+    within = (project.root, project.full(project.output))
+    return any(folder.startswith(os.path.realpath(place) + os.sep) for place in within)
+
+
+def remove(build: Build, orphan: Orphan) -> str:
+    """Remove an orphan and the folders that it leaves empty; an edited one is kept aside first.
+
+    Returns:
+        Where it was kept aside, or "".
+
+    Raises:
+        StepError: it cannot be kept aside.
+        OSError: it cannot be removed.
+    """
+    project = build.project
+    kept = build.workshop.keep(orphan.path) if orphan.edited else ""
+    full, output = project.full(orphan.path), project.full(project.output)
+    disk.remove(full)
+    stop = output if full.startswith(output + os.sep) else project.root
+    disk.remove_empty_folders(os.path.dirname(full), stop)
+    return kept
+
+
+def forget(build: Build, dep_manager: Any, staying: Collection[str]) -> None:
+    """Drop records, logs and manifest entries of what no rule makes any more.
+
+    Args:
+        build: the build.
+        dep_manager: doit's database; None if there is none.
+        staying: paths of orphans that still lie there, and are to be remembered.
+    """
+    for name in list(_records(build, dep_manager)):
+        _forget_record(build, dep_manager, name, staying)
+    entries, problem = manifest.read(build.project)
+    prefix = f"{build.project.output}/"
+    wanted = {prefix + key: entry for key, entry in entries.items()}
+    gone = [p for p in wanted if p not in build.plan.makers and p not in staying]
+    if gone and not problem:
+        for path in gone:
+            _forget_unlisted(build, dep_manager, path.removeprefix(prefix))
+            del entries[path.removeprefix(prefix)]
+        manifest.write(build.project, entries, iso(time.time()))
+
+
+def _forget_record(build: Build, dep_manager: Any, name: str, staying: Collection[str]) -> None:
+    values = dep_manager.get_values(name) or {}
+    left = left_in(values)
+    if name in build.plan.steps or name == build.project.task("output"):
+        still = {path: content for path, content in left.items() if path in staying}
+        if still != left:
+            rest = {key: value for key, value in values.items() if key != "left"}
+            dep_manager._set(name, "_values_:", {**rest, **({"left": still} if still else {})})
+        return
+    trace = Trace.from_values(values.get("trace"))
+    outputs = [output.path for output in trace.outputs] if trace is not None else []
+    if any(path in staying for path in (*outputs, *left)):
+        return
+    group, _, target = name.partition(":")
+    phase = group.rpartition(".")[2]
+    if phase == "templates" and not build.project.settings.template_cache:
+        return  # there are no such tasks while the cache is off
+    dep_manager.remove(name)
+    disk.remove(build.project.full(build.project.log_path(phase, target)))
+
+
+def _forget_unlisted(build: Build, dep_manager: Any, target: str) -> None:
+    """Drop the record of a target from a database that cannot list its records."""
+    for phase in _PHASES:
+        name = build.project.task(phase, target)
+        if dep_manager is not None and name not in build.plan.steps:
+            dep_manager.remove(name)
