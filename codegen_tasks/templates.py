@@ -5,6 +5,7 @@ Imports Jinja2, so it is itself imported where something is rendered, never befo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import posixpath
@@ -17,9 +18,8 @@ from typing import Any
 
 import jinja2
 from jinja2.runtime import Context
-from jinja2.sandbox import SandboxedEnvironment
 
-from . import digest, disk, texts
+from . import digest, disk, sandbox, texts
 from .bytecode import TemplateCache
 from .errors import DeclarationError, StepError
 from .explain import Explained, first_line
@@ -168,6 +168,8 @@ class Spec:
         options: Jinja2's options, extensions included.
         filters, tests, globals: what the project adds to the templates.
         sandbox: render in Jinja2's sandbox.
+        sandbox_bytes: how much one render may make there.
+        state: the state folder, project-relative, which no template may read there.
     """
 
     root: str
@@ -177,6 +179,8 @@ class Spec:
     tests: Mapping[str, Callable[..., Any]]
     globals: Mapping[str, Any]
     sandbox: bool
+    sandbox_bytes: int = 0
+    state: str = ""
 
 
 class Engine:
@@ -199,7 +203,8 @@ class Engine:
         self._data: dict[tuple[str, str], tuple[str, bytes]] = {}
 
     def _made(self) -> Any:
-        base = SandboxedEnvironment if self._spec.sandbox else jinja2.Environment
+        limit = self._spec.sandbox_bytes
+        base = sandbox.environment(limit) if self._spec.sandbox else jinja2.Environment
         ours = {"keep_trailing_newline": True, "undefined": _undefined(self)}
         try:
             return _environment_class(base)(
@@ -244,7 +249,7 @@ class Engine:
             StepError: it does not exist or has a syntax error.
         """
         self._environment.record = Record()
-        with Explained(self, name, {}):
+        with Explained(self, name, {}), self._limits():
             self._environment.get_template(name)
         return self._template_input(name)
 
@@ -269,9 +274,14 @@ class Engine:
         """
         record = self._environment.record = Record()
         self.last_undefined = None
-        with Explained(self, name, variables, made_by):
+        with Explained(self, name, variables, made_by), self._limits():
             text = self._environment.get_template(name).render(variables)
         return text, record
+
+    def _limits(self) -> contextlib.AbstractContextManager[None]:
+        if not self._spec.sandbox:
+            return contextlib.nullcontext()
+        return sandbox.limited_memory(self._spec.sandbox_bytes)
 
     def inputs(self, record: Record) -> list[Input]:
         """Return the templates and files of a record as inputs."""
@@ -291,11 +301,14 @@ class Engine:
 
     def _read_text(self, path: str) -> str:
         """Return a text file's content, path relative to the project; recorded as an input."""
-        full = os.path.realpath(os.path.join(self._spec.root, path))
         where = posixpath.normpath(path.replace(os.sep, "/"))
-        if not full.startswith(os.path.realpath(self._spec.root) + os.sep):
+        if "\0" in path:
+            raise StepError(repr(path), "no file has such a name")
+        full = os.path.realpath(os.path.join(self._spec.root, path))
+        if not disk.is_inside(full, self._spec.root):
             raise StepError(where, "a template cannot read outside the project")
         signature = disk.stat(full)
+        self._refuse_hostile(where, full, signature)
         record = self._environment.record
         try:
             raw = disk.read(full)
@@ -304,6 +317,19 @@ class Engine:
             raise StepError(where, f"cannot read: {(error.strerror or '').lower()}") from None
         record.files["file", where] = (digest.of_bytes(raw), signature)
         return texts.decoded(where, raw)
+
+    def _refuse_hostile(self, where: str, full: str, signature: Stat | None) -> None:
+        """Refuse what would never end, and to a template in the sandbox what is not its own."""
+        if signature is None and os.path.exists(full) and not os.path.isdir(full):
+            raise StepError(where, "cannot read: not a regular file")
+        if not self._spec.sandbox:
+            return
+        real = os.path.relpath(full, os.path.realpath(self._spec.root)).replace(os.sep, "/")
+        if any(sandbox.is_private(path, self._spec.state) for path in (where, real)):
+            raise StepError(where, "a template in the sandbox cannot read this file")
+        if signature is not None and signature[0] > self._spec.sandbox_bytes:
+            what = f"is larger than {self._spec.sandbox_bytes} bytes (sandbox_bytes)"
+            raise StepError(where, what)
 
     def _read_json(self, path: str) -> Any:
         """Return a JSON file's data; recorded as an input."""
