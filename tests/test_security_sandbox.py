@@ -541,3 +541,29 @@ def test_no_template_comes_from_outside_of_its_folder(
 def test_a_pipe_does_not_keep_an_optional_include_waiting(vault: Path) -> None:
     os.mkfifo(vault / "templates/pipe")
     assert render(vault, "{% include 'pipe' ignore missing %}x") == "x"
+
+
+# What is shown --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ name.nope }}{# \x1b[2J\x1b]0;owned\x07 #}\n",
+        "{{ name['\x1b[2J'] }}\n",
+        "{{ table['\x1b[2J'] }}{{ '\u202e' }}\n",
+        "{% include '\x1b[2J' %}\n",
+        "{{ read_text('\x1b[2J') }}\n",
+        "{{ '\x1b[2J'|nope }}\n",
+        "{% nope \x1b[2J %}\n",
+        "{{ 1 / 0 }}\r\x9b2J\n",
+    ],
+)
+def test_no_message_moves_the_cursor_of_a_terminal(project: Project, template: str) -> None:
+    project.write("dodo.py", project.read("dodo.py").replace("Codegen(", "Codegen(sandbox=True, "))
+    project.write("templates/plain.txt.j2", template)
+    result = project.doit("generate:plain.txt", CODEGEN_TEMPLATE_CACHE="off")
+    assert result.code == 1
+    shown = result.out + result.err
+    assert "templates/plain.txt.j2" in shown
+    assert all(char.isprintable() or char == "\n" for char in shown), shown
