@@ -10,12 +10,14 @@ the bytecode, so an entry is never stale, only unused.  Format of an entry, in b
 
 Nothing is unmarshalled before the HMAC was found right; the secret is the user's own, so
 an entry that somebody else wrote is a miss.  The HMAC covers what the path says, so an
-entry can be verified without its template.  Unaware of Jinja2.
+entry can be verified without its template.  A folder in which others can write is not used
+at all: they could put back what was removed.  Unaware of Jinja2.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import marshal
@@ -37,6 +39,7 @@ from .errors import StepError
 MAGIC = b"cgtjbc\x00\x02"
 SUFFIX = ".jbc"
 _HEAD = len(MAGIC) + 32
+_LONGEST = 64  # bytes read of a secret: enough to see that it is too long
 _LOG_LIMIT = 1 << 20  # bytes; past that the log starts a new file and keeps one old one
 
 
@@ -69,6 +72,8 @@ class TemplateCache:
         self._keep = keep
         self._secret: bytes | None = None
         self._unkept = ""  # why entries of this process are of no use to a later one
+        self._faults: dict[str, str] = {}  # what is wrong with a folder, by its path
+        self._said = False
         self.hits = 0
         self.misses = 0
 
@@ -80,11 +85,15 @@ class TemplateCache:
         """Return the code object kept under `key`; None, and never an error, if there is none."""
         start = time.perf_counter()
         path = self.path(template, key)
+        folder = os.path.dirname(path)
+        # A pipe would keep its reader waiting.
+        if disk.stat(path) is None or not self._usable(folder):
+            return None
         try:
             raw = disk.read(path)
         except OSError:
             return None
-        code = self._opened(os.path.dirname(path), key, raw)
+        code = self._opened(folder, key, raw)
         if code is not None:
             self.hits += 1
             self._note("hit", template, key, (time.perf_counter() - start) * 1000)
@@ -100,8 +109,45 @@ class TemplateCache:
         mac = self._mac(folder, key, payload)
         self._say_if_unkept()
         with contextlib.suppress(OSError, StepError):
-            disk.write_ours(path, MAGIC + mac + payload, self._home)
-            _prune(folder, self._keep)
+            _make_private(self._folder)
+            _make_private(folder)
+            if self._usable(folder):
+                disk.write_ours(path, MAGIC + mac + payload, self._home)
+                _prune(folder, self._keep)
+
+    def prepare(self) -> None:
+        """Find out and say now what workers would each say; they inherit that it was said."""
+        self._usable(self._folder)
+        if self._secret is None:
+            self._secret, self._unkept = user_secret()
+        self._say_if_unkept()
+
+    def fault(self) -> str:
+        """Return why the cache is not used, beginning with the folder; "" if it can be."""
+        found = [(path, _open_to_others(path)) for path in (self._folder, *_folders(self._folder))]
+        return next((f"{_shown(path)}: {why}" for path, why in found if why), "")
+
+    def _usable(self, folder: str) -> bool:
+        """Tell whether nobody else can write in an entry's folder; say once if somebody can."""
+        for path in (self._folder, folder):
+            if path not in self._faults:
+                why = _open_to_others(path)
+                if not why and not os.path.isdir(path):
+                    continue  # it is not there yet
+                self._faults[path] = why
+            if self._faults[path]:
+                self._say_unused(path)
+                return False
+        return True
+
+    def _say_unused(self, folder: str) -> None:
+        if not self._said and sys.__stderr__ is not None:
+            lines = (
+                f"{_shown(folder)}: {self._faults[folder]}, so the template cache is not used",
+                f"  hint: {_mend(folder)}, or template_cache = false in [tool.codegen]",
+            )
+            print("\n".join(lines), file=sys.__stderr__, flush=True)
+        self._said = True
 
     def _opened(self, folder: str, key: str, raw: bytes) -> CodeType | None:
         if not self._authentic(folder, key, raw):
@@ -166,6 +212,8 @@ class TemplateCache:
 
     def _sound(self, entry: Entry) -> bool:
         folder, name = os.path.split(entry.path)
+        if os.path.exists(entry.path) and disk.stat(entry.path) is None:
+            return False
         try:
             raw = disk.read(entry.path)
         except FileNotFoundError:
@@ -273,6 +321,44 @@ def _prune(folder: str, keep: int) -> list[Entry]:
     return [entry for entry in _entries(folder)[keep:] if remove(entry)]
 
 
+def _make_private(folder: str) -> None:
+    """Make a folder in which only the user can write, whatever the umask, unless it is there."""
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+
+
+def _open_to_others(folder: str) -> str:
+    """Return how others could write in a folder; "" if they cannot, or it is not there.
+
+    The user's group counts as others: its members change, and entries of one user are of
+    no use to another.
+    """
+    if not hasattr(os, "getuid"):  # elsewhere the mode says nothing
+        return ""
+    try:
+        info = os.stat(folder)
+    except OSError:
+        return ""
+    if info.st_uid != os.getuid():
+        return "belongs to another user"
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "can be written by others"
+    return ""
+
+
+def _mend(folder: str) -> str:
+    if os.stat(folder).st_uid != os.getuid():
+        return f"remove {_shown(folder)}"
+    return f"chmod go-w {_shown(folder)}"
+
+
+def _shown(path: str) -> str:
+    """Return a path as people know it: relative to the project, in which doit runs."""
+    relative = os.path.relpath(path)
+    return (path if relative.startswith("..") else relative).replace(os.sep, "/")
+
+
 def remove(entry: Entry) -> bool:
     """Remove an entry; False if it is gone already or cannot be removed."""
     try:
@@ -282,9 +368,14 @@ def remove(entry: Entry) -> bool:
 
 
 def secret_path() -> str:
-    """Return where the user's secret lies, by the XDG base directory rules."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join("~", ".local", "state")
-    return os.path.join(os.path.expanduser(state), "codegen-tasks", "secret")
+    """Return where the user's secret lies, by the XDG base directory rules.
+
+    They say that a relative path is to be ignored.
+    """
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        state = os.path.expanduser(os.path.join("~", ".local", "state"))
+    return os.path.join(state, "codegen-tasks", "secret")
 
 
 def user_secret() -> tuple[bytes, str]:
@@ -295,6 +386,8 @@ def user_secret() -> tuple[bytes, str]:
     """
     path = secret_path()
     try:
+        if not os.path.isabs(path):
+            raise FileNotFoundError(errno.ENOENT, "there is no home folder")
         found = _kept_secret(path)
         if found is None or len(found) != 32:
             if found is not None:
@@ -311,19 +404,30 @@ def user_secret() -> tuple[bytes, str]:
 
 def _kept_secret(path: str) -> bytes | None:
     """Return what is kept at `path`, which may be torn; None if there is no file."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDONLY
+    for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # a pipe would keep us waiting
+        flags |= getattr(os, flag, 0)
     try:
         handle = os.open(path, flags)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError("is a link") from None
+        raise
+    why = _open_to_others(os.path.dirname(path))
     with os.fdopen(handle, "rb") as file:
         info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError("is not a regular file")
+        if why:
+            raise PermissionError(f"lies in a folder that {why}")
         if hasattr(os, "getuid"):  # elsewhere the mode says nothing
             if info.st_uid != os.getuid():
                 raise PermissionError("belongs to another user")
             if stat.S_IMODE(info.st_mode) & 0o077:
                 raise PermissionError("is open to other users")
-        return file.read()
+        return file.read(_LONGEST)
 
 
 def _make_secret(path: str) -> None:

@@ -271,6 +271,11 @@ def remove_empty_folders(folder: str, stop: str) -> None:
         folder = os.path.dirname(folder)
 
 
+def is_inside(path: str, folder: str) -> bool:
+    """Tell whether a file lies below a folder once all links are followed."""
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
+
+
 def walk(folder: str) -> list[str]:
     """Return all files below `folder`, relative to it, sorted, forward slashes."""
     return sorted(

@@ -41,7 +41,20 @@ class CodegenError(InvalidDodoFile):
         lines += [f"  {line}" for line in self.details]
         if self.hint:
             lines.append(f"  hint: {self.hint}")
-        return "\n".join(lines)
+        return _shown("\n".join(lines))
+
+
+def _shown(text: str) -> str:
+    """Return a text that only says something: what a terminal would obey is spelt out.
+
+    Names, keys and source lines in a message may come from a file that nobody has looked at.
+    """
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 class DeclarationError(CodegenError):

@@ -22,6 +22,8 @@ from .model import Input, Pattern, Stat
 RESERVED = ("pattern", "patterns", "item")
 #: What a YAML pattern's name ends with.
 YAML_SUFFIXES = (".yaml", ".yml")
+#: Characters and values of a YAML pattern with all aliases replaced; more is taken for an attack.
+_LARGEST = 10_000_000
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -106,6 +108,10 @@ class Library:
         signature = disk.stat(full)
         found = self._parsed.get((path, signature))
         if found is None:
+            if not disk.is_inside(full, self._root):
+                raise StepError(path, "a pattern cannot lie outside the project")
+            if signature is None and os.path.exists(full):
+                raise StepError(path, "cannot read: not a regular file")
             try:
                 data = parse(path, _read(path, full))
                 found = Pattern(path, stem(path), data, _digest(path, data), signature)
@@ -164,7 +170,7 @@ def _yaml(text: str) -> Any:
             "patterns", "YAML needs an extra", "pip install 'codegen-tasks[yaml]'"
         ) from None
     try:
-        return yaml.safe_load(text)
+        return _constructed(yaml.SafeLoader(text), len(text))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ValueError(f"{error.problem or 'invalid YAML'} (at line {line})") from None
@@ -174,6 +180,38 @@ def _yaml(text: str) -> Any:
         raise ValueError(f"{what} (at line {line})") from None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+
+
+def _constructed(loader: Any, length: int) -> Any:
+    """Return the data of a YAML text; its aliases are looked at before they are followed."""
+    try:
+        node = loader.get_single_node()
+        _refuse_bomb(node, length)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _refuse_bomb(node: Any, length: int) -> None:
+    """Refuse a document that a few aliases make larger than anybody could have written.
+
+    Each alias counts with all it stands for, as templates and digests would meet it.
+    """
+    if _expanded(node, {}) > max(_LARGEST, 10 * length):
+        raise ValueError("its aliases make it too large")
+
+
+def _expanded(node: Any, sizes: dict[int, int]) -> int:
+    """Return the characters and values of a YAML node; one that holds itself counts once."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 1
+        value = getattr(node, "value", "")
+        if isinstance(value, str):
+            sizes[id(node)] += len(value)
+        else:
+            parts = (part for item in value for part in (item if type(item) is tuple else (item,)))
+            sizes[id(node)] += sum(_expanded(part, sizes) for part in parts)
+    return sizes[id(node)]
 
 
 def noun(data: Any) -> str:

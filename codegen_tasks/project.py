@@ -105,7 +105,7 @@ class Project:
         """Return the digest of what every render hangs on besides templates and patterns."""
         return digest.of_parts(
             FORMAT,
-            "sandbox" if self.sandbox else "",
+            "sandbox 2" if self.sandbox else "",
             *(f"{name}={sources.of(value)}" for name, value in sorted(self.options.items())),
             *map(sources.of_module, self._extension_modules()),
             metadata.version("jinja2"),

@@ -29,6 +29,7 @@ class Settings:
         parallel: obey `doit -n`; off, every run is serial.
         batch: give a compiler many files at once; off, one process per file.
         cache_generations: how many versions of each template the cache keeps.
+        sandbox_bytes: how much one render may make where `sandbox=True`.
     """
 
     template_cache: bool = True
@@ -37,6 +38,7 @@ class Settings:
     parallel: bool = True
     batch: bool = True
     cache_generations: int = 5
+    sandbox_bytes: int = 50_000_000
 
 
 def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:

@@ -88,6 +88,11 @@ class Workshop:
             self._cache = template_cache(self.project)
         return self._cache
 
+    def prepare(self) -> None:
+        """Say what is to be said once, before workers are started that would each say it."""
+        if self.project.settings.template_cache:
+            self.cache.prepare()
+
     @property
     def engine(self) -> Engine:
         """The template engine; making it imports Jinja2.
@@ -107,7 +112,9 @@ class Workshop:
                 project.tests,
                 {**project.globals, **project.functions},
                 project.sandbox,
-                project.settings.key_tracking,
+                key_tracking=project.settings.key_tracking,
+                sandbox_bytes=project.settings.sandbox_bytes,
+                state=project.state,
             )
             cache = self.cache if project.settings.template_cache else None
             self.world.settle()

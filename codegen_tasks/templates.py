@@ -5,6 +5,7 @@ Imports Jinja2, so it is itself imported where something is rendered, never befo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import posixpath
@@ -18,10 +19,9 @@ from typing import Any
 
 import jinja2
 from jinja2.runtime import Context
-from jinja2.sandbox import SandboxedEnvironment
 from jinja2.utils import _PassArg, internalcode
 
-from . import digest, disk, keys, texts
+from . import digest, disk, keys, sandbox, texts
 from .bytecode import TemplateCache
 from .errors import DeclarationError, StepError
 from .explain import Explained, first_line
@@ -262,6 +262,8 @@ class Spec:
         filters, tests, globals: what the project adds to the templates.
         sandbox: render in Jinja2's sandbox.
         key_tracking: note which keys of a pattern a render reads.
+        sandbox_bytes: how much one render may make there.
+        state: the state folder, project-relative, which no template may read there.
     """
 
     root: str
@@ -272,6 +274,8 @@ class Spec:
     globals: Mapping[str, Any]
     sandbox: bool
     key_tracking: bool = True
+    sandbox_bytes: int = 0
+    state: str = ""
 
     @property
     def tracks(self) -> bool:
@@ -325,7 +329,8 @@ class Engine:
         return self._spec.tracks
 
     def _made(self) -> Any:
-        base = SandboxedEnvironment if self._spec.sandbox else jinja2.Environment
+        limit = self._spec.sandbox_bytes
+        base = sandbox.environment(limit) if self._spec.sandbox else jinja2.Environment
         ours: dict[str, Any] = {"keep_trailing_newline": True, "undefined": _undefined(self)}
         finalize = self._spec.options.get("finalize")
         theirs = {"finalize": _given_plain(finalize)} if finalize is not None else {}
@@ -376,7 +381,7 @@ class Engine:
             StepError: it does not exist or has a syntax error.
         """
         self._environment.record = Record()
-        with Explained(self, name, {}):
+        with Explained(self, name, {}), self._limits():
             self._environment.get_template(name)
         return self._template_input(name)
 
@@ -399,10 +404,15 @@ class Engine:
         """
         record = self._environment.record = Record()
         self.last_undefined = None
-        with Explained(self, name, view.variables, made_by):
+        with Explained(self, name, view.variables, made_by), self._limits():
             template = self._environment.get_template(name)
             text = template.render({**view.variables, _VIEW: view})
         return text, record
+
+    def _limits(self) -> contextlib.AbstractContextManager[None]:
+        if not self._spec.sandbox:
+            return contextlib.nullcontext()
+        return sandbox.limited_memory(self._spec.sandbox_bytes)
 
     def inputs(self, record: Record) -> list[Input]:
         """Return the templates and files of a record as inputs."""
@@ -423,6 +433,19 @@ class Engine:
         """Return a text file's content, path relative to the project; recorded as an input."""
         return self._read(path, "file")[0]
 
+    def _refuse_hostile(self, where: str, full: str, signature: Stat | None) -> None:
+        """Refuse what would never end, and to a template in the sandbox what is not its own."""
+        if signature is None and os.path.exists(full) and not os.path.isdir(full):
+            raise StepError(where, "cannot read: not a regular file")
+        if not self._spec.sandbox:
+            return
+        real = os.path.relpath(full, os.path.realpath(self._spec.root)).replace(os.sep, "/")
+        if any(sandbox.is_private(path, self._spec.state) for path in (where, real)):
+            raise StepError(where, "a template in the sandbox cannot read this file")
+        if signature is not None and signature[0] > self._spec.sandbox_bytes:
+            what = f"is larger than {self._spec.sandbox_bytes} bytes (sandbox_bytes)"
+            raise StepError(where, what)
+
     def _read_json(self, path: str) -> Any:
         """Return a JSON file's data; recorded as an input."""
         return self._read_data(path, "json")
@@ -434,12 +457,15 @@ class Engine:
 
     def _read(self, path: str, kind: str) -> tuple[str, Read]:
         """Return a file's text, and what is recorded of it."""
-        full = os.path.realpath(os.path.join(self._spec.root, path))
         where = posixpath.normpath(path.replace(os.sep, "/"))
-        if not full.startswith(os.path.realpath(self._spec.root) + os.sep):
+        if "\0" in path:
+            raise StepError(repr(path), "no file has such a name")
+        full = os.path.realpath(os.path.join(self._spec.root, path))
+        if not disk.is_inside(full, self._spec.root):
             raise StepError(where, "a template cannot read outside the project")
         record = self._environment.record
         signature = disk.signature(full)
+        self._refuse_hostile(where, full, signature)
         try:
             raw = disk.read(full)
         except OSError as error:

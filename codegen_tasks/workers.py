@@ -193,6 +193,8 @@ class Pool:
         self._workers.clear()
 
     def _start(self) -> Worker:
+        for build in self.knowledge.builds:
+            build.workshop.prepare()
         ours, theirs = self._context.Pipe()
         others = [worker.pipe for worker in self._workers] if self.forks else []
         inherited = [*others, ours] if self.forks else []

@@ -753,7 +753,7 @@ PATTERNS: dict[str, tuple[str, bytes, str]] = {
         b"name: elm\ngain: \x01\n",
         """
         patterns/elm.yaml:2: the character '\\x01' is not allowed
-          2 | gain: \x01
+          2 | gain: \\x01
         """,
     ),
     "YAML that contains itself": (

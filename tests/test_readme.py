@@ -107,6 +107,7 @@ def test_links_to_files_lead_somewhere() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "SECURITY.md",
         "docs/glossary.md",
         "docs/reference.md",
     )

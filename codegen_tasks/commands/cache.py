@@ -64,6 +64,8 @@ class Cache(DoitCmdBase):
         self._say(f"{counted(log.hits, 'hit')}{rate}, {misses}, {log.saved:.0f} ms saved")
         if not build.project.settings.template_cache:
             self._say("the template cache is off")
+        elif fault := template_cache(build.project).fault():
+            self._say(f"{fault}, so the template cache is not used")
         return 0
 
     def _cleanup(self, build: Build, words: Sequence[str]) -> int:

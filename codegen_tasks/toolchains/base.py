@@ -252,7 +252,7 @@ class Toolchain:
         for leftover in (target, depfile):
             disk.remove(leftover)
         os.makedirs(os.path.dirname(depfile), exist_ok=True)
-        values = {"source": unit.source, "target": target, "depfile": depfile}
+        values = {"source": argument(unit.source), "target": target, "depfile": depfile}
         command = [program, *(self._filled(word, values) for word in self.command[1:])]
         done = self._run(command, unit, site, limit)
         if isinstance(done, Compiled):
@@ -280,7 +280,7 @@ class Toolchain:
         command = [program]
         for word in self.command[1:]:
             if word == "{sources}":
-                command += [unit.source for unit in units]
+                command += [argument(unit.source) for unit in units]
             else:
                 command.append(self._filled(word, values))
         done = self._run(command, units[0], site, limit)
@@ -328,6 +328,11 @@ class Toolchain:
     @staticmethod
     def _filled(word: str, values: Mapping[str, str]) -> str:
         return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), word)
+
+
+def argument(path: str) -> str:
+    """Return a project-relative path as no program takes it for an option or a list of them."""
+    return f"./{path}" if path.startswith(("-", "@", "+")) else path
 
 
 def refuse_surplus(where: str, given: Sequence[Any], known: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import replace
 
+from ..errors import StepError
 from .base import Compiled, Site, Toolchain, Unit
 
 
@@ -20,6 +21,11 @@ class CFamily(Toolchain):
 
     def _one(self, program: str, unit: Unit, site: Site, limit: float | None) -> Compiled:
         if os.path.splitext(unit.source)[1].lower() not in self._HEADERS:
+            if os.path.basename(unit.source).startswith("@"):
+                # gcc hands the name without its folder on, and what gets it reads options
+                # from a file called like its rest.
+                what = f"{self.name} takes a name that begins with '@' for a list of options"
+                return Compiled({}, error=StepError(unit.source, what, "rename the target"))
             return super()._one(program, unit, site, limit)
         language = "c++" if self.name == "c++" else "c"
         alone = ("-include", "{source}", "-x", language, os.devnull)

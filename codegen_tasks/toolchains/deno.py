@@ -99,7 +99,9 @@ class _Run:
     def batch(self, units: Sequence[Unit]) -> dict[str, Compiled]:
         """Compile a batch; a result for each unit, or, if some are bad, at least for those."""
         graph = self._graph([self._full(unit.source) for unit in units])
-        checked = self._call(["check", *_FLAGS, *(unit.source for unit in units)])
+        # URLs: deno would take a name for an option, a package or a glob.
+        urls = [_url(self._full(unit.source)) for unit in units]
+        checked = self._call(["check", *_FLAGS, *urls])
         if checked.code or checked.timed_out:
             return self._bad(units, graph, checked)
         stage = os.path.join(self.site.scratch, "stage")
@@ -160,7 +162,7 @@ class _Run:
         anchor = ".anchor.ts"
         disk.write(os.path.join(stage, anchor), b"export {};\n")
         arguments = ["transpile", *_FLAGS, "--source-map", "separate", "--outdir", out]
-        return self._call([*arguments, anchor, *sources], stage)
+        return self._call([*arguments, anchor, *(f"./{source}" for source in sources)], stage)
 
     def _result(self, unit: Unit, stage: str, graph: _Graph, printed: str) -> Compiled:
         target, map_path = unit.outputs
