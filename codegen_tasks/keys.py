@@ -279,32 +279,35 @@ def plain(value: Any) -> Any:
     return {key: plain(value[key]) for key in list(dict.keys(value))}
 
 
-def unwrapped(value: Any) -> Any:
+def unwrapped(value: Any, seen: set[int] | None = None) -> Any:
     """Return a value without tables that note anything, for a function that is not Jinja2's.
 
     Lists and dicts that the template made are changed in place: the function may be there
     to change them.
+
+    Args:
+        value: any.
+        seen: lists and dicts (by `id`) that were done already: they may hold one another.
     """
     kind = type(value)
     if kind is Table:
         return plain(value)
-    if kind is list:
-        _unwrap_in(value, range(len(value)))
-    elif kind is dict:
-        _unwrap_in(value, list(value))
-    elif kind is tuple:
-        return tuple(map(unwrapped, value)) if _holds_more(value) else value
-    elif kind is GeneratorType:
+    if kind is GeneratorType:
         return (unwrapped(part) for part in value)
-    return value
-
-
-def _unwrap_in(value: Any, keys: Iterable[Any]) -> None:
-    for key in keys:
+    if kind not in (list, dict, tuple):
+        return value
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return value
+    seen.add(id(value))
+    if kind is tuple:
+        return tuple([unwrapped(part, seen) for part in value]) if _holds_more(value) else value
+    for key in list(value) if kind is dict else range(len(value)):
         part = value[key]
-        new = unwrapped(part)
+        new = unwrapped(part, seen)
         if new is not part:
             value[key] = new
+    return value
 
 
 def _holds_more(value: tuple[Any, ...]) -> bool:

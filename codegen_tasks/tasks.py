@@ -258,12 +258,12 @@ class ManifestUptodate(UptodateCalculator):
         """Answer, and leave on the task what the manifest should say."""
         project = self.build.project
         wanted = manifest.entries_of(project, traces(self.build, self.get_val))
-        if not self.build.manifest_due(wanted):
-            return True
+        due = bool(self.build.manifest_due(wanted))
         # Kept on the task, where doit's runners carry it to the action in any process.
         task.meta["manifest"] = wanted
-        task.meta["left"] = orphans.unlisted(self.build, wanted, values)
-        return False
+        left = orphans.unlisted(self.build, wanted, values) if due else values.get("left", {})
+        task.meta["left"] = left
+        return not due
 
 
 def traces(build: Build, get_val: Any) -> Iterator[Trace | None]:

@@ -261,9 +261,9 @@ class Spec:
         options: Jinja2's options, extensions included.
         filters, tests, globals: what the project adds to the templates.
         sandbox: render in Jinja2's sandbox.
-        key_tracking: note which keys of a pattern a render reads.
         sandbox_bytes: how much one render may make there.
         state: the state folder, project-relative, which no template may read there.
+        key_tracking: note which keys of a pattern a render reads.
     """
 
     root: str
@@ -273,9 +273,9 @@ class Spec:
     tests: Mapping[str, Callable[..., Any]]
     globals: Mapping[str, Any]
     sandbox: bool
-    key_tracking: bool = True
     sandbox_bytes: int = 0
     state: str = ""
+    key_tracking: bool = True
 
     @property
     def tracks(self) -> bool:

@@ -165,3 +165,13 @@ def test_no_more_is_noted_than_was_asked(question: Callable[[Any], Any], expecte
     notes = Notes()
     question(Table({"a": 1, "meta": {"b": 2}, "list": [1]}, notes))
     assert list(notes.reads()) == expected
+
+
+def test_data_that_holds_itself_or_itself_twice_is_unwrapped_in_one_pass() -> None:
+    data: list[Any] = [Table({"a": 1}, Notes())]
+    data.append(data)
+    deep: Any = data
+    for _ in range(100):
+        deep = {"left": deep, "right": deep}
+    assert keys.unwrapped(deep) is deep
+    assert type(data[0]) is dict

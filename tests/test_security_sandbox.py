@@ -16,6 +16,7 @@ import pytest
 from conftest import Project
 
 from codegen_tasks.errors import StepError
+from codegen_tasks.keys import Notes, Table, View
 from codegen_tasks.templates import Engine, Spec
 
 LIMIT = 1_000_000
@@ -50,6 +51,12 @@ VARIABLES: dict[str, Any] = {
 GLOBALS: dict[str, Any] = {"os": os, "visitor": Visitor(), "shared": [1], "labels": {"a", "b"}}
 
 
+def view() -> View:
+    """Return what a render sees of a pattern, as steps make it."""
+    notes = Notes()
+    return View([Table(VARIABLES, notes)], {}, {"pattern": notes})
+
+
 def engine(root: Path, sandbox: bool = True, **more: Any) -> Engine:
     """Return a warm environment on the templates below `root`."""
     known = {**GLOBALS, **more.pop("names", {})}
@@ -62,7 +69,7 @@ def render(root: Path, text: str, sandbox: bool = True, **more: Any) -> str:
     """Render one template; others may lie beside it."""
     (root / "templates").mkdir(exist_ok=True)
     (root / "templates/t.j2").write_text(text, encoding="utf-8")
-    return engine(root, sandbox, **more).render("t.j2", VARIABLES)[0]
+    return engine(root, sandbox, **more).render("t.j2", view())[0]
 
 
 def refused(root: Path, text: str, **more: Any) -> str:
@@ -204,8 +211,8 @@ def test_what_a_template_sets_is_gone_with_its_render(tmp_path: Path) -> None:
     )
     (tmp_path / "templates/then.j2").write_text("{{ name }}{{ leak is defined }}")
     warm = engine(tmp_path)
-    assert warm.render("first.j2", VARIABLES)[0] == "oak"
-    assert warm.render("then.j2", VARIABLES)[0] == "ashFalse"
+    assert warm.render("first.j2", view())[0] == "oak"
+    assert warm.render("then.j2", view())[0] == "ashFalse"
 
 
 # Bombs ----------------------------------------------------------------------------------
