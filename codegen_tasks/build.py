@@ -5,6 +5,7 @@ What `doit`, `doit info` and the other commands all ask, so that they cannot dis
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -101,6 +102,27 @@ class Build:
         prefix = len(self.project.output) + 1
         found = {path: entries.get(path[prefix:]) for path in step.outputs}
         return {path: entry["checksum"] for path, entry in found.items() if entry}
+
+    def time_limit(self, step: Step) -> float | None:
+        """Return the seconds a step may take; None for no end, or where its compiler is watched."""
+        if step.phase == "compile" or step.problem is not None:
+            return None
+        limit = self.project.rules[step.rule].timeout if step.rule else None
+        if not self.project.sandbox:
+            return limit
+        most = float(self.project.settings.sandbox_seconds)
+        return most if limit is None else min(limit, most)
+
+    def renew(self) -> None:
+        """Forget what was looked at before another process may have changed it."""
+        self._manifest = None
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half made; to be called with the lock held."""
+        full, home = self.project.full, self.project.home
+        shutil.rmtree(full(f"{home}/tmp"), ignore_errors=True)
+        for folder in (self.project.output, home):
+            disk.sweep(full(folder))
 
     def remember_manifest(self) -> manifest.Entries:
         """Return the manifest's entries as they were when they were first asked for."""

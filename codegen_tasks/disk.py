@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat as modes
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from . import digest
 from .errors import StepError
 from .model import Stat
 
+_TEMPORARY = re.compile(r"\.codegen-[0-9a-f]{16}")  # as `_replace` names them
 A_FILE_STANDS_THERE = "a file stands where a folder should be"
 
 
@@ -118,6 +120,15 @@ def remove(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def sweep(folder: str) -> None:
+    """Remove the temporaries below `folder` that killed writers left."""
+    for path, _, files in os.walk(folder):
+        for name in files:
+            if _TEMPORARY.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(path, name))
 
 
 def remove_empty_folders(folder: str, stop: str) -> None:

@@ -28,6 +28,7 @@ class Settings:
         parallel: obey `doit -n`; off, every run is serial.
         batch: give a compiler many files at once; off, one process per file.
         cache_generations: how many versions of each template the cache keeps.
+        sandbox_seconds: how long a render may take at most with `sandbox=True`.
     """
 
     template_cache: bool = True
@@ -35,6 +36,7 @@ class Settings:
     parallel: bool = True
     batch: bool = True
     cache_generations: int = 5
+    sandbox_seconds: int = 10
 
 
 def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:

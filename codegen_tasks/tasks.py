@@ -17,7 +17,7 @@ from doit.dependency import UptodateCalculator
 from doit.exceptions import TaskFailed
 from doit.globals import Globals
 
-from . import digest, disk, manifest, steps
+from . import digest, disk, lock, manifest, state, steps
 from .build import Build
 from .errors import StepError
 from .model import PHASES, Outcome, Phase, Step, Trace
@@ -161,6 +161,8 @@ class StepAction(BaseAction):
     def execute(self, out: Any = None, err: Any = None) -> TaskFailed | None:
         """Run the step; doit calls this in whichever process or thread it likes."""
         build, step = self.build, self.step
+        if Globals.dep_manager is not None:
+            lock.of(Globals.dep_manager, build.project.full(build.project.state)).acquire()
         # A workshop of its own: doit's thread runner may run two actions at once.
         workshop = steps.Workshop(build.project, build.plan, build.world)
         outcome = workshop.run_one(step, build.recorded(step, None))
@@ -300,6 +302,8 @@ class ManifestAction(BaseAction):
 def clean_step(build: Build, step: Step, dryrun: bool) -> None:
     """Remove a step's outputs and log; what was edited by hand is kept aside first."""
     project = build.project
+    if not dryrun:
+        _hold(build)
     if step.phase == "templates":
         if not dryrun:
             steps.template_cache(project).forget(step.template)
@@ -323,12 +327,29 @@ def clean_step(build: Build, step: Step, dryrun: bool) -> None:
         disk.remove(project.full(project.log_path(step.phase, step.target)))
 
 
+def _hold(build: Build) -> None:
+    """Wait until nobody builds, and let nobody begin until this command ends."""
+    manager, folder = Globals.dep_manager, build.project.full(build.project.state)
+    if manager is None or not os.path.isdir(folder):
+        return
+    held = lock.of(manager, folder)
+    if held.held:
+        return
+    held.acquire()
+    if held.left_behind:
+        build.sweep()
+        held.swept()
+    if state.refresh(manager):
+        build.renew()
+
+
 def clean_output(build: Build, dryrun: bool) -> None:
     """Remove manifest, caches and logs: all of the state folder but database and `kept/`."""
     project = build.project
     print(f"{project.task('output')} - removing '{project.home}' but what was kept aside")
     if dryrun:
         return
+    _hold(build)
     build.remember_manifest()  # the steps cleaned after this one still ask it
     disk.remove(project.full(project.manifest_path))
     for folder in (project.cache_folder, f"{project.home}/logs", f"{project.home}/tmp"):
