@@ -326,9 +326,11 @@ def test_a_database_that_cannot_be_written_is_one_clear_error(project: Project, 
     finally:
         path.chmod(0o755)
     assert result.code == 3
-    what = "state.db: cannot be written: attempt to write a readonly database"
+    what = f"{DATABASE}: cannot be written: attempt to write a readonly database"
+    if name != DATABASE:
+        what = ".codegen/lock: cannot be written: permission denied"
     assert result.err == (
-        f"ERROR: .codegen/{what if name == DATABASE else 'lock: cannot be written: permission denied'}\n"
+        f"ERROR: {what}\n"
         "  hint: the folder .codegen and the files in it must be writable\n"
     )
     assert (project.path / DATABASE).read_bytes() == before
