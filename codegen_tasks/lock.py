@@ -111,7 +111,7 @@ class Lock:
         where = _shown(self.folder)
         if not wait:
             raise LockedError(where, str(who), "without --no-wait this run waits for it")
-        print(f"{where}: waiting for {who}", file=sys.stderr, flush=True)
+        _say(f"{where}: waiting for {who}")
 
     def holder(self) -> Holder | None:
         """Return who else holds the lock; None if nobody does.  Writes nothing."""
@@ -191,7 +191,7 @@ class Lock:
         self._leave_at_fork()
         reason = (why.strerror or str(why)).lower()
         what = f"files cannot be locked here ({reason}), so {os.path.basename(path)} stands in"
-        print(f"{_shown(self.folder)}: {what}", file=sys.stderr)
+        _say(f"{_shown(self.folder)}: {what}")
         return True
 
     def _discard(self, path: str, found: Holder | None) -> None:
@@ -220,6 +220,11 @@ def of(dep_manager: Any, folder: str) -> Lock:
         return own
     known: dict[str, Lock] = vars(dep_manager).setdefault("codegen_locks", {})
     return known.setdefault(folder, Lock(folder))
+
+
+def _say(line: str) -> None:
+    # doit catches what actions print, `clean`'s too; this is for whoever waits.
+    print(line, file=sys.__stderr__ or sys.stderr, flush=True)
 
 
 def _shown(folder: str) -> str:

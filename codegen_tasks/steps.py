@@ -68,6 +68,10 @@ class Workshop:
         self._engine: Engine | None = None
         self._cache: TemplateCache | None = None
 
+    def __reduce__(self) -> Any:
+        """Pickle without what is made at first use: a worker makes its own."""
+        return (Workshop, (self.project, self.plan, self.world))
+
     # Tools, made at first use -----------------------------------------------------------
 
     @property

@@ -330,8 +330,7 @@ def test_a_database_that_cannot_be_written_is_one_clear_error(project: Project, 
     if name != DATABASE:
         what = ".codegen/lock: cannot be written: permission denied"
     assert result.err == (
-        f"ERROR: {what}\n"
-        "  hint: the folder .codegen and the files in it must be writable\n"
+        f"ERROR: {what}\n  hint: the folder .codegen and the files in it must be writable\n"
     )
     assert (project.path / DATABASE).read_bytes() == before
     assert project.doit().code == 0
