@@ -25,6 +25,7 @@ from .errors import LockedError, StateError
 _PAUSE = 0.05  # seconds between two looks at a lock that is held
 #: So often a lock is tried before it counts as held: who only looks at it holds it briefly.
 _TRIES = 4
+_TICK = 20_000_000  # nanoseconds in which two changes may bear one time
 _HELD = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
 
 
@@ -56,6 +57,7 @@ class Lock:
         self._handle: int | None = None
         self._by_pid = False  # held by the file that stands in
         self._known_at_fork = False
+        self._stamp: int | None = None
         self.left_behind = False
 
     @property
@@ -63,8 +65,21 @@ class Lock:
         """Whether this process holds it."""
         return self._handle is not None or self._by_pid
 
+    def look(self) -> None:
+        """Note how things are now; `acquire` tells whether somebody has held it since."""
+        now, self._stamp = time.time_ns(), self._changed()
+        if self._stamp is not None and abs(now - self._stamp) < _TICK:
+            self._stamp = -1  # what comes next may bear the same time
+
+    def _changed(self) -> int | None:
+        """Return when a file was last made or removed beside the lock, as each holder does."""
+        try:
+            return os.stat(self.folder).st_mtime_ns
+        except OSError:
+            return None
+
     def acquire(self, wait: bool = True) -> bool:
-        """Take the lock; return whether another process had to be waited for.
+        """Take the lock; return whether somebody else may have held it since `look`.
 
         Afterwards `left_behind` tells whether its last holder was killed.
 
@@ -72,7 +87,7 @@ class Lock:
             LockedError: another process holds it, and we are not to wait.
             StateError: its file cannot be written.
         """
-        tries = 0
+        tries, taken = 0, self._changed() != self._stamp
         try:
             while not (self.held or self._try()):
                 tries += 1
@@ -81,7 +96,7 @@ class Lock:
                 time.sleep(_PAUSE if tries > _TRIES else _PAUSE / 10)
         except OSError as error:
             raise self._problem(error) from None
-        return tries >= _TRIES
+        return taken or tries > 0
 
     def _problem(self, error: OSError) -> StateError:
         folder = _shown(self.folder)

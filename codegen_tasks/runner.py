@@ -61,6 +61,8 @@ class CodegenRunner(Runner):
         self._builds = list(builds)
         self._wait = wait
         self._locks = locks_of(builds, self.dep_manager)
+        for each in self._locks:
+            each.look()
         self._locked = False
         self._passed: list[Any] = []  # nodes of steps found up to date before that
         self._told: set[str] = set()  # names of those that are run after all
@@ -185,8 +187,8 @@ class CodegenRunner(Runner):
         if self._locked:
             return False
         self._locked = True
-        waited = [each.acquire(self._wait) for each in self._locks]
-        outdated = state.refresh(self.dep_manager) or any(waited)
+        taken = [each.acquire(self._wait) for each in self._locks]
+        outdated = state.refresh(self.dep_manager) or any(taken)
         if any(each.left_behind for each in self._locks):
             for build in self._builds:
                 build.sweep()

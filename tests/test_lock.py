@@ -222,3 +222,35 @@ def test_without_a_codegen_no_wait_is_no_option(empty_project: Project) -> None:
     assert result.code == 3
     assert "no-wait not recognized" in result.err
     assert "no-wait" not in empty_project.doit("help", "run").out
+
+
+CLEANED_MEANWHILE = """
+import os
+import subprocess
+import sys
+import codegen_tasks.runner
+
+hold = codegen_tasks.runner.CodegenRunner._hold
+
+
+def late(self):
+    if os.environ.pop("CLEAN_MEANWHILE", ""):
+        subprocess.run([sys.executable, "-m", "doit", "clean"], check=True, capture_output=True)
+    return hold(self)
+
+
+codegen_tasks.runner.CodegenRunner._hold = late
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_what_was_up_to_date_before_the_lock_was_had_is_looked_at_again(
+    slow: Project, workers: list[str]
+) -> None:
+    slow.write("dodo.py", CLEANED_MEANWHILE + DODO.replace("sleep(0.5)", "sleep(0)"))
+    slow.doit()
+    slow.write("patterns/f.toml", "x = 2\n")
+    time.sleep(0.05)
+    assert slow.run(sys.executable, "-m", "doit", *workers, CLEAN_MEANWHILE="1").code == 0
+    assert slow.doit("info").code == 0
+    assert len(list((slow.path / "generated").iterdir())) == 7
