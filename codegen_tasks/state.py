@@ -297,7 +297,8 @@ class StateDB:
     def _write(self) -> None:
         with _told_apart():
             connection = self._writer()
-            before = _counter(self.name)
+            # With the lock held nobody asks any more whether others have written.
+            before = None if self.lock.held else _counter(self.name)
             with connection:
                 connection.execute("begin immediate")
                 if self._removed_all:
@@ -309,9 +310,10 @@ class StateDB:
                     "insert or replace into tasks values (?, ?)",
                     [(name, self.codec.encode(self._records[name])) for name in self._dirty],
                 )
-        after = _counter(self.name)
-        if before and before == self._seen and after == (before[0], before[1] + 1):
-            self._seen = after  # nobody else's is among it
+        if before is not None and before == self._seen:
+            after = _counter(self.name)
+            if after == (before[0], before[1] + 1):  # nobody else's is among it
+                self._seen = after
 
     def _writer(self) -> sqlite3.Connection:
         if self._connection is None:
