@@ -207,13 +207,13 @@ class CodegenRunner(Runner):
         """
         for node in self._passed:
             name = node.task.name
-            index, step = self._steps[name]
-            values = self.dep_manager.get_values(name)
-            if self._builds[index].verdict(step, values).reasons and not self._stop_running:
+            # Asked as before, so that what is touched but equal is noted again too.
+            fresh = self.dep_manager.get_status(node.task, self._tasks).status == "up-to-date"
+            if not fresh and not self._stop_running:
                 self._told.add(name)
                 self._run_any_here(node)
             else:
-                node.task.values = values
+                node.task.values = self.dep_manager.get_values(name)
         self._passed.clear()
 
     def _announce(self, names: Iterable[str]) -> None:
