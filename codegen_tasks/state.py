@@ -149,13 +149,14 @@ class StateDB:
         """Read again what others have committed since we read; tell whether they had.
 
         What was changed here and is not committed yet is changed in what is read, except of
-        `steps`: that was decided by what no longer holds.
+        those `steps` that others changed: that was decided by what no longer holds.
         """
         if self._rows is None or _counter(self.name) == self._seen:
             return False
-        self._rows = {} if self._removed_all else None
+        before, self._rows = self._rows, {} if self._removed_all else None
         self._records.clear()
-        self._drop_steps()
+        now = self._stored()
+        self._drop_steps({name for name in before | now if before.get(name) != now.get(name)})
         for name in self._removed:
             self._records[name] = {}
         for name, changes in self._dirty.items():
@@ -176,11 +177,13 @@ class StateDB:
             return True
         return any(name in self.steps for name in (*self._dirty, *self._removed))
 
-    def _drop_steps(self) -> None:
-        """Undo what was changed of `steps`."""
-        if self.steps is None:
+    def _drop_steps(self, others: Container[str] | None = None) -> None:
+        """Undo what was changed of `steps`, of all or of those that others changed."""
+        steps = self.steps
+        if steps is None:
             return
-        for name in [name for name in (*self._dirty, *self._removed) if name in self.steps]:
+        mine = [name for name in (*self._dirty, *self._removed) if name in steps]
+        for name in [name for name in mine if others is None or name in others]:
             self._dirty.pop(name, None)
             self._removed.discard(name)
             self._records.pop(name, None)
