@@ -117,6 +117,27 @@ class Build:
             **self._before.get(step.task, (None, {}))[1],
         }
 
+    def time_limit(self, step: Step) -> float | None:
+        """Return the seconds a step may take; None for no end, or where its compiler is watched."""
+        if step.phase == "compile" or step.problem is not None:
+            return None
+        limit = self.project.rules[step.rule].timeout if step.rule else None
+        if not self.project.sandbox:
+            return limit
+        most = float(self.project.settings.sandbox_seconds)
+        return most if limit is None else min(limit, most)
+
+    def renew(self) -> None:
+        """Forget what was looked at before another process may have changed it."""
+        self._manifest = None
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half made; to be called with the lock held."""
+        full, home = self.project.full, self.project.home
+        disk.clear(full(f"{home}/tmp"))
+        for folder in (self.project.output, home):
+            disk.sweep(full(folder))
+
     def remember_manifest(self) -> manifest.Entries:
         """Return the manifest's entries as they were when they were first asked for."""
         if self._manifest is None:

@@ -116,7 +116,7 @@ class Codegen:
                 compiles what the one before made.
             context: further variables, or a module-level function from the template's
                 variables to them.
-            timeout: seconds one compiler process may take.
+            timeout: seconds one render, or one compiler process, may take.
             surplus: nothing; too many arguments are refused.
             unknown: nothing; a misspelt argument is refused by name.
 

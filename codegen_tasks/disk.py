@@ -261,6 +261,13 @@ def clear(path: str) -> None:
         os.unlink(path)
 
 
+def sweep(folder: str) -> None:
+    """Remove the temporaries below `folder` that killed writers left."""
+    for path in leftovers(folder):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
 def remove_empty_folders(folder: str, stop: str) -> None:
     """Remove `folder` and its parents as long as they are empty, up to and without `stop`."""
     while folder and folder != stop and folder.startswith(stop):

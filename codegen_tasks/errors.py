@@ -4,6 +4,7 @@
     └── CodegenError          where: what
         ├── DeclarationError  dodo.py, a rule or a setting is wrong: exit 3, before any step
         ├── StateError        the database cannot be used now: exit 3, what it holds is kept
+        ├── LockedError       another process builds here, and we are not to wait: exit 3
         └── StepError         one step failed: exit 1, other steps go on as doit decides
             └── PatternError  raised by a project's own template functions
 
@@ -63,6 +64,10 @@ class DeclarationError(CodegenError):
 
 class StateError(CodegenError):
     """The database is locked, or cannot be read or written where it lies; it is left alone."""
+
+
+class LockedError(CodegenError):
+    """Another process builds here, and whoever asked did not want to wait."""
 
 
 class StepError(CodegenError):

@@ -1,18 +1,23 @@
-"""Starting other programs: without a shell, in a process group of their own, with an end."""
+"""Starting other programs: without a shell, in a process group of their own, with an end.
+
+Whatever ends us ends them: each is marked, and a run that starts any has a `Keeper`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-#: Seconds to wait for the last output of a killed process.
-_GRACE = 2.0
+from . import keeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,56 +56,149 @@ def run(
     Raises:
         OSError: it cannot be started.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    mark = f"{os.environ.get(keeper.MARK, '')}/{os.getpid()}.{os.urandom(4).hex()}"
+    # A file, not a pipe: a daemon that a program leaves behind may hold its output open for
+    # ever, and no reader of a file waits for that.
+    with tempfile.TemporaryFile() as printed:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **(environ or {}), keeper.MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            timed_out = not _ended(process, timeout)
+        except BaseException:
+            _kill(process, mark)
+            raise
+        if timed_out:
+            _kill(process, mark)
+        printed.seek(0)
+        return Finished(process.returncode, _text(printed.read()), timed_out)
+
+
+def _ended(process: subprocess.Popen[bytes], timeout: float | None) -> bool:
+    """Wait for a process; False if it has not ended in time."""
+    if timeout is not None and hasattr(os, "pidfd_open"):
+        # At once when it ends; subprocess would look at growing intervals.
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(process.pid)
+            try:
+                poll = select.poll()
+                poll.register(handle, select.POLLIN)
+                if not poll.poll(max(0, timeout) * 1000):
+                    return False
+            finally:
+                os.close(handle)
+            timeout = None
     try:
-        output, _ = process.communicate(timeout=timeout)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
-        kill_group(process)
-        return Finished(process.returncode, _text(_remaining(process)), timed_out=True)
-    except BaseException:
-        kill_group(process)
-        raise
-    return Finished(process.returncode, _text(output))
+        return False
+    return True
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes], mark: str) -> None:
     """Kill a process, everything in its group and all it started; wait for it."""
-    import psutil
-
-    try:
-        started = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        started = []
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-    for other in started:  # those that left the group
-        with contextlib.suppress(psutil.Error):
-            other.kill()
+    keeper.end_marked(mark)  # those that left the group, whoever their parent is now
     process.wait()
 
 
-def _remaining(process: subprocess.Popen[bytes]) -> bytes:
-    """Return what a killed process printed.
+class Keeper:
+    """Our end of the process that ends what we leave if we are killed; see `keeper`.
 
-    A daemon that it left behind may hold its output open for ever: so not without end.
+    Started by the first `start`; forked children let go of it by themselves.
     """
-    try:
-        return process.communicate(timeout=_GRACE)[0]
-    except subprocess.TimeoutExpired as error:
-        if process.stdout is not None:
-            process.stdout.close()
-        return error.output or b""
+
+    def __init__(self) -> None:
+        self.mark = f"{os.environ.get(keeper.MARK, '')}+{os.urandom(8).hex()}"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it, unless it runs already or cannot."""
+        if self._process is not None:
+            return
+        spec = importlib.util.find_spec("psutil")
+        beside = os.path.dirname(os.path.dirname(str(spec.origin))) if spec is not None else ""
+        environ = {name: value for name, value in os.environ.items() if name != keeper.MARK}
+        with contextlib.suppress(OSError):
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(keeper.__file__), beside, self.mark],
+                cwd=os.sep,
+                env=environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                text=True,
+            )
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave)
+
+    def _leave(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._process.stdin.fileno())
+        self._process = None
+
+    def watch(self, pid: int) -> None:
+        """Let it end a worker too, which was forked and so bears no mark."""
+        self._tell(f"+{pid}\n")
+
+    def forget(self, pid: int) -> None:
+        """Leave a worker out that has ended: its pid may become another's."""
+        self._tell(f"-{pid}\n")
+
+    def end(self, in_order: bool) -> None:
+        """End it.
+
+        Args:
+            in_order: nothing is left to end; otherwise all that is left is ended first.
+        """
+        if not in_order:
+            keeper.end_marked(self.mark)
+        self._tell("end\n")
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.communicate()
+        self._process = None
+
+    @contextlib.contextmanager
+    def marking(self) -> Iterator[None]:
+        """Mark what is started in this process meanwhile as the run's."""
+        self.start()
+        before = os.environ.get(keeper.MARK)
+        os.environ[keeper.MARK] = self.mark
+        try:
+            yield
+        finally:
+            os.environ.pop(keeper.MARK)
+            if before is not None:
+                os.environ[keeper.MARK] = before
+
+    def _tell(self, line: str) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+
+
+def end_worker(mark: str, pid: int) -> None:
+    """End the programs that a worker had started, which has died.
+
+    Args:
+        mark: of its run.
+        pid: of the worker.
+    """
+    keeper.end_marked(f"{mark}/{pid}.")
 
 
 def _text(raw: bytes) -> str:

@@ -3,7 +3,8 @@
 doit's runner hands out one task at a time and, in parallel, pays for each with a queue.
 This one keeps its rules (selection, up-to-date checks, setup, teardown, failures) and
 changes what happens in between: compile steps wait until they can share a compiler, other
-steps go to warm workers, several at a time when they are short.
+steps go to warm workers, several at a time when they are short.  Before the first step runs,
+the lock is taken; a step with a time limit runs in a worker even without `-n`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from doit.exceptions import (
@@ -27,13 +29,14 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import manifest, state
+from . import lock, manifest, state
 from .build import Build
 from .errors import StepError
 from .model import Outcome, Step, Trace
+from .process import Keeper
 from .steps import internal, iso
 from .tasks import adopt
-from .workers import Died, Knowledge, Pool, StepsJob, TaskDone, TaskJob, Unreadable
+from .workers import Died, Knowledge, Overdue, Part, Pool, StepsJob, TaskDone, TaskJob, Unreadable
 
 #: A job for a worker should take about this long, in seconds: long enough that a message
 #: costs little beside it, short enough that a failure elsewhere is heard of soon.
@@ -49,18 +52,28 @@ class CodegenRunner(Runner):
     Args:
         builds: the builds of the `dodo.py`.
         workers: how many processes; 0 runs everything in this one.
+        wait: whether to wait while another process builds.
         others: see doit's `Runner`.
     """
 
-    def __init__(self, *others: Any, builds: Sequence[Build], workers: int = 0):
+    def __init__(self, *others: Any, builds: Sequence[Build], workers: int = 0, wait: bool = True):
         super().__init__(*others)
         self._builds = list(builds)
+        self._wait = wait
+        self._locks = locks_of(builds, self.dep_manager)
+        for each in self._locks:
+            each.look()
+        self._locked = False
+        self._passed: list[Any] = []  # nodes of steps found up to date before that
+        self._told: set[str] = set()  # names of those that are run after all
+        self._keeper = Keeper()
         self._steps: dict[str, tuple[int, Step]] = {
             name: (index, step)
             for index, build in enumerate(builds)
             for name, step in build.plan.steps.items()
         }
         self.final_result: int = SUCCESS
+        state.reserve(self.dep_manager, self._steps)
         self._workers = workers
         self._pool: Pool | None = None
         self._nodes: dict[str, Any] = {}
@@ -69,7 +82,7 @@ class CodegenRunner(Runner):
         self._ready: list[tuple[int, int, Any]] = []  # a heap of nodes, first of the plan first
         self._order = {name: number for number, name in enumerate(self._steps)}
         self._serial = itertools.count()
-        self._one_at_a_time = False
+        self._unable = False  # to start workers
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
         self._seconds = 0.0  # of steps that ran, to size the next jobs
@@ -81,13 +94,16 @@ class CodegenRunner(Runner):
     def run_tasks(self, task_dispatcher: Any) -> None:
         """Run all selected tasks; doit calls this once."""
         self._tasks = task_dispatcher.tasks
+        in_order = False
         try:
             self._loop(task_dispatcher.generator)
             if self._pool is not None:
                 self._report_teardown(self._pool.close())
+            in_order = True
         finally:
             if self._pool is not None:
                 self._pool.kill()
+            self._keeper.end(in_order)
             # What a worker set up and did not live to tear down is torn down here.
             self.teardown_list += self._set_up.values()
 
@@ -123,7 +139,10 @@ class CodegenRunner(Runner):
             self._collect(block=True)
             return True
         if self._ready:
-            self._run_any_here(heapq.heappop(self._ready)[2])
+            if self._limited_first():
+                self._submit(self._next_steps())
+            else:
+                self._run_any_here(heapq.heappop(self._ready)[2])
             return True
         if self._compiles:
             self._flush_compiles()
@@ -137,11 +156,17 @@ class CodegenRunner(Runner):
 
     def _take(self, node: Any) -> None:
         """Accept a node from doit's dispatcher: skip it, run it, or keep it for a batch."""
-        if not self.select_task(node, self._tasks):
-            self._done.append(node)
-            return
         task = node.task
         self._nodes[task.name] = node
+        selected = self.select_task(node, self._tasks)
+        if selected and self._is_ours(task) and task._actions and self._hold():
+            node.run_status = None  # the others' run may have done it
+            selected = self.select_task(node, self._tasks)
+        if not selected:
+            if not self._locked and task.name in self._steps:
+                self._passed.append(node)
+            self._done.append(node)
+            return
         known = self._steps.get(task.name)
         if known is not None:
             index, step = known
@@ -154,6 +179,42 @@ class CodegenRunner(Runner):
             self._queue(node)
         else:
             self._finish_task(node, self.execute_task(task))
+
+    # The lock ---------------------------------------------------------------------------
+
+    def _hold(self) -> bool:
+        """Take the lock before the first step runs; True if what was decided may be wrong."""
+        if self._locked:
+            return False
+        self._locked = True
+        taken = [each.acquire(self._wait) for each in self._locks]
+        outdated = state.refresh(self.dep_manager) or any(taken)
+        if any(each.left_behind for each in self._locks):
+            for build in self._builds:
+                build.sweep()
+            for each in self._locks:
+                each.swept()
+        if outdated:
+            for build in self._builds:
+                build.renew()
+            self._look_again()
+        return outdated
+
+    def _look_again(self) -> None:
+        """Run what was up to date when we looked, and is not after another process wrote.
+
+        Nothing of ours has run yet.  doit has been told of these and will not hear again.
+        """
+        for node in self._passed:
+            name = node.task.name
+            # Asked as before, so that what is touched but equal is noted again too.
+            fresh = self.dep_manager.get_status(node.task, self._tasks).status == "up-to-date"
+            if not fresh and not self._stop_running:
+                self._told.add(name)
+                self._run_any_here(node)
+            else:
+                node.task.values = self.dep_manager.get_values(name)
+        self._passed.clear()
 
     def _announce(self, names: Iterable[str]) -> None:
         """Tell the reporter what begins, when it does: what a failure stops is never told."""
@@ -181,10 +242,16 @@ class CodegenRunner(Runner):
         build = self._builds[self._steps[names[0]][0]]
         chosen = [self._steps[name][1] for name in names]
         try:
-            outcomes = build.workshop.run(chosen, self._recorded(names), not self.continue_)
+            with self._marked(chosen):
+                outcomes = build.workshop.run(chosen, self._recorded(names), not self.continue_)
         except Exception:
             outcomes = [Outcome(name, error=internal(name)) for name in names]
         self._finish_steps(outcomes)
+
+    def _marked(self, steps: Sequence[Step]) -> AbstractContextManager[None]:
+        """Have the keeper know of what the steps start, if they start anything."""
+        starting = any(step.phase == "compile" for step in steps)
+        return self._keeper.marking() if starting else nullcontext()
 
     def _recorded(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         found = {}
@@ -198,7 +265,7 @@ class CodegenRunner(Runner):
 
     def _dispatch(self) -> None:
         """Give idle workers what is ready."""
-        while self._ready and not self._stop_running:
+        while self._ready and self._workers and not self._stop_running:
             pool = self._opened_pool()
             if pool is None or not pool.free:
                 return
@@ -209,22 +276,39 @@ class CodegenRunner(Runner):
 
     def _opened_pool(self) -> Pool | None:
         """Return the workers; None if there can be none, and all runs here."""
-        if self._pool is None and self._workers:
+        if self._pool is None and not self._unable:
             if any(s.phase in ("templates", "generate") for _, s in self._steps.values()):
                 _import_engine()  # once here, and every fork has it
-            knowledge = Knowledge(self._builds, self._tasks, self.stream)
-            self._pool = Pool(self._workers, knowledge)
+            knowledge = Knowledge(self._builds, self._tasks, self.stream, self._keeper.mark)
+            self._pool = Pool(max(1, self._workers), knowledge, self._keeper)
             problem = self._pool.problem()
             if problem:
-                self._pool, self._workers = None, 0
-                print(f"all runs in one process, for {problem}", file=sys.stderr)
+                what = "all runs in one process" if self._workers else "no render is ended in time"
+                self._pool, self._workers, self._unable = None, 0, True
+                print(f"{what}, for {problem}", file=sys.stderr)
         return self._pool
 
     def _run_any_here(self, node: Any) -> None:
-        if node.task.name in self._steps:
+        """Run one node before anything else; a step that may take too long, in a worker."""
+        name = node.task.name
+        if name not in self._steps:
+            self._finish_task(node, self.execute_task(node.task))
+        elif self._limit(name) is None or self._opened_pool() is None:
             self._run_here([node])
         else:
-            self._finish_task(node, self.execute_task(node.task))
+            self._submit(self._steps_job([name]))
+            while self._in_flight():
+                self._collect(block=True)
+
+    def _limited_first(self) -> bool:
+        """Tell whether what comes next must run in a worker, to be ended in time."""
+        name = self._ready[0][2].task.name
+        limited = name in self._steps and self._limit(name) is not None
+        return limited and self._opened_pool() is not None
+
+    def _limit(self, name: str) -> float | None:
+        index, step = self._steps[name]
+        return self._builds[index].time_limit(step)
 
     def _submit(self, job: StepsJob | TaskJob) -> None:
         assert self._pool is not None
@@ -259,14 +343,24 @@ class CodegenRunner(Runner):
             if known is None or known[0] != index or known[1].phase == "compile":
                 break
             chosen.append(heapq.heappop(self._ready)[2].task.name)
-        return StepsJob(index, tuple(chosen), self._recorded(chosen), not self.continue_)
+        return self._steps_job(chosen)
+
+    def _steps_job(self, names: Sequence[str], together: bool = False) -> StepsJob:
+        return StepsJob(
+            self._steps[names[0]][0],
+            tuple(names),
+            self._recorded(names),
+            not self.continue_,
+            tuple(map(self._limit, names)),
+            together,
+        )
 
     def _job_size(self) -> int:
         """Return how many steps the next job takes: one, until we know how long they are."""
-        if self._one_at_a_time or not self._count or not self._seconds:
+        if not self._count or not self._seconds:
             return 1
         worth = int(_JOB_SECONDS * self._count / self._seconds)
-        fair = len(self._ready) // self._workers
+        fair = len(self._ready) // max(1, self._workers)
         return max(1, min(worth, fair, _JOB_STEPS))
 
     def _collect(self, block: bool) -> None:
@@ -279,21 +373,32 @@ class CodegenRunner(Runner):
                 self._finish_worker_task(result)
             elif isinstance(result, Died):
                 self._bury(result)
+            elif isinstance(result, Overdue):
+                limit = result.job.limit(0)
+                self._fail_first(result.job.tasks, f"took longer than {limit:g} s")
             elif isinstance(result, Unreadable):
                 self._fail(result.job.tasks, f"what it returned cannot be read: {result.why}")
-            else:
-                self._finish_steps(result)
+            elif isinstance(result, Part):
+                self._finish_steps(result.outcomes)
         self._dispatch()
 
     def _bury(self, died: Died) -> None:
-        """Fail the task that killed its worker; of several, find out which it was."""
+        """Fail the task that killed its worker; of some that ran together, find out which."""
         names = died.job.tasks
-        if len(names) > 1:
-            self._one_at_a_time = True
+        if isinstance(died.job, StepsJob) and died.job.together:
+            self._again(names)
+        else:
+            self._fail_first(names, f"the worker process died {died.how}")
+
+    def _fail_first(self, names: Sequence[str], what: str) -> None:
+        """Fail the step that was under way; those after it were not begun."""
+        self._fail(names[:1], what)
+        self._again(names[1:])
+
+    def _again(self, names: Iterable[str]) -> None:
+        if not self._stop_running:
             for name in names:
                 self._queue(self._nodes[name])
-            return
-        self._fail(names, f"the worker process died {died.how}")
 
     def _fail(self, names: Iterable[str], what: str) -> None:
         """Fail tasks that a worker had, with one message."""
@@ -317,7 +422,7 @@ class CodegenRunner(Runner):
         for nodes in batches:
             if self._stop_running:
                 return
-            pool = self._opened_pool() if len(batches) > 1 else None
+            pool = self._opened_pool() if len(batches) > 1 and self._workers else None
             if pool is None:
                 self._run_here(nodes)
             else:
@@ -328,9 +433,8 @@ class CodegenRunner(Runner):
             self._collect(block=True)
         if self._stop_running:
             return
-        names = tuple(node.task.name for node in nodes)
-        index = self._steps[names[0]][0]
-        self._submit(StepsJob(index, names, self._recorded(names), not self.continue_))
+        names = [node.task.name for node in nodes]
+        self._submit(self._steps_job(names, together=len(names) > 1))
 
     # Results ----------------------------------------------------------------------------
 
@@ -365,7 +469,8 @@ class CodegenRunner(Runner):
         self.process_task_result(node, failure)
         if node.task.name not in self._steps:
             state.flush(self.dep_manager)
-        self._done.append(node)
+        if node.task.name not in self._told:
+            self._done.append(node)
 
     def _unstorable(self, task: Any) -> TaskError | None:
         """Fail a task whose values the database cannot hold, before they spoil the others'."""
@@ -419,6 +524,13 @@ class CodegenRunner(Runner):
 
     def finish(self) -> Any:
         """Complete the manifests with what a partial run changed, then end as doit does."""
+        try:
+            return self._finish()
+        finally:
+            for each in self._locks:
+                each.release()
+
+    def _finish(self) -> Any:
         for index, made in self._made.items():
             try:
                 self._update_manifest(self._builds[index], made)
@@ -433,6 +545,12 @@ class CodegenRunner(Runner):
         merged = manifest.merged(build.project, entries) if entries else None
         if merged is not None:
             manifest.write(build.project, merged, iso(time.time()))
+
+
+def locks_of(builds: Iterable[Build], dep_manager: Any) -> list[lock.Lock]:
+    """Return the locks of the builds' state folders, in the order in which all take them."""
+    folders = sorted({build.project.full(build.project.state) for build in builds})
+    return [lock.of(dep_manager, folder) for folder in folders]
 
 
 def _do_nothing(task_id: str) -> None:

@@ -30,6 +30,7 @@ class Settings:
         batch: give a compiler many files at once; off, one process per file.
         cache_generations: how many versions of each template the cache keeps.
         sandbox_bytes: how much one render may make where `sandbox=True`.
+        sandbox_seconds: how long a render may take at most with `sandbox=True`.
     """
 
     template_cache: bool = True
@@ -39,6 +40,7 @@ class Settings:
     batch: bool = True
     cache_generations: int = 5
     sandbox_bytes: int = 50_000_000
+    sandbox_seconds: int = 10
 
 
 def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:

@@ -5,6 +5,10 @@ is SQLite with one row a task, committed whenever a step has finished.  It is re
 the first read and created at the first write, so that commands which only look leave no
 trace.
 
+A command that writes without having taken the lock of the folder takes it for the commit,
+reads again what others committed meanwhile, and makes its own changes to that.  A run is
+different: see `StateDB.steps`.
+
 A database that is broken counts as empty, with one line that says so, and is replaced at
 the next write.  So does a row whose checksum is wrong: a record with one byte changed might
 name another input, and never be found stale.  A database that merely cannot be used now,
@@ -23,12 +27,13 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from . import disk
-from .errors import StateError
+from .errors import LockedError, StateError
+from .lock import Lock
 
 #: Raised when the table changes; a database of another format counts as broken.
 FORMAT = 2
@@ -49,6 +54,12 @@ class StateDB:
 
     Every method may raise StateError: the database cannot be used now.
 
+    Attributes:
+        lock: of the folder it lies in.
+        steps: set by a run: the tasks whose rows only the lock's holder may change.  Changes
+            to others are committed without it; changes to these, without it, are dropped if
+            another process builds, whose rows are newer.
+
     Args:
         name: the file.
         codec: doit's, turns a task's record into text and back.
@@ -58,11 +69,14 @@ class StateDB:
     def __init__(self, name: str, codec: Any, *, module_name: str | None = None):
         self.name = name
         self.codec = codec
+        self.lock = Lock(os.path.dirname(name) or ".")
+        self.steps: Container[str] | None = None
         self._connection: sqlite3.Connection | None = None
         self._rows: dict[str, Any] | None = None  # as stored, when first read
         self._records: dict[str, dict[str, Any]] = {}  # decoded, with what was changed since
-        self._dirty: set[str] = set()
-        self._removed: set[str] = set()
+        self._seen: tuple[int, int] | None = None  # the file as it was when it was read
+        self._dirty: dict[str, dict[str, Any]] = {}  # what was changed of each record
+        self._removed: set[str] = set()  # before that
         self._removed_all = False
         self._broken = False
         self._failed = False
@@ -87,8 +101,7 @@ class StateDB:
         if dependency in record and record[dependency] == value:
             return
         record[dependency] = value
-        self._removed.discard(task_id)
-        self._dirty.add(task_id)
+        self._dirty.setdefault(task_id, {})[dependency] = value
 
     def in_(self, task_id: str) -> bool:
         """Tell whether a task has a record."""
@@ -97,7 +110,7 @@ class StateDB:
     def remove(self, task_id: str) -> None:
         """Forget a task."""
         self._records[task_id] = {}
-        self._dirty.discard(task_id)
+        self._dirty.pop(task_id, None)
         self._removed.add(task_id)
 
     def remove_all(self) -> None:
@@ -109,33 +122,75 @@ class StateDB:
         self._removed_all = True
 
     def dump(self) -> None:
-        """Write what is left to write, and close."""
+        """Write what is left to write, close, and give the lock back."""
         try:
             # doit closes after an error too: the same one twice would only hide the report.
             if not self._failed:
                 self.flush()
         finally:
             self._close()
+            self.lock.release()
 
     # Ours -------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Commit all changes; does nothing, and touches no file, if there are none."""
-        if not (self._dirty or self._removed or self._removed_all):
+        if not self._changed():
             return
         if self._dirty or os.path.exists(self.name):
             self._failed = True
             with self._explained("written"):
-                self._commit()
+                if self.lock.held or not self._changes_steps():
+                    self._commit()
+                else:
+                    self._commit_alone()
             self._failed = False
         self._dirty.clear()
         self._removed.clear()
         self._removed_all = False
 
+    def refresh(self) -> bool:
+        """Read again what others have committed since we read; tell whether they had.
+
+        What was changed here and is not committed yet is changed in what is read, except of
+        those `steps` that others changed: that was decided by what no longer holds.
+        """
+        if self._rows is None or _counter(self.name) == self._seen:
+            return False
+        before, self._rows = self._rows, {} if self._removed_all else None
+        self._records.clear()
+        now = self._stored()
+        self._drop_steps({name for name in before | now if before.get(name) != now.get(name)})
+        for name in self._removed:
+            self._records[name] = {}
+        for name, changes in self._dirty.items():
+            self._record(name).update(changes)
+        return True
+
     def tasks(self) -> list[str]:
         """Return the names of all tasks that have a record."""
         found = {name for name in self._stored() if name not in self._records}
         return sorted(found | {name for name, record in self._records.items() if record})
+
+    def _changed(self) -> bool:
+        return bool(self._dirty or self._removed or self._removed_all)
+
+    def _changes_steps(self) -> bool:
+        """Tell whether what is to be written needs the lock."""
+        if self.steps is None or self._removed_all:
+            return True
+        return any(name in self.steps for name in (*self._dirty, *self._removed))
+
+    def _drop_steps(self, others: Container[str] | None = None) -> None:
+        """Undo what was changed of `steps`, of all or of those that others changed."""
+        steps = self.steps
+        if steps is None:
+            return
+        mine = [name for name in (*self._dirty, *self._removed) if name in steps]
+        for name in [name for name in mine if others is None or name in others]:
+            self._dirty.pop(name, None)
+            self._removed.discard(name)
+            self._records.pop(name, None)
 
     # Reading ----------------------------------------------------------------------------
 
@@ -163,6 +218,7 @@ class StateDB:
     def _stored(self) -> dict[str, Any]:
         """Return all rows; read once, so that a command decides by one snapshot."""
         if self._rows is None:
+            self._seen = _counter(self.name)
             with self._explained("read"):
                 try:
                     self._rows = self._read()
@@ -213,6 +269,22 @@ class StateDB:
 
     # Writing ----------------------------------------------------------------------------
 
+    def _commit_alone(self) -> None:
+        """Commit with the lock taken for just that; a run that cannot have it need not."""
+        try:
+            self.lock.acquire(wait=self.steps is None)
+        except LockedError:
+            self._drop_steps()
+            if self._changed():
+                self._commit()
+            return
+        try:
+            self.refresh()
+            if self._changed():
+                self._commit()
+        finally:
+            self.lock.release()
+
     def _commit(self) -> None:
         try:
             self._write()
@@ -230,6 +302,8 @@ class StateDB:
     def _write(self) -> None:
         with _told_apart():
             connection = self._writer()
+            # With the lock held nobody asks any more whether others have written.
+            before = None if self.lock.held else _counter(self.name)
             with connection:
                 connection.execute("begin immediate")
                 if self._removed_all:
@@ -244,6 +318,10 @@ class StateDB:
                         for name in self._dirty
                     ],
                 )
+        if before is not None and before == self._seen:
+            after = _counter(self.name)
+            if after == (before[0], before[1] + 1):  # nobody else's is among it
+                self._seen = after
 
     def _writer(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -251,7 +329,8 @@ class StateDB:
             if self._broken and self._still_broken():
                 self._discard()
                 # What could be read of it is written anew.
-                self._dirty |= {name for name in self.tasks() if self._record(name)}
+                for name in filter(self._record, self.tasks()):
+                    self._dirty.setdefault(name, {})
             _check_regular(self.name)
             self._broken = False
             self._connection = _opened(self.name, "rwc")
@@ -360,6 +439,19 @@ def _told_apart() -> Iterator[None]:
         raise
 
 
+def _counter(path: str) -> tuple[int, int] | None:
+    """Return inode and SQLite's count of commits, which tell whether anybody has written.
+
+    Not to be called inside a transaction: closing the file would free SQLite's own locks.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(24)
+            return (os.fstat(file.fileno()).st_ino, int.from_bytes(file.read(4), "big"))
+    except OSError:
+        return None
+
+
 def _opened(path: str, mode: str) -> sqlite3.Connection:
     url = f"{Path(path).absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(url, uri=True, timeout=_WAIT, isolation_level=None)
@@ -444,6 +536,18 @@ def recorded_tasks(dep_manager: Any) -> list[str] | None:
     """Return the tasks recorded in doit's database; None if its backend cannot list them."""
     tasks = getattr(dep_manager.backend, "tasks", None)
     return tasks() if tasks is not None else None
+
+
+def reserve(dep_manager: Any, steps: Container[str]) -> None:
+    """Leave the rows of a run's steps to the lock's holder, if the backend can: `StateDB.steps`."""
+    if hasattr(dep_manager.backend, "steps"):
+        dep_manager.backend.steps = steps
+
+
+def refresh(dep_manager: Any) -> bool:
+    """Read again what others have recorded meanwhile; tell whether they had, if it can be told."""
+    refresh_backend = getattr(dep_manager.backend, "refresh", None)
+    return refresh_backend is not None and bool(refresh_backend())
 
 
 def flush(dep_manager: Any) -> None:

@@ -79,6 +79,10 @@ class Workshop:
         self._engine: Engine | None = None
         self._cache: TemplateCache | None = None
 
+    def __reduce__(self) -> Any:
+        """Pickle without what is made at first use: a worker makes its own."""
+        return (Workshop, (self.project, self.plan, self.world))
+
     # Tools, made at first use -----------------------------------------------------------
 
     @property
@@ -135,18 +139,23 @@ class Workshop:
             recorded: for each task, the digests its targets had when they were recorded.
             stop_early: leave out what comes after the first failure.
         """
+        return list(self.outcomes(steps, recorded, stop_early))
+
+    def outcomes(
+        self, steps: Sequence[Step], recorded: Mapping[str, Recorded], stop_early: bool = False
+    ) -> Iterator[Outcome]:
+        """Yield each step's outcome when it is known; otherwise as `run`."""
         if len(steps) > 1 and self.compiler_key(steps[0]) is not None:
-            return self._compile(steps, recorded)
-        outcomes: list[Outcome] = []
+            yield from self._compile(steps, recorded)
+            return
         failed = False
         for step in steps:
             if failed and stop_early:
-                outcomes.append(Outcome(step.task, skipped=True))
+                yield Outcome(step.task, skipped=True)
                 continue
             outcome = self.run_one(step, recorded.get(step.task, {}))
             failed = failed or bool(outcome.error)
-            outcomes.append(outcome)
-        return outcomes
+            yield outcome
 
     def compiler_key(self, step: Step) -> tuple[str, ...] | None:
         """Return what compile steps have in common that can share a process; None if none can."""

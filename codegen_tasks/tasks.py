@@ -17,7 +17,7 @@ from doit.dependency import UptodateCalculator
 from doit.exceptions import TaskFailed
 from doit.globals import Globals
 
-from . import digest, disk, manifest, orphans, steps
+from . import digest, disk, lock, manifest, orphans, state, steps
 from .build import Build
 from .errors import StepError
 from .model import PHASES, Outcome, Phase, Step, Trace
@@ -162,6 +162,8 @@ class StepAction(BaseAction):
     def execute(self, out: Any = None, err: Any = None) -> TaskFailed | None:
         """Run the step; doit calls this in whichever process or thread it likes."""
         build, step = self.build, self.step
+        if Globals.dep_manager is not None:
+            lock.of(Globals.dep_manager, build.project.full(build.project.state)).acquire()
         # A workshop of its own: doit's thread runner may run two actions at once.
         workshop = steps.Workshop(build.project, build.plan, build.world)
         outcome = workshop.run_one(step, build.recorded(step, None))
@@ -309,6 +311,8 @@ def clean_step(build: Build, step: Step, dryrun: bool) -> None:
     What cannot be removed stays, with a line that says why: doit would show a traceback.
     """
     project = build.project
+    if not dryrun:
+        _hold(build)
     if step.phase == "templates":
         if not dryrun:
             steps.template_cache(project).forget(step.template)
@@ -344,12 +348,30 @@ def _why(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def _hold(build: Build) -> None:
+    """Wait until nobody builds, and let nobody begin until this command ends."""
+    manager, folder = Globals.dep_manager, build.project.full(build.project.state)
+    if manager is None or not os.path.isdir(folder):
+        return
+    held = lock.of(manager, folder)
+    if held.held:
+        return
+    held.acquire()
+    if held.left_behind:
+        build.sweep()
+        held.swept()
+    if state.refresh(manager):
+        build.renew()
+
+
 def clean_output(build: Build, dryrun: bool) -> None:
     """Remove orphans, and all of the state folder but database and `kept/`.
 
     The database is doit's: other tasks have their records in it.
     """
     project, task = build.project, build.project.task("output")
+    if not dryrun:
+        _hold(build)
     taken = _claimed_by_others(build)
     found = orphans.find(build, Globals.dep_manager, taken)
     staying = [file.path for file in found if not _clean_file(build, task, file, dryrun)]

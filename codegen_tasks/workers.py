@@ -1,7 +1,9 @@
 """Worker processes: warm, each on a pipe of its own, so that one's death hangs nobody.
 
 A worker knows the builds and the doit tasks from the moment it was forked; what it is sent
-are names.  Where there is no fork it is sent pickles.  Unaware of scheduling.
+are names.  Where there is no fork it is sent pickles.  Each step's outcome is sent when it
+is known, so that it can be recorded at once, and so that the step under way is known: the
+one to blame if the worker dies, and the one whose time runs.  Unaware of scheduling.
 """
 
 from __future__ import annotations
@@ -9,16 +11,25 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import os
 import pickle
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from . import keeper
 from .build import Build
 from .model import Outcome
+from .process import Keeper, end_worker
 from .steps import internal
+
+#: How often, in seconds, workers are looked after whose death their pipe may not tell:
+#: something they forked may hold its other end open.
+_LOOK = 0.5
+_PR_SET_PDEATHSIG = 1  # of Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +41,20 @@ class StepsJob:
         tasks: the steps' tasks.
         recorded: see `Workshop.run`.
         stop_early: see `Workshop.run`.
+        limits: the seconds each may take, None for no end.
+        together: they share a compiler, so none is under way before the others.
     """
 
     build: int
     tasks: tuple[str, ...]
     recorded: Mapping[str, Mapping[str, str]]
     stop_early: bool
+    limits: tuple[float | None, ...] = ()
+    together: bool = False
+
+    def limit(self, number: int) -> float | None:
+        """Return the seconds a step may take, by its place."""
+        return self.limits[number] if number < len(self.limits) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,28 +98,72 @@ class TornDown:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What a worker is born with: builds and doit's tasks by name, and doit's stream."""
+    """What a worker is born with: builds and doit's tasks by name, and doit's stream.
+
+    Args:
+        builds, tasks, stream: these.
+        mark: what the programs it starts bear, see `keeper`.
+    """
 
     builds: Sequence[Build]
     tasks: Mapping[str, Any]
     stream: Any
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Outcomes of some steps of a job; more follow unless it is the `last`."""
+
+    outcomes: tuple[Outcome, ...]
+    last: bool = False
 
 
 @dataclass(slots=True)
 class Worker:
-    """The parent's end of a worker."""
+    """The parent's end of a worker.
+
+    Args:
+        process, pipe: these.
+        job: what it has to do, if anything.
+        done: how many of the job's steps it has answered for.
+        deadline: when the time of the step under way is over, if it has a limit.
+    """
 
     process: Any
     pipe: Any
     job: StepsJob | TaskJob | None = None
+    done: int = 0
+    deadline: float | None = None
+
+    @property
+    def left(self) -> StepsJob | TaskJob:
+        """The rest of its job, the step under way first."""
+        assert self.job is not None
+        if isinstance(self.job, TaskJob):
+            return self.job
+        done = self.done
+        return replace(self.job, tasks=self.job.tasks[done:], limits=self.job.limits[done:])
+
+    def begin_next(self) -> None:
+        """Let the time of the next step run."""
+        limit = self.job.limit(self.done) if isinstance(self.job, StepsJob) else None
+        self.deadline = None if limit is None else time.monotonic() + limit
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Died:
-    """A worker ended while it had a job; `how` says by what signal or exit code."""
+    """A worker ended while it had the `job` still to do; `how` says by what signal or code."""
 
     job: StepsJob | TaskJob
     how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The first step of the `job` took longer than its limit, so its worker was killed."""
+
+    job: StepsJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +181,12 @@ class Pool:
     Args:
         size: how many at most.
         knowledge: what each is born with.
+        keeper: ends them if we are killed.
     """
 
     size: int
     knowledge: Knowledge
+    keeper: Keeper
     _workers: list[Worker] = field(default_factory=list)
     _context: Any = field(default_factory=lambda: _start_context())
 
@@ -157,19 +222,34 @@ class Pool:
     def submit(self, job: StepsJob | TaskJob) -> None:
         """Give a job to an idle worker, starting one if need be; `free` must not be 0."""
         worker = next((w for w in self._workers if w.job is None), None) or self._start()
-        worker.job = job
+        worker.job, worker.done, worker.deadline = job, 0, None
         with contextlib.suppress(OSError):  # a worker that has just died is met in `wait`
             worker.pipe.send(job)
 
     def results(self, timeout: float | None = None) -> list[Any]:
-        """Return results: lists of Outcome, TaskDone, Died or Unreadable.
+        """Return results: Part, TaskDone, Died, Overdue or Unreadable.
 
         Args:
             timeout: seconds to wait for the first; None waits until there is one.
         """
-        pipes = [worker.pipe for worker in self._workers if worker.job is not None]
-        ready = multiprocessing.connection.wait(pipes, timeout)
-        return [self._result(w) for w in list(self._workers) if w.pipe in ready]
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            busy = [worker for worker in self._workers if worker.job is not None]
+            until = [worker.deadline for worker in busy if worker.deadline is not None]
+            until += [end] if end is not None else []
+            now = time.monotonic()
+            pause = min([_LOOK, *(max(0.0, moment - now) for moment in until)])
+            ready = multiprocessing.connection.wait([worker.pipe for worker in busy], pause)
+            found: list[Any] = []
+            for worker in busy:
+                if worker.pipe in ready:
+                    found += self._received(worker)
+                elif worker.deadline is not None and time.monotonic() >= worker.deadline:
+                    found.append(self._end_overdue(worker))
+                elif not ready and pause and not worker.process.is_alive():
+                    found += self._received(worker)
+            if found or not busy or (end is not None and time.monotonic() >= end):
+                return found
 
     def close(self) -> list[TornDown]:
         """Let idle workers tear down their tasks and end; return what they tore down."""
@@ -185,12 +265,8 @@ class Pool:
 
     def kill(self) -> None:
         """End all workers and everything they started, at once."""
-        for worker in self._workers:
-            if worker.process.is_alive():
-                _kill_tree(worker.process.pid)
-            worker.process.join()
-            worker.pipe.close()
-        self._workers.clear()
+        for worker in list(self._workers):
+            self._end(worker)
 
     def _start(self) -> Worker:
         for build in self.knowledge.builds:
@@ -198,36 +274,83 @@ class Pool:
         ours, theirs = self._context.Pipe()
         others = [worker.pipe for worker in self._workers] if self.forks else []
         inherited = [*others, ours] if self.forks else []
+        # Whom a worker is to die with; under forkserver that is the server, which dies with us.
+        parent = 0 if self._context.get_start_method() == "forkserver" else os.getpid()
         process = self._context.Process(
-            target=_main, args=(theirs, inherited, self._inheritance or self.knowledge)
+            target=_main, args=(theirs, inherited, self._inheritance or self.knowledge, parent)
         )
+        self.keeper.start()
+        if self.forks:
+            _parent_death_signal()  # imported once here, and every fork has it
         sys.stdout.flush()
         sys.stderr.flush()
         process.start()
+        self.keeper.watch(process.pid)
         theirs.close()
         worker = Worker(process, ours)
         self._workers.append(worker)
         return worker
 
-    def _result(self, worker: Worker) -> Any:
-        job, worker.job = worker.job, None
-        assert job is not None
+    def _received(self, worker: Worker) -> list[Any]:
+        """Return all that a worker has sent."""
+        found: list[Any] = []
+        outcomes: list[Outcome] = []
+        while worker.job is not None and (worker.pipe.poll() or not (found or outcomes)):
+            answer = self._answer(worker)
+            if not isinstance(answer, Part):
+                worker.job = None
+                found.append(answer)
+                break
+            outcomes += answer.outcomes
+            worker.done += len(answer.outcomes)
+            if answer.last:
+                worker.job, worker.deadline = None, None
+            else:
+                worker.begin_next()
+                if not answer.outcomes:
+                    break
+        return [Part(tuple(outcomes)), *found] if outcomes else found
+
+    def _answer(self, worker: Worker) -> Any:
         try:
-            return worker.pipe.recv()
+            # A dead worker's pipe has no end while something it forked lives on.
+            if worker.process.is_alive() or worker.pipe.poll():
+                return worker.pipe.recv()
+            how = "without a word"
         except (EOFError, OSError) as error:
             how = type(error).__name__
         except Exception as error:  # whatever a user's class raises when it is unpickled
-            return Unreadable(job, f"{type(error).__name__}: {error}")
+            unreadable = Unreadable(worker.left, f"{type(error).__name__}: {error}")
+            if isinstance(worker.job, StepsJob):
+                self._end(worker)  # it would go on answering for this job
+            return unreadable
         worker.process.join(timeout=1)
         code = worker.process.exitcode
         if code is not None:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        else:
-            _kill_tree(worker.process.pid)
-            worker.process.join()
+        self._end(worker)
+        return Died(worker.left, how)
+
+    def _end_overdue(self, worker: Worker) -> Overdue:
+        job = worker.left
+        assert isinstance(job, StepsJob)
+        self._end(worker)
+        return Overdue(job)
+
+    def _end(self, worker: Worker) -> None:
+        """End a worker and all it started."""
+        pid = worker.process.pid
+        busy = worker.process.is_alive() or worker.job is not None
+        if worker.process.is_alive():
+            _kill_tree(pid)
+        worker.process.join()
+        self.keeper.forget(pid)
+        if busy:  # what its children started, or it before it died
+            end_worker(self.knowledge.mark, pid)
+            with contextlib.suppress(OSError, AttributeError):
+                os.killpg(pid, signal.SIGKILL)
         worker.pipe.close()
         self._workers.remove(worker)
-        return Died(job, how)
 
 
 def _start_context() -> Any:
@@ -249,13 +372,19 @@ def _kill_tree(pid: int) -> None:
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+    with contextlib.suppress(OSError, AttributeError):
+        os.killpg(pid, signal.SIGKILL)  # those whose parent is gone
 
 
 # In the worker --------------------------------------------------------------------------
 
 
-def _main(pipe: Any, inherited: Sequence[Any], knowledge: Knowledge) -> None:
+def _main(pipe: Any, inherited: Sequence[Any], knowledge: Knowledge, parent: int) -> None:
     """Do jobs until the parent says it is over, or is no more."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # so that what it forks can be ended with it
+    _die_with(parent)
+    os.environ[keeper.MARK] = knowledge.mark
     # Ends of other workers' pipes: while we hold them, those would not see the parent die.
     for other in inherited:
         other.close()
@@ -265,7 +394,7 @@ def _main(pipe: Any, inherited: Sequence[Any], knowledge: Knowledge) -> None:
     try:
         while (job := pipe.recv()) is not None:
             if isinstance(job, StepsJob):
-                pipe.send(_run_steps(job, knowledge))
+                _run_steps(pipe, job, knowledge)
             else:
                 pipe.send(_execute(job, knowledge, torn))
         pipe.send([_tear_down(task, knowledge.stream) for task in reversed(torn)])
@@ -273,13 +402,48 @@ def _main(pipe: Any, inherited: Sequence[Any], knowledge: Knowledge) -> None:
         return  # the parent died, or closed our pipe
 
 
-def _run_steps(job: StepsJob, knowledge: Knowledge) -> list[Outcome]:
+def _die_with(parent: int) -> None:
+    """Have the kernel end us when the parent ends, where it can: even inside a regex."""
+    set_signal = _parent_death_signal()
+    if set_signal is not None:
+        set_signal(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent and os.getppid() != parent:
+            os._exit(1)  # it ended before we could ask
+
+
+def _parent_death_signal() -> Any:
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    return ctypes.CDLL(None).prctl
+
+
+def _run_steps(pipe: Any, job: StepsJob, knowledge: Knowledge) -> None:
+    if job.limit(0) is not None:
+        _warm_up(knowledge.builds[job.build])
+        pipe.send(Part(()))  # from now on its time runs
+    for number, outcome in enumerate(_outcomes(job, knowledge), 1):
+        pipe.send(Part((outcome,), number == len(job.tasks)))
+
+
+def _warm_up(build: Build) -> None:
+    """Make the engine, whose making is no part of a render."""
+    with contextlib.suppress(Exception):  # the render will say it
+        _ = build.workshop.engine
+
+
+def _outcomes(job: StepsJob, knowledge: Knowledge) -> Iterator[Outcome]:
     build = knowledge.builds[job.build]
     chosen = [build.plan.steps[name] for name in job.tasks]
+    done = 0
     try:
-        return build.workshop.run(chosen, job.recorded, job.stop_early)
+        for outcome in build.workshop.outcomes(chosen, job.recorded, job.stop_early):
+            yield outcome
+            done += 1
     except Exception:
-        return [Outcome(name, error=internal(name)) for name in job.tasks]
+        for name in job.tasks[done:]:
+            yield Outcome(name, error=internal(name))
 
 
 def _execute(job: TaskJob, knowledge: Knowledge, torn: list[Any]) -> TaskDone | bytes:

@@ -35,6 +35,10 @@ class World:
         self._programs: dict[str, str | None] = {}
         self._identities: dict[Toolchain, str] = {}
 
+    def __reduce__(self) -> Any:
+        """Pickle without what was looked at: a worker looks for itself."""
+        return (World, (self.project,))
+
     # What follows from the declaration --------------------------------------------------
 
     def declared(self, step: Step) -> list[tuple[str, str]]:

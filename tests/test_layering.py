@@ -12,11 +12,12 @@ import codegen_tasks
 PACKAGE = Path(codegen_tasks.__file__).parent
 #: From the bottom up; a module imports only what stands in an earlier line, or left of it.
 LAYERS = [
-    ["errors", "digest"],
+    ["errors", "digest", "keeper"],
     ["code_digest", "keys"],
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
+    ["lock"],
     [
         "settings",
         "functions",

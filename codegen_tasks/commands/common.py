@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from doit.cmdparse import CmdParseError
+from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 
 from ..codegen import Codegen
 
@@ -60,6 +60,41 @@ def say_whatever_the_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class LateParser(CmdParse):
+    """Core's options, in its words; besides them some that only a Codegen makes known.
+
+    Options are parsed before `dodo.py` is loaded, so a refusal is kept until it is.
+
+    Args:
+        options: core's.
+        own: ours, as core declares them.
+    """
+
+    def __init__(self, options: Sequence[CmdOption], own: Sequence[Mapping[str, Any]]):
+        super().__init__(options)
+        self._own = own
+        self.refused: CmdParseError | None = None
+
+    @property
+    def complete(self) -> CmdParse:
+        """All options."""
+        return CmdParse([*self.options, *map(CmdOption, self._own)])
+
+    def parse_only(self, in_args: Any, params: Any = None) -> Any:
+        """Parse as core does; see there."""
+        try:
+            found, names = super().parse_only(in_args, params)
+        except CmdParseError as error:
+            try:
+                found, names = self.complete.parse_only(in_args, params)
+            except CmdParseError:
+                raise error from None
+            self.refused = error
+        for option in self._own:
+            found.setdefault(option["name"], option["default"])
+        return found, names
 
 
 def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:

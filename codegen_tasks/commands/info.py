@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_info import Info as CoreInfo
-from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.exceptions import InvalidCommand
 
 from ..digest import short
 from ..survey import StepState, Survey, survey
 from .common import (
+    LateParser,
     builds_of,
     claimed,
     counted,
@@ -37,33 +37,6 @@ _OPT_JSON = {
 }
 
 
-class _Parser(CmdParse):
-    """Core's options, in its words; besides them `--json`, which only a Codegen makes known.
-
-    Options are parsed before `dodo.py` is loaded, so a refusal is kept until it is.
-    """
-
-    refused: CmdParseError | None = None
-
-    @property
-    def complete(self) -> CmdParse:
-        """All options."""
-        return CmdParse([*self.options, CmdOption(_OPT_JSON)])
-
-    def parse_only(self, in_args: Any, params: Any = None) -> Any:
-        """Parse as core does; see there."""
-        try:
-            found, names = super().parse_only(in_args, params)
-        except CmdParseError as error:
-            try:
-                found, names = self.complete.parse_only(in_args, params)
-            except CmdParseError:
-                raise error from None
-            self.refused = error
-        found.setdefault("as_json", False)
-        return found, names
-
-
 class Info(CoreInfo):
     """Core's `info` for a task; for all of them, what is stale and why."""
 
@@ -74,7 +47,7 @@ class Info(CoreInfo):
     def cmdparser(self) -> Any:
         """The parser, made at the first call."""
         if self._cmdparser is None:
-            self._cmdparser = _Parser(self.get_options())
+            self._cmdparser = LateParser(self.get_options(), [_OPT_JSON])
             self._cmdparser.overwrite_defaults(self.config_vals)
         return self._cmdparser
 

@@ -14,18 +14,46 @@ from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 from doit.task import Stream
 
-from .common import builds_of, say_whatever_the_encoding
+from .common import LateParser, builds_of, names_us, say_whatever_the_encoding
+
+_OPT_NO_WAIT = {
+    "name": "no_wait",
+    "long": "no-wait",
+    "type": bool,
+    "default": False,
+    "help": "if another process builds here, stop at once with exit code 3 [default: %(default)s]",
+}
 
 
 class Run(CoreRun):
     """Core's `run`; with a Codegen in dodo.py, steps are batched and spread over workers."""
 
     name = "run"
+    _cmdparser: Any
+
+    @property
+    def cmdparser(self) -> Any:
+        """The parser, made at the first call."""
+        if self._cmdparser is None:
+            self._cmdparser = LateParser(self.get_options(), [_OPT_NO_WAIT])
+            self._cmdparser.overwrite_defaults(self.config_vals)
+        return self._cmdparser
 
     @property
     def _execute(self) -> Any:
         """Core's method itself where there is no Codegen: its tracebacks show no frame of ours."""
-        return self._execute_builds if builds_of(self.loader) else super()._execute
+        if builds_of(self.loader):
+            return self._execute_builds
+        if self.cmdparser.refused is not None:
+            raise self.cmdparser.refused
+        return super()._execute
+
+    def help(self) -> str:
+        """Return help; it runs no `dodo.py`, so whose it is shows in the text only."""
+        options = {**self.cmdparser.parse([])[0], **self.opt_vals}
+        if names_us(options.get("dodoFile", "")):
+            self._cmdparser = self.cmdparser.complete
+        return str(super().help())
 
     def _execute_builds(
         self,
@@ -41,9 +69,11 @@ class Run(CoreRun):
         force_verbosity: bool = False,
         failure_verbosity: int = 0,
         pdb: bool = False,
+        pos_args: Sequence[str] = (),
+        no_wait: bool = False,
     ) -> Any:
         say_whatever_the_encoding()
-        builds = builds_of(self.loader)
+        builds: Sequence[Any] = builds_of(self.loader)
         if not all(build.project.settings.parallel for build in builds):
             num_process = 0
         if num_process and par_type == "thread":
@@ -67,24 +97,60 @@ class Run(CoreRun):
         PythonAction.pm_pdb = pdb
         self._select(single, auto_delayed_regex)
         self._say_if_less_durable()
-        with _opened(outfile) as stream:
-            self.outstream = stream
-            told = self._reporter(reporter, stream, failure_verbosity)
-            shared = [self.dep_manager, told, continue_, always, Stream(verbosity, force_verbosity)]
-            return self._run(shared, builds, num_process)
-
-    def _run(self, shared: list[Any], builds: Sequence[Any], workers: int) -> Any:
-        """Run, and end in order if someone interrupts: workers gone, state kept, one line."""
-        from ..runner import CodegenRunner
-
-        runner = CodegenRunner(*shared, builds=builds, workers=workers)
         signal.signal(signal.SIGTERM, _terminate)
         try:
-            return runner.run_all(self.control.task_dispatcher())
+            if self._waited_for_others(builds, not no_wait):
+                builds = self._load_again(pos_args)
+                self._select(single, auto_delayed_regex)
+            with _opened(outfile) as stream:
+                self.outstream = stream
+                told = self._reporter(reporter, stream, failure_verbosity)
+                screen = Stream(verbosity, force_verbosity)
+                shared = [self.dep_manager, told, continue_, always, screen]
+                return self._run(shared, builds, num_process, not no_wait)
         except KeyboardInterrupt as interrupt:
+            # Everything has ended in order: workers are gone, what was finished is recorded.
             number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
             print("interrupted; what was finished is kept", file=sys.stderr)
             return 128 + number
+
+    def _run(self, shared: list[Any], builds: Sequence[Any], workers: int, wait: bool) -> Any:
+        from ..runner import CodegenRunner
+
+        runner = CodegenRunner(*shared, builds=builds, workers=workers, wait=wait)
+        return runner.run_all(self.control.task_dispatcher())
+
+    def _waited_for_others(self, builds: Sequence[Any], wait: bool) -> bool:
+        """Wait while another process builds what is to be built here; True if one did."""
+        from ..runner import locks_of
+
+        locks = locks_of(builds, self.dep_manager)
+        waited = [each.wait(wait) for each in locks] if self._selects_ours() else []
+        return any(waited)
+
+    def _selects_ours(self) -> bool:
+        """Tell whether a task of ours is to run, as far as it is known before the run."""
+        tasks, seen = self.control.tasks, set(self.control.selected_tasks)
+        left = list(seen)
+        while left:
+            task = tasks.get(left.pop())
+            if task is None:
+                continue
+            if "codegen" in (task.meta or {}):
+                return True
+            needed = {*task.task_dep, *task.setup_tasks, *task.calc_dep} - seen
+            seen |= needed
+            left += needed
+        return False
+
+    def _load_again(self, pos_args: Sequence[str]) -> Sequence[Any]:
+        """Ask for the tasks anew: while we waited, patterns may have come and gone."""
+        from ..state import refresh
+
+        refresh(self.dep_manager)
+        self.dep_manager.codegens = []  # of those that doit has asked, see `Codegen`
+        self.task_list = self.loader.load_tasks(cmd=self, pos_args=pos_args)
+        return builds_of(self.loader)
 
     def _select(self, single: bool, auto_delayed_regex: bool) -> None:
         """Decide what is to run, as core does."""

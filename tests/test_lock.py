@@ -1,0 +1,256 @@
+"""Two runs at once in one directory: the second waits and says for whom; nothing is lost."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import Project
+
+DODO = """
+import time
+from codegen_tasks import Codegen
+
+codegen = Codegen()
+codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{stem}.txt")
+codegen.rule("list", template="list.j2", patterns="patterns/*.toml", target="list.txt")
+
+
+@codegen.function
+def note(name):
+    time.sleep(0.5)
+    with open("rendered", "a") as file:
+        file.write(name + "\\n")
+    return name
+
+
+def task_mine():
+    return {"actions": ["echo mine"]}
+
+
+DOIT_CONFIG = codegen.doit_config
+"""
+WAITING = r"\.codegen: waiting for pid (\d+), building since \d\d:\d\d:\d\d\n"
+
+
+@pytest.fixture
+def slow(empty_project: Project) -> Project:
+    """Return six patterns whose render takes half a second, and notes it."""
+    project = empty_project
+    project.write("dodo.py", DODO)
+    project.write("templates/page.j2", "{{ note(pattern.stem) }} {{ x }}\n")
+    project.write("templates/list.j2", "{% for p in patterns %}{{ p.pattern.stem }} {% endfor %}")
+    for stem in "abcdef":
+        project.write(f"patterns/{stem}.toml", "x = 1\n")
+    return project
+
+
+def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "doit", *arguments],
+        cwd=project.path,
+        env=project.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_building(project: Project, *arguments: str) -> subprocess.Popen[str]:
+    """Start a run, and return when it has rendered something."""
+    running = start(project, *arguments)
+    deadline = time.monotonic() + 20
+    while not project.exists("rendered") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert running.poll() is None
+    return running
+
+
+def rendered(project: Project) -> list[str]:
+    return sorted(project.read("rendered").split())
+
+
+def test_of_two_cold_runs_one_waits_and_nothing_is_rendered_twice(slow: Project) -> None:
+    both = [start(slow, "-n", "2"), start(slow, "-n", "2")]
+    said = [running.communicate(timeout=60) for running in both]
+    assert [running.returncode for running in both] == [0, 0]
+    assert rendered(slow) == list("abcdef")
+    errors = [err for _, err in said if err]
+    assert len(errors) == 1
+    found = re.fullmatch(WAITING, errors[0])
+    assert found
+    assert int(found[1]) in [running.pid for running in both]
+    assert slow.doit("info").code == 0
+    assert not slow.exists(".codegen/lock")
+
+
+def test_a_run_that_waited_sees_what_changed_meanwhile(slow: Project) -> None:
+    first = start_building(slow)
+    second = start(slow)
+    assert second.stderr is not None
+    assert re.fullmatch(WAITING, second.stderr.readline())
+    slow.write("patterns/new.toml", "x = 1\n")
+    assert second.communicate(timeout=60)[1] == ""
+    assert first.wait() == second.returncode == 0
+    assert rendered(slow) == ["a", "b", "c", "d", "e", "f", "new"]
+    assert slow.read("generated/list.txt").split() == ["a", "b", "c", "d", "e", "f", "new"]
+
+
+def test_no_wait_stops_at_once_with_exit_code_3(slow: Project) -> None:
+    first = start_building(slow)
+    second = slow.doit("--no-wait", "generate")
+    assert second.code == 3
+    assert re.fullmatch(
+        rf"ERROR: \.codegen: pid {first.pid}, building since \d\d:\d\d:\d\d\n"
+        r"  hint: without --no-wait this run waits for it\n",
+        second.err,
+    )
+    assert first.wait(timeout=60) == 0
+    assert "\n7 up to date" in slow.doit("--no-wait").out
+
+
+def test_the_users_tasks_wait_for_no_build(slow: Project) -> None:
+    first = start_building(slow)
+    mine = slow.doit("mine")
+    assert (mine.code, mine.err) == (0, "")
+    assert first.poll() is None
+    assert first.wait(timeout=60) == 0
+    assert slow.doit("info").code == 0
+
+
+@pytest.mark.parametrize("command", [["info"], ["list", "--all", "-s"], ["manifest", "status"]])
+def test_readers_neither_wait_nor_fail(slow: Project, command: list[str]) -> None:
+    first = start_building(slow)
+    reader = (slow.codegen if command[0] == "manifest" else slow.doit)(*command)
+    assert (reader.code in (0, 1), reader.err) == (True, "")
+    assert first.poll() is None
+    assert first.wait(timeout=60) == 0
+
+
+def test_clean_waits_and_leaves_nothing(slow: Project) -> None:
+    first = start_building(slow)
+    clean = slow.doit("clean")
+    assert re.fullmatch(WAITING, clean.err)
+    assert first.wait() == 0
+    assert slow.files(".codegen/state.db") == {
+        name: data
+        for name, data in slow.files().items()
+        if not name.startswith((".codegen", "generated"))
+    }
+    assert slow.doit("-n", "2").code == 0
+    assert len(rendered(slow)) == 12
+
+
+@pytest.mark.parametrize("command", ["forget", "ignore"])
+def test_what_forget_and_ignore_change_is_not_lost_nor_loses_anything(
+    slow: Project, command: str
+) -> None:
+    first = start_building(slow)
+    changed = slow.doit(command, "generate:a.txt")
+    assert (changed.code, bool(re.fullmatch(WAITING, changed.err))) == (0, True)
+    assert first.wait() == 0
+    out = slow.doit().out
+    assert (".  generate:a.txt" in out) == (command == "forget")
+    assert len(rendered(slow)) == 6 + (command == "forget")
+
+
+def test_a_lock_left_by_a_killed_run_is_nobodys(slow: Project) -> None:
+    first = start_building(slow, "-n", "2")
+    first.kill()
+    first.communicate()
+    assert slow.exists(".codegen/lock")
+    slow.write("generated/.codegen-0123456789abcdef", "half of a f")
+    slow.write(".codegen/tmp/1-x/y", "")
+    second = slow.doit()
+    assert (second.code, second.err) == (0, "")
+    assert not slow.exists(".codegen/lock")
+    assert not slow.exists("generated/.codegen-0123456789abcdef")
+    assert not slow.exists(".codegen/tmp")
+    assert slow.doit("info").code == 0
+
+
+def test_a_run_with_nothing_to_do_takes_no_lock(slow: Project) -> None:
+    slow.doit()
+    before = slow.stamps(".")
+    slow.doit()
+    assert slow.stamps(".") == before
+    assert (slow.path / ".codegen").stat().st_mtime_ns <= max(
+        mtime for _, mtime in slow.stamps(".codegen").values()
+    )
+
+
+def test_where_files_cannot_be_locked_a_pid_stands_in(slow: Project) -> None:
+    broken = (
+        "import errno\nimport codegen_tasks.lock\n"
+        "def _lock(handle):\n    raise OSError(errno.ENOLCK, 'No locks available')\n"
+        "codegen_tasks.lock._lock = _lock\n"
+    )
+    slow.write("dodo.py", broken + DODO)
+    said = ".codegen: files cannot be locked here (no locks available), so lock.pid stands in\n"
+    first = start_building(slow)
+    second = slow.doit()
+    assert re.fullmatch(WAITING, second.err)
+    assert first.communicate()[1] == said
+    assert rendered(slow) == list("abcdef")
+    slow.remove("rendered")
+    slow.write("templates/page.j2", "{{ note(pattern.stem) }}\n")
+    third = start_building(slow)
+    third.send_signal(signal.SIGKILL)
+    third.communicate()
+    assert slow.exists(".codegen/lock.pid")
+    last = slow.doit()
+    assert (last.code, last.err) == (0, said)
+    assert not slow.exists(".codegen/lock.pid")
+    assert slow.doit("info").code == 0
+
+
+def test_where_locks_lock_nobody_out_a_pid_stands_in(slow: Project) -> None:
+    broken = "import codegen_tasks.lock\ncodegen_tasks.lock._lock = lambda handle: True\n"
+    slow.write("dodo.py", broken + DODO)
+    assert slow.doit("generate:a.txt").err == (
+        ".codegen: files cannot be locked here (it locks out nobody), so lock.pid stands in\n"
+    )
+
+
+def test_without_a_codegen_no_wait_is_no_option(empty_project: Project) -> None:
+    empty_project.write("dodo.py", "def task_a():\n    return {'actions': ['echo a']}\n")
+    result = empty_project.doit("--no-wait")
+    assert result.code == 3
+    assert "no-wait not recognized" in result.err
+    assert "no-wait" not in empty_project.doit("help", "run").out
+
+
+CLEANED_MEANWHILE = """
+import os
+import subprocess
+import sys
+import codegen_tasks.runner
+
+hold = codegen_tasks.runner.CodegenRunner._hold
+
+
+def late(self):
+    if os.environ.pop("CLEAN_MEANWHILE", ""):
+        subprocess.run([sys.executable, "-m", "doit", "clean"], check=True, capture_output=True)
+    return hold(self)
+
+
+codegen_tasks.runner.CodegenRunner._hold = late
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_what_was_up_to_date_before_the_lock_was_had_is_looked_at_again(
+    slow: Project, workers: list[str]
+) -> None:
+    slow.write("dodo.py", CLEANED_MEANWHILE + DODO.replace("sleep(0.5)", "sleep(0)"))
+    slow.doit()
+    slow.write("patterns/f.toml", "x = 2\n")
+    time.sleep(0.05)
+    assert slow.run(sys.executable, "-m", "doit", *workers, CLEAN_MEANWHILE="1").code == 0
+    assert slow.doit("info").code == 0
+    assert len(list((slow.path / "generated").iterdir())) == 7
