@@ -47,16 +47,19 @@ class Build:
 
     Args:
         project: what was declared.
+        others: path → task of what tasks make that are not ours; None while that is not
+            known, and the plan then lacks what hangs on it.
 
     Raises:
         DeclarationError: the rules cannot be turned into steps.
     """
 
-    def __init__(self, project: Project):
+    def __init__(self, project: Project, others: Mapping[str, str] | None = None):
         self.project = project
         self.world = World(project)
-        self.plan: Plan = make_plan(project, self.world.library)
+        self.plan: Plan = make_plan(project, self.world.library, others)
         self.workshop = Workshop(project, self.plan, self.world)
+        self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run
         self._manifest: manifest.Entries | None = None
         # What each step's record said before it ran, which its new one replaces.
         self._before: dict[str, tuple[Trace | None, dict[str, str]]] = {}
@@ -160,8 +163,17 @@ class Build:
         return {
             "trace": outcome.trace.to_values(),
             "references": list(outcome.references),
+            **self._chained(outcome.task, outcome.trace),
             **self.left(outcome.task, made),
         }
+
+    def _chained(self, task: str, trace: Trace) -> dict[str, Any]:
+        """Return what doit is to keep of files that a step read and tasks make."""
+        read = {
+            item.name for item in trace.inputs if item.kind in PATH_KINDS and item.kind != "source"
+        }
+        made = sorted(path for path in read if self.plan.maker(path) not in (None, task))
+        return {"chained": made} if made else {}
 
     def left(self, task: str, made: Collection[str] = ()) -> dict[str, Any]:
         """Return what doit is to keep of files that a step made before and not this time.

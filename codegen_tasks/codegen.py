@@ -228,6 +228,20 @@ class Codegen:
         self._build = Build(self.project)
         return tasks_of(self._build)
 
+    def plan_again(self, others: Mapping[str, str]) -> Build:
+        """Return a new build, which knows what tasks make that are not ours; see `chains`.
+
+        Args:
+            others: path → task of all they make.
+
+        Raises:
+            DeclarationError: the rules cannot be turned into steps.
+        """
+        from .build import Build
+
+        self._build = Build(self.project, others)
+        return self._build
+
     def _is_first_request(self) -> bool:
         """Tell whether this doit command has not asked us before, nor a namesake of ours."""
         # Each command has a database of its own, so what it knows of is this command's.

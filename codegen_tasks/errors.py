@@ -81,6 +81,20 @@ class PatternError(StepError):
     """
 
 
+class AwaitedError(BaseException):
+    """A render reads a file that another task makes, and may not have made yet.
+
+    Not an `Exception`: whatever a template or a function catches, this reaches the runner.
+
+    Args:
+        path: of the file, project-relative.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        super().__init__(path)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint naming the known word nearest to `name`, or "" if none is near."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

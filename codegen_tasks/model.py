@@ -302,6 +302,7 @@ class Outcome:
         seconds: wall time.
         notes: lines the user is shown whatever the verbosity, such as a file kept aside.
         skipped: it was not begun, because another step failed first.
+        awaits: a file it reads that another task is to make first; it is to run again.
     """
 
     task: str
@@ -316,3 +317,4 @@ class Outcome:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     skipped: bool = False
+    awaits: str = ""

@@ -5,6 +5,7 @@ Unaware of templates and rules.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import json
 import os
@@ -27,19 +28,54 @@ _LARGEST = 10_000_000
 _WILD = re.compile(r"[*?\[]")
 
 
-def discover(folder: str, globs: Iterable[str]) -> list[str]:
+def discover(
+    folder: str, globs: Iterable[str], made: Iterable[str] = (), within: str | None = None
+) -> list[str]:
     """Return the paths that match any of `globs`, sorted, forward slashes, no duplicates.
 
     Args:
         folder: the project; the globs and the paths are relative to it.
         globs: shell patterns; `**` crosses folders.
+        made: files that tasks make, there already or not.
+        within: a folder whose files count only if a task makes them: what else lies there
+            was made once and may be gone tomorrow.
     """
+    globs, made = list(globs), set(made)
     found = {
         path.replace(os.sep, "/")
         for pattern in globs
         for path in glob.glob(pattern, root_dir=folder, recursive=True)
     }
-    return sorted(path for path in found if os.path.isfile(os.path.join(folder, path)))
+    found = {path for path in found if os.path.isfile(os.path.join(folder, path))}
+    if within is not None:
+        found = {path for path in found if path in made or not path.startswith(within + "/")}
+    found |= {path for path in made if any(matches(path, pattern) for pattern in globs)}
+    return sorted(found)
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Tell whether `discover` would find a file at `path` by a glob."""
+    return _match(path.split("/"), os.path.normpath(pattern).replace(os.sep, "/").split("/"))
+
+
+def _match(parts: list[str], globs: list[str]) -> bool:
+    if not parts or not globs:
+        return not parts and not globs
+    hidden = parts[0].startswith(".") and not globs[0].startswith(".")
+    if globs[0] == "**":
+        deeper = not hidden and _match(parts[1:], globs)
+        return deeper or (_match(parts, globs[1:]) if globs[1:] else not hidden)
+    fits = fnmatch.fnmatchcase(parts[0], globs[0]) and not hidden
+    return fits and _match(parts[1:], globs[1:])
+
+
+def reaches(globs: Iterable[str], folder: str) -> bool:
+    """Tell whether a glob may find something below a folder."""
+    for pattern in globs:
+        fixed = os.path.normpath(fixed_part(pattern) or ".").replace(os.sep, "/")
+        if fixed == "." or f"{folder}/".startswith(f"{fixed}/") or fixed.startswith(f"{folder}/"):
+            return True
+    return False
 
 
 def fixed_part(pattern: str) -> str:

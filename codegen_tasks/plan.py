@@ -11,7 +11,7 @@ import posixpath
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,54 +37,114 @@ class Plan:
     Args:
         steps: by task name.
         makers: output path → name of the task that makes it.
+        others: path → name of the task that is not ours and makes it.
+        late: tasks that make patterns which name targets, and the rules of these targets:
+            when such a task has run, the plan may be another.
+        unmet: what rules lack unless another task makes it, while it is not known what
+            other tasks make.
     """
 
     steps: dict[str, Step] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+    late: dict[str, str] = field(default_factory=dict)
+    unmet: list[DeclarationError] = field(default_factory=list)
+
+    def maker(self, path: str) -> str | None:
+        """Return the task that makes a file; None if none does."""
+        return self.makers.get(path) or self.others.get(path)
 
     def of_phase(self, phase: Phase) -> list[Step]:
         """Return the steps of one phase."""
         return [step for step in self.steps.values() if step.phase == phase]
 
 
-def make_plan(project: Project, library: patterns.Library) -> Plan:
+def make_plan(
+    project: Project, library: patterns.Library, others: Mapping[str, str] | None = None
+) -> Plan:
     """Return the plan of a project as its folders are now.
+
+    Args:
+        project: what was declared.
+        library: its patterns.
+        others: path → task of all that is made by tasks which are not ours; None while that
+            is not known.
 
     Raises:
         DeclarationError: a rule's template does not exist, it finds no pattern, two steps
             make one file, or a target lies outside of the output folder.
     """
-    plan, fence = Plan(), Fence(project)
-    names = template_names(project)
-    for name in names:
+    plan, fence = Plan(others=others or {}), Fence(project)
+    for name in template_names(project, plan.others):
         _add(project, plan, _template_step(project, name))
-    rendered = [
-        (rule, step)
-        for rule in project.rules.values()
-        for step in _Renders(project, rule, library, fence).steps()
-    ]
-    for _, step in rendered:
+    made = dict(plan.others)
+    rendered: list[Step] = []
+    compiled: list[Step] = []
+    for rule in project.rules.values():
+        try:
+            steps = list(_Renders(project, rule, library, fence, plan, made).steps())
+        except UnmetError as error:
+            plan.unmet.append(error)
+            continue
+        chain = [each for step in steps for each in _compile_steps(fence, rule, step)]
+        for step in (*steps, *chain):
+            made.update(dict.fromkeys(step.outputs, step.task))
+        rendered += steps
+        compiled += chain
+    for step in (*rendered, *compiled):
         _add(project, plan, step)
-    for rule, step in rendered:
-        for compiled in _compile_steps(fence, rule, step):
-            _add(project, plan, compiled)
     _refuse_folders(plan)
     _refuse_name_twins(project, plan)
+    _refuse_later_patterns(project, plan)
+    if plan.unmet and others is not None:
+        raise plan.unmet[0]
     return plan
 
 
-def template_names(project: Project) -> list[str]:
+class UnmetError(DeclarationError):
+    """A rule lacks its template or patterns, unless a task that is not ours makes them."""
+
+
+def _refuse_later_patterns(project: Project, plan: Plan) -> None:
+    """Refuse a rule whose patterns are made by itself, or by a rule declared after it."""
+    order = list(project.rules)
+    for index, rule in enumerate(project.rules.values()):
+        if not patterns.reaches(rule.patterns, project.output):
+            continue
+        for path, task in plan.makers.items():
+            maker = plan.steps[task].rule
+            found = any(patterns.matches(path, pattern) for pattern in rule.patterns)
+            if found and maker == rule.name:
+                raise DeclarationError(
+                    f"rule {rule.name}", f"its own target {path} is a pattern of it"
+                )
+            if found and maker in order[index:]:
+                what = f"its pattern {path} is made by rule {maker}"
+                raise DeclarationError(f"rule {rule.name}", what, f"declare rule {maker} first")
+
+
+def template_names(project: Project, others: Iterable[str] = ()) -> list[str]:
     """Return the names of all templates: by suffix, and those a rule names.
 
     One whose name cannot be a task's, because doit allows no `=` there, is left to the
     steps that load it.
+
+    Args:
+        project: what was declared.
+        others: what other tasks make, templates perhaps.
     """
     if not project.settings.template_cache:
         return []
-    folder = project.full(project.templates)
-    found = {name for name in disk.walk(folder) if name.endswith(TEMPLATE_SUFFIXES)}
+    folder = f"{project.templates}/"
+    found = {name for name in disk.walk(project.full(project.templates)) if is_template(name)}
     found |= {rule.template for rule in project.rules.values()}
+    found |= {p.removeprefix(folder) for p in others if p.startswith(folder) and is_template(p)}
     return sorted(name for name in found if "=" not in name)
+
+
+def is_template(path: str) -> bool:
+    """Tell whether a file below the templates folder is a template on its own account."""
+    return path.endswith(TEMPLATE_SUFFIXES)
 
 
 def _template_step(project: Project, name: str) -> Step:
@@ -155,18 +215,19 @@ def _difference(path: str, other: str) -> str:
     return "the composition of a letter differs" if same_case else "their case differs"
 
 
-def _check_template(project: Project, rule: Rule) -> None:
+def _check_template(project: Project, rule: Rule, others: Mapping[str, str]) -> None:
     name, folder = rule.template, project.full(project.templates)
     if os.path.isabs(name) or ".." in name.split("/"):
         what = f"the template '{name}' lies outside of {project.templates}/"
         raise DeclarationError(f"rule {rule.name}", what)
-    if disk.stat(os.path.join(folder, name)) is not None:
+    made = posixpath.normpath(f"{project.templates}/{name}") in others
+    if made or disk.stat(os.path.join(folder, name)) is not None:
         return
     hint = nearest(name, disk.walk(folder))
     if not os.path.isdir(folder):
         hint = f"there is no folder {project.templates}"
     what = f"there is no template {project.templates}/{name}"
-    raise DeclarationError(f"rule {rule.name}", what, hint)
+    raise UnmetError(f"rule {rule.name}", what, hint)
 
 
 def _check_target(project: Project, rule: Rule) -> None:
@@ -225,19 +286,21 @@ class _Renders:
     rule: Rule
     library: patterns.Library
     fence: Fence
+    plan: Plan
+    made: Mapping[str, str]
 
     def steps(self) -> Iterator[Step]:
         """Yield one step a target."""
-        _check_template(self.project, self.rule)
+        _check_template(self.project, self.rule, self.plan.others)
         _check_target(self.project, self.rule)
         if not self.rule.patterns:
             yield self._step(self.rule.target, (), many=False)
             return
-        found = patterns.discover(self.project.root, self.rule.patterns)
+        found = self._patterns()
         if not found:
             globs = ", ".join(self.rule.patterns)
             hint = "check the patterns= of the rule, relative to the folder of dodo.py"
-            raise DeclarationError(f"rule {self.rule.name}", f"no file matches {globs}", hint)
+            raise UnmetError(f"rule {self.rule.name}", f"no file matches {globs}", hint)
         _check_yaml(self.rule, found)
         names = _PLACEHOLDER.findall(self.rule.target)
         if not names and self.rule.each is None:
@@ -246,6 +309,13 @@ class _Renders:
         needs_content = self.rule.each is not None or bool(set(names) - {"stem", "folder"})
         for path in found:
             yield from self._of_pattern(path, needs_content)
+
+    def _patterns(self) -> list[str]:
+        """Return the rule's patterns: on disk, or to be made by another task or rule."""
+        globs, output = self.rule.patterns, self.project.output
+        chained = patterns.reaches(globs, output)
+        made = self.made if chained else self.plan.others
+        return patterns.discover(self.project.root, globs, made, output if chained else None)
 
     def _of_pattern(self, path: str, needs_content: bool) -> Iterator[Step]:
         known = {
@@ -256,6 +326,10 @@ class _Renders:
             if not needs_content:
                 yield self._step(self._filled(path, known, {}), (path,), many=False)
                 return
+            if path in self.made:
+                self.plan.late[self.made[path]] = self.rule.name
+                if disk.stat(self.project.full(path)) is None:
+                    return
             data = self.library.load(path).data
             if self.rule.each is None:
                 target = self._filled(path, {**_scalars(data), **known}, data)

@@ -53,13 +53,23 @@ class CodegenRunner(Runner):
         builds: the builds of the `dodo.py`.
         workers: how many processes; 0 runs everything in this one.
         wait: whether to wait while another process builds.
+        stages: what is to be run after the first dispatcher, each when it is asked for: builds
+            and a dispatcher.
         others: see doit's `Runner`.
     """
 
-    def __init__(self, *others: Any, builds: Sequence[Build], workers: int = 0, wait: bool = True):
+    def __init__(
+        self,
+        *others: Any,
+        builds: Sequence[Build],
+        workers: int = 0,
+        wait: bool = True,
+        stages: Iterable[tuple[Sequence[Build], Any]] = (),
+    ):
         super().__init__(*others)
-        self._builds = list(builds)
+        self._stages = iter(stages)
         self._wait = wait
+        self._know(builds)
         self._locks = locks_of(builds, self.dep_manager)
         for each in self._locks:
             each.look()
@@ -67,20 +77,13 @@ class CodegenRunner(Runner):
         self._passed: list[Any] = []  # nodes of steps found up to date before that
         self._told: set[str] = set()  # names of those that are run after all
         self._keeper = Keeper()
-        self._steps: dict[str, tuple[int, Step]] = {
-            name: (index, step)
-            for index, build in enumerate(builds)
-            for name, step in build.plan.steps.items()
-        }
         self.final_result: int = SUCCESS
-        state.reserve(self.dep_manager, self._steps)
         self._workers = workers
         self._pool: Pool | None = None
         self._nodes: dict[str, Any] = {}
         self._announced: set[str] = set()
         self._set_up: dict[str, Any] = {}  # tasks that workers are to tear down
         self._ready: list[tuple[int, int, Any]] = []  # a heap of nodes, first of the plan first
-        self._order = {name: number for number, name in enumerate(self._steps)}
         self._serial = itertools.count()
         self._unable = False  # to start workers
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
@@ -88,17 +91,32 @@ class CodegenRunner(Runner):
         self._seconds = 0.0  # of steps that ran, to size the next jobs
         self._count = 0
         self._made: dict[int, list[Trace | None]] = {}
+        self._over: dict[str, str] = {}  # how tasks ended, in this stage or before
+        self._awaited: dict[str, list[tuple[Any, str]]] = {}  # by task: nodes, and what they read
+        self._may_read: dict[str, set[str]] = {}  # by step: tasks it has waited for besides
+
+    def _know(self, builds: Sequence[Build]) -> None:
+        """Take in the builds of a stage."""
+        self._builds = list(builds)
+        self._steps: dict[str, tuple[int, Step]] = {
+            name: (index, step)
+            for index, build in enumerate(builds)
+            for name, step in build.plan.steps.items()
+        }
+        self._order = {name: number for number, name in enumerate(self._steps)}
+        state.reserve(self.dep_manager, self._steps)
 
     # The loop ---------------------------------------------------------------------------
 
     def run_tasks(self, task_dispatcher: Any) -> None:
         """Run all selected tasks; doit calls this once."""
-        self._tasks = task_dispatcher.tasks
         in_order = False
         try:
-            self._loop(task_dispatcher.generator)
-            if self._pool is not None:
-                self._report_teardown(self._pool.close())
+            self._run_stage(task_dispatcher)
+            while not self._stop_running and (following := next(self._stages, None)):
+                self._know(following[0])
+                self._nodes.clear()
+                self._run_stage(following[1])
             in_order = True
         finally:
             if self._pool is not None:
@@ -107,13 +125,27 @@ class CodegenRunner(Runner):
             # What a worker set up and did not live to tear down is torn down here.
             self.teardown_list += self._set_up.values()
 
-    def _loop(self, dispatcher: Any) -> None:
-        exhausted = False
+    def _run_stage(self, dispatcher: Any) -> None:
+        self._tasks, self._dispatcher = dispatcher.tasks, dispatcher
+        self._loop(dispatcher.generator)
+        if self._pool is not None:
+            self._report_teardown(self._pool.close())
+            self._pool = None
+        self._passed.clear()
+
+    def _loop(self, generator: Any) -> None:
+        exhausted, fresh = False, True
         while True:
             waiting = False
+            if exhausted and self._dispatcher.ready and not self._stop_running:
+                # A task nobody has selected, that makes what a step reads.
+                generator = self._dispatcher._dispatcher_generator([])
+                exhausted, fresh = False, True
             if not (exhausted or self._stop_running):
                 try:
-                    node = dispatcher.send(self._done.popleft() if self._done else None)
+                    told = self._done.popleft() if self._done and not fresh else None
+                    fresh = False
+                    node = generator.send(told)
                 except StopIteration:
                     exhausted = True
                     continue
@@ -134,6 +166,7 @@ class CodegenRunner(Runner):
         if self._stop_running:
             self._ready.clear()
             self._compiles.clear()
+            self._awaited.clear()
         self._dispatch()
         if self._in_flight():
             self._collect(block=True)
@@ -147,6 +180,9 @@ class CodegenRunner(Runner):
         if self._compiles:
             self._flush_compiles()
             return True
+        if self._awaited:
+            self._break_circle()
+            return True
         if ending:
             return False
         raise InvalidTask("tasks wait for each other in a circle")
@@ -158,6 +194,11 @@ class CodegenRunner(Runner):
         """Accept a node from doit's dispatcher: skip it, run it, or keep it for a batch."""
         task = node.task
         self._nodes[task.name] = node
+        if task.name in self._over:  # in a stage before this one
+            node.run_status = self._over[task.name]
+            task.values = self.dep_manager.get_values(task.name)
+            self._done.append(node)
+            return
         selected = self.select_task(node, self._tasks)
         if selected and self._is_ours(task) and task._actions and self._hold():
             node.run_status = None  # the others' run may have done it
@@ -166,6 +207,7 @@ class CodegenRunner(Runner):
             if not self._locked and task.name in self._steps:
                 self._passed.append(node)
             self._done.append(node)
+            self._end(node)
             return
         known = self._steps.get(task.name)
         if known is not None:
@@ -179,6 +221,71 @@ class CodegenRunner(Runner):
             self._queue(node)
         else:
             self._finish_task(node, self.execute_task(task))
+
+    # Chains -----------------------------------------------------------------------------
+
+    def _end(self, node: Any) -> None:
+        """Note how a task ended, and go on with the steps that read what it makes."""
+        if node.run_status in (None, "run"):
+            return  # it is to come again when its setup tasks have run
+        name = node.task.name
+        self._over[name] = node.run_status
+        for waiting, path in self._awaited.pop(name, ()):
+            self._resume(waiting, path, name)
+
+    def _postpone(self, node: Any, path: str) -> None:
+        """Keep a step that reads what another task makes until that has run."""
+        name = node.task.name
+        index, _ = self._steps[name]
+        maker = self._builds[index].plan.maker(path)
+        assert maker is not None
+        self._may_read.setdefault(name, set()).add(maker)
+        if maker in self._over:
+            self._resume(node, path, maker)
+            return
+        self._awaited.setdefault(maker, []).append((node, path))
+        wanted = self._dispatcher._gen_node(None, maker)
+        if wanted is not None:
+            self._dispatcher.ready.append(wanted)
+
+    def _resume(self, node: Any, path: str, maker: str) -> None:
+        if self._over[maker] in ("successful", "up-to-date", "ignore"):
+            self._queue(node)
+        else:
+            self._fail([node.task.name], f"reads {path}, for which {maker} failed or was not run")
+
+    def _break_circle(self) -> None:
+        """Fail the steps that can never go on: what they wait for waits for them.
+
+        A stale step that waits only because of what it read the last time may go first: it
+        may not read that again.
+        """
+        free = [maker for maker in self._awaited if self._let_go(maker)]
+        if free:
+            return
+        awaited, self._awaited = self._awaited, {}
+        for maker, waiting in awaited.items():
+            for node, path in waiting:
+                self._fail([node.task.name], f"reads {path}, but {maker} waits for it in turn")
+
+    def _let_go(self, name: str) -> bool:
+        """Have a task not wait for what only its last run read; True if it can go on now."""
+        node, known = self._dispatcher.nodes.get(name), self._steps.get(name)
+        if known is None or node not in self._dispatcher.waiting:
+            return False
+        build, step = self._builds[known[0]], known[1]
+        hints = build.hints.pop(name, set())
+        if not node.wait_run <= hints or node.wait_run_calc:
+            return False
+        if not build.verdict(step, self.dep_manager.get_values(name)).reasons:
+            return False  # it does read that, and is made from it
+        for one in node.wait_run:
+            self._dispatcher.nodes[one].waiting_me.discard(node)
+        node.wait_run.clear()
+        node.task.task_dep[:] = [one for one in node.task.task_dep if one not in hints]
+        self._dispatcher.waiting.remove(node)
+        self._dispatcher.ready.append(node)
+        return True
 
     # The lock ---------------------------------------------------------------------------
 
@@ -243,7 +350,8 @@ class CodegenRunner(Runner):
         chosen = [self._steps[name][1] for name in names]
         try:
             with self._marked(chosen):
-                outcomes = build.workshop.run(chosen, self._recorded(names), not self.continue_)
+                recorded, over = self._recorded(names), self._waited_for(names)
+                outcomes = build.workshop.run(chosen, recorded, not self.continue_, over)
         except Exception:
             outcomes = [Outcome(name, error=internal(name)) for name in names]
         self._finish_steps(outcomes)
@@ -260,6 +368,20 @@ class CodegenRunner(Runner):
             trace = Trace.from_values(self.dep_manager.get_values(name).get("trace"))
             found[name] = self._builds[index].recorded(step, trace)
         return found
+
+    def _waited_for(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return for each step the tasks that have ended before it, as far as they make files."""
+        found = {}
+        for name in names:
+            before = {*self._nodes[name].task.task_dep, *self._may_read.get(name, ())}
+            makers = [one for one in before if self._makes_files(one)]
+            if makers:
+                found[name] = tuple(makers)
+        return found
+
+    def _makes_files(self, name: str) -> bool:
+        known = self._steps.get(name)
+        return known is None or known[1].phase != "templates"
 
     # Workers ----------------------------------------------------------------------------
 
@@ -352,6 +474,7 @@ class CodegenRunner(Runner):
             self._recorded(names),
             not self.continue_,
             tuple(map(self._limit, names)),
+            self._waited_for(names),
             together,
         )
 
@@ -443,6 +566,9 @@ class CodegenRunner(Runner):
             node = self._nodes[outcome.task]
             if outcome.skipped:
                 continue  # another step failed first; the run is ending
+            if outcome.awaits:
+                self._postpone(node, outcome.awaits)
+                continue
             self._count += 1
             self._seconds += outcome.seconds
             index, step = self._steps[outcome.task]
@@ -471,6 +597,7 @@ class CodegenRunner(Runner):
             state.flush(self.dep_manager)
         if node.task.name not in self._told:
             self._done.append(node)
+        self._end(node)
 
     def _unstorable(self, task: Any) -> TaskError | None:
         """Fail a task whose values the database cannot hold, before they spoil the others'."""

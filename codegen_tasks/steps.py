@@ -15,14 +15,14 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import digest, disk, keys, toolchains
 from .bytecode import TemplateCache
-from .errors import CodegenError, StepError
+from .errors import AwaitedError, CodegenError, StepError
 from .functions import describe
 from .keys import Notes, Table, View
 from .model import Input, Outcome, Output, Pattern, Step, Trace
@@ -52,6 +52,10 @@ class _Made:
 
 
 _NOTHING = _Made()
+#: For each task, the tasks that it waited for.
+Over: TypeAlias = Mapping[str, Collection[str]]
+#: Is called with each path that a render is about to read.
+Guard: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Workshop:
         self.world = world
         self._engine: Engine | None = None
         self._cache: TemplateCache | None = None
+        self._guarding: Guard | None = None
 
     def __reduce__(self) -> Any:
         """Pickle without what is made at first use: a worker makes its own."""
@@ -129,7 +134,11 @@ class Workshop:
     # Running ----------------------------------------------------------------------------
 
     def run(
-        self, steps: Sequence[Step], recorded: Mapping[str, Recorded], stop_early: bool = False
+        self,
+        steps: Sequence[Step],
+        recorded: Mapping[str, Recorded],
+        stop_early: bool = False,
+        over: Over | None = None,
     ) -> list[Outcome]:
         """Run steps that may run together; return their outcomes in order.
 
@@ -138,11 +147,17 @@ class Workshop:
                 they share a process.
             recorded: for each task, the digests its targets had when they were recorded.
             stop_early: leave out what comes after the first failure.
+            over: for each task, those that it waited for; what any other task makes, it is
+                not to read yet.  None: it may read everything.
         """
-        return list(self.outcomes(steps, recorded, stop_early))
+        return list(self.outcomes(steps, recorded, stop_early, over))
 
     def outcomes(
-        self, steps: Sequence[Step], recorded: Mapping[str, Recorded], stop_early: bool = False
+        self,
+        steps: Sequence[Step],
+        recorded: Mapping[str, Recorded],
+        stop_early: bool = False,
+        over: Over | None = None,
     ) -> Iterator[Outcome]:
         """Yield each step's outcome when it is known; otherwise as `run`."""
         if len(steps) > 1 and self.compiler_key(steps[0]) is not None:
@@ -153,7 +168,8 @@ class Workshop:
             if failed and stop_early:
                 yield Outcome(step.task, skipped=True)
                 continue
-            outcome = self.run_one(step, recorded.get(step.task, {}))
+            guard = None if over is None else self._guard(step, over.get(step.task, ()))
+            outcome = self.run_one(step, recorded.get(step.task, {}), guard)
             failed = failed or bool(outcome.error)
             yield outcome
 
@@ -166,23 +182,40 @@ class Workshop:
             return None
         return (toolchain.name, toolchain.identity, str(self.project.rules[step.rule].timeout))
 
-    def run_one(self, step: Step, recorded: Recorded) -> Outcome:
-        """Run one step."""
+    def _guard(self, step: Step, over: Collection[str]) -> Guard:
+        """Return what a render asks before it reads a file."""
+
+        def ask(path: str) -> None:
+            maker = self.plan.maker(path)
+            if maker == step.task:
+                raise StepError(path, "is what this step makes, so it cannot read it")
+            if maker is not None and maker not in over:
+                raise AwaitedError(path)
+
+        return ask
+
+    def run_one(self, step: Step, recorded: Recorded, guard: Guard | None = None) -> Outcome:
+        """Run one step; `guard` is called with each path that it is about to read."""
         if step.phase == "compile":
             return self._compile([step], {step.task: recorded})[0]
         work = self._cache_template if step.phase == "templates" else self._generate
         hits, misses = self._template_counts()
         start = time.perf_counter()
         made, error = _NOTHING, ""
+        self._guarding = guard
         with _printed() as printed:
             try:
                 if step.problem is not None:
                     raise step.problem
                 made = work(step, recorded)
+            except AwaitedError as awaited:
+                return Outcome(step.task, awaits=awaited.path)
             except CodegenError as problem:
                 error = str(problem)
             except Exception:
                 error = internal(step.task)
+            finally:
+                self._guarding = None
         seconds = time.perf_counter() - start
         after_hits, after_misses = self._template_counts()
         return Outcome(
@@ -244,7 +277,7 @@ class Workshop:
         loaded = [self.world.library.load(path) for path in step.patterns]
         view = self._view(step, loaded)
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
-        text, record = engine.render(step.template, view, made_by)
+        text, record = engine.render(step.template, view, made_by, self._guarding)
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import manifest, orphans
 from .build import Build
-from .model import Reason, Step, Trace
+from .model import PATH_KINDS, Reason, Step, Trace
 
 
 @dataclass(slots=True)
@@ -59,20 +59,27 @@ class Survey:
         return [s for s in self.states.values() if s.follows and not s.reasons]
 
 
-def survey(build: Build, dep_manager: Any, claimed: Collection[str] = ()) -> Survey:
+def survey(
+    build: Build,
+    dep_manager: Any,
+    claimed: Collection[str] = (),
+    stale: Collection[str] = (),
+) -> Survey:
     """Return the state of every step.
 
     Args:
         build: the build.
         dep_manager: doit's database.
         claimed: paths that any task makes, so that they are no orphans.
+        stale: tasks that are not ours and would run.
     """
     states: dict[str, StepState] = {}
     for step in build.plan.steps.values():
         verdict = build.verdict(step, dep_manager.get_values(step.task))
         states[step.task] = StepState(step, verdict.trace, verdict.reasons)
+    follows = _Follows(build, states, stale)
     for state in states.values():
-        state.follows = _follows(build, state, states)
+        state.follows = follows.of(state)
     if not any(state.reasons and state.is_target for state in states.values()):
         output = _manifest_state(build, states)
         states[output.step.task] = output
@@ -80,14 +87,40 @@ def survey(build: Build, dep_manager: Any, claimed: Collection[str] = ()) -> Sur
     return Survey(states, [(orphan.path, orphan.edited) for orphan in found])
 
 
-def _follows(build: Build, state: StepState, states: dict[str, StepState]) -> list[str]:
-    """Return the stale steps whose output this one reads."""
-    read = {state.step.source} if state.step.source else set()
-    if state.trace is not None:
-        read |= {item.name for item in state.trace.inputs}
-    makers = (build.plan.makers.get(path) for path in sorted(read))
-    before = [states[task] for task in makers if task is not None and task != state.step.task]
-    return [other.step.task for other in before if other.reasons or other.follows]
+class _Follows:
+    """For each step the stale tasks whose output it reads."""
+
+    def __init__(self, build: Build, states: dict[str, StepState], stale: Collection[str]):
+        self._plan = build.plan
+        self._templates = build.project.templates
+        self._states = states
+        self._stale = stale
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, state: StepState) -> list[str]:
+        """Return them for one step."""
+        task = state.step.task
+        found = self._known.get(task)
+        if found is None:
+            self._known[task] = []  # until it is known: what was read may be a circle by now
+            found = self._known[task] = [name for name in self._makers(state) if self._moves(name)]
+        return found
+
+    def _makers(self, state: StepState) -> list[str]:
+        step = state.step
+        read = {step.source}
+        if step.phase != "compile":
+            read = {f"{self._templates}/{step.template}", *step.patterns}
+        if state.trace is not None:
+            read |= {item.name for item in state.trace.inputs if item.kind in PATH_KINDS}
+        makers = (self._plan.maker(path) for path in sorted(read))
+        return list(dict.fromkeys(name for name in makers if name and name != step.task))
+
+    def _moves(self, name: str) -> bool:
+        state = self._states.get(name)
+        if state is None:
+            return name in self._stale
+        return bool(state.reasons or self.of(state))
 
 
 def _manifest_state(build: Build, states: dict[str, StepState]) -> StepState:

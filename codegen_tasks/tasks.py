@@ -120,8 +120,12 @@ def waits_for(build: Build, step: Step, references: Iterable[str]) -> dict[str, 
     if not plan.of_phase("compile"):
         return {}
     output = step.outputs[0]
-    made = sorted({path for path in references if path in plan.makers} - {output})
-    calc = [path for path in made if plan.steps[plan.makers[path]].phase == "generate"]
+    made = sorted({path for path in references if plan.maker(path) is not None} - {output})
+    calc = [
+        path
+        for path in made
+        if path in plan.makers and plan.steps[plan.makers[path]].phase == "generate"
+    ]
     return {
         "file_dep": [output, *(path for path in made if path not in calc)],
         "calc_dep": sorted({plan.makers[path] for path in calc}),

@@ -205,6 +205,7 @@ class _Loader(jinja2.BaseLoader):
         self._folder = folder
         self._fence = os.path.realpath(os.path.join(root, folder)) + os.sep
         self.loaded: dict[str, tuple[str, Stat | None]] = {}
+        self.guard: Callable[[str], None] | None = None
 
     def get_source(
         self, environment: jinja2.Environment, template: str
@@ -213,6 +214,8 @@ class _Loader(jinja2.BaseLoader):
         full = os.path.join(self._root, path)
         if ".." in template.split("/") or os.path.isabs(template):
             raise StepError(path, "a template cannot lie outside the templates folder")
+        if self.guard is not None:
+            self.guard(posixpath.normpath(path))
         signature = disk.signature(full)
         if signature is None:
             raise jinja2.TemplateNotFound(template)
@@ -381,6 +384,7 @@ class Engine:
             StepError: it does not exist or has a syntax error.
         """
         self._environment.record = Record()
+        self._loader.guard = None
         with Explained(self, name, {}), self._limits():
             self._environment.get_template(name)
         return self._template_input(name)
@@ -391,17 +395,25 @@ class Engine:
             return None
         return self._cache.path(name, self._bytecode.keys[name])
 
-    def render(self, name: str, view: View, made_by: str = "") -> tuple[str, Record]:
+    def render(
+        self,
+        name: str,
+        view: View,
+        made_by: str = "",
+        guard: Callable[[str], None] | None = None,
+    ) -> tuple[str, Record]:
         """Return the rendered text and the record of what was read.
 
         Args:
             name: the template.
             view: what it sees besides globals; notes what it reads of patterns.
             made_by: the pattern, for messages.
+            guard: is called with each path that is about to be read; may raise.
 
         Raises:
             StepError: whatever went wrong, with template and line.
         """
+        self._loader.guard = guard
         record = self._environment.record = Record()
         self.last_undefined = None
         with Explained(self, name, view.variables, made_by), self._limits():
@@ -463,6 +475,8 @@ class Engine:
         full = os.path.realpath(os.path.join(self._spec.root, path))
         if not disk.is_inside(full, self._spec.root):
             raise StepError(where, "a template cannot read outside the project")
+        if self._loader.guard is not None:
+            self._loader.guard(where)
         record = self._environment.record
         signature = disk.signature(full)
         self._refuse_hostile(where, full, signature)

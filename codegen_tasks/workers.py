@@ -42,6 +42,7 @@ class StepsJob:
         recorded: see `Workshop.run`.
         stop_early: see `Workshop.run`.
         limits: the seconds each may take, None for no end.
+        over: see `Workshop.run`.
         together: they share a compiler, so none is under way before the others.
     """
 
@@ -50,6 +51,7 @@ class StepsJob:
     recorded: Mapping[str, Mapping[str, str]]
     stop_early: bool
     limits: tuple[float | None, ...] = ()
+    over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     together: bool = False
 
     def limit(self, number: int) -> float | None:
@@ -438,7 +440,7 @@ def _outcomes(job: StepsJob, knowledge: Knowledge) -> Iterator[Outcome]:
     chosen = [build.plan.steps[name] for name in job.tasks]
     done = 0
     try:
-        for outcome in build.workshop.outcomes(chosen, job.recorded, job.stop_early):
+        for outcome in build.workshop.outcomes(chosen, job.recorded, job.stop_early, job.over):
             yield outcome
             done += 1
     except Exception:

@@ -36,13 +36,14 @@ LAYERS = [
     ["build"],
     ["orphans", "preview"],
     ["tasks", "workers", "survey"],
+    ["chains"],
     ["codegen", "reporter"],
     ["runner"],
     ["commands"],
     ["__init__", "__main__"],
 ]
 #: Imported where it is used, or for its type only.
-LATE = {("codegen", "build"), ("codegen", "tasks"), ("explain", "templates")}
+LATE = {("chains", "codegen"), ("codegen", "build"), ("codegen", "tasks"), ("explain", "templates")}
 
 
 def imports(path: Path) -> set[str]:

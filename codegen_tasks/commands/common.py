@@ -40,6 +40,21 @@ def builds_of(loader: Any) -> list[Build]:
     return [codegen.build for codegen in codegens(getattr(loader, "namespace", None))]
 
 
+def planned(command: Any) -> list[Build]:
+    """Return a command's builds as they are when it is known what all tasks of the `dodo.py` make.
+
+    Raises:
+        DeclarationError: a rule lacks its template or patterns, and no task makes them.
+    """
+    found = codegens(getattr(command.loader, "namespace", None))
+    if found:
+        from .. import chains
+
+        command.task_list = chains.complete(found, command.task_list)
+        chains.order([one.build for one in found], command.task_list, command.dep_manager)
+    return [one.build for one in found]
+
+
 def claimed(tasks: Iterable[Any]) -> set[str]:
     """Return the targets of all doit tasks, project-relative and plain: what is nobody's orphan."""
     targets = (str(target) for task in tasks for target in task.targets)

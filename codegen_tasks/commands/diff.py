@@ -13,7 +13,7 @@ from doit.control import TaskControl
 
 from .. import orphans
 from ..preview import Difference, preview
-from .common import builds_of, claimed, counted, options_first, say_whatever_the_encoding
+from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -37,10 +37,11 @@ class Diff(DoitCmdBase):
     def _execute(self, pos_args: list[str]) -> int:
         say_whatever_the_encoding()
         _, names = self.cmdparser.parse(options_first(self.cmdparser, pos_args))
+        builds = planned(self)
         chosen = self._chosen(names)
         taken = claimed(self.task_list)
         try:
-            codes = [self._diff(build, chosen, taken) for build in builds_of(self.loader)]
+            codes = [self._diff(build, chosen, taken) for build in builds]
         except BrokenPipeError:
             # Whoever reads the patch, such as `head`, has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,6 +19,7 @@ from .common import (
     counted,
     names_us,
     options_first,
+    planned,
     say_whatever_the_encoding,
 )
 
@@ -78,7 +79,7 @@ class Info(CoreInfo):
         self, pos_args: list[str], hide_status: bool = False, as_json: bool = False
     ) -> int:
         say_whatever_the_encoding()
-        builds = builds_of(self.loader)
+        builds = planned(self)
         parser = self.cmdparser.complete
         params, names = parser.parse(options_first(parser, pos_args))
         hide_status = hide_status or params["hide_status"]
@@ -95,7 +96,8 @@ class Info(CoreInfo):
         task = self._task_named(name)
         for build in builds:
             if task in build.plan.steps:
-                state = survey(build, self.dep_manager).states[task]
+                stale = {name for name, _ in self._other_tasks()} if build.plan.others else ()
+                state = survey(build, self.dep_manager, stale=stale).states[task]
                 if as_json:
                     self._write(json.dumps(_state_json(state), ensure_ascii=False, indent=1))
                 else:
@@ -123,8 +125,9 @@ class Info(CoreInfo):
 
     def _all(self, builds: Sequence[Build], as_json: bool) -> int:
         taken = claimed(self.task_list)
-        surveys = [survey(build, self.dep_manager, taken) for build in builds]
-        others = self._other_tasks(builds)
+        others = self._other_tasks()
+        would_run = {name for name, _ in others}
+        surveys = [survey(build, self.dep_manager, taken, would_run) for build in builds]
         stale = any(s.step.phase != "templates" for found in surveys for s in found.stale)
         if as_json:
             self._write(json.dumps(_json(surveys, others), ensure_ascii=False, indent=1))
@@ -136,7 +139,7 @@ class Info(CoreInfo):
             self._write("other tasks: " + ", ".join(f"{n} ({status})" for n, status in others))
         return int(stale)
 
-    def _other_tasks(self, builds: Sequence[Build]) -> list[tuple[str, str]]:
+    def _other_tasks(self) -> list[tuple[str, str]]:
         """Return the user's tasks that would run, as far as doit can tell without running."""
         tasks = {task.name: task for task in self.task_list}
         found = []

@@ -13,7 +13,7 @@ from .. import orphans
 from ..build import Build
 from ..errors import StepError
 from ..orphans import Orphan
-from .common import builds_of, claimed, counted, options_first, say_whatever_the_encoding
+from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
 
 _OPT_DRY_RUN = {
     "name": "dry_run",
@@ -51,8 +51,9 @@ class Prune(DoitCmdBase):
             raise InvalidCommand(f"`prune` takes no names, such as '{names[0]}'")
         self._dry = dry_run or params["dry_run"]
         self._edited = edited or params["edited"]
+        builds = planned(self)
         taken = claimed(self.task_list)
-        codes = [self._prune(build, taken) for build in builds_of(self.loader)]
+        codes = [self._prune(build, taken) for build in builds]
         if not self._dry:
             self.dep_manager.close()
         return max(codes, default=0)

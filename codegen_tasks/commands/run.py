@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +15,14 @@ from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 from doit.task import Stream
 
-from .common import LateParser, builds_of, names_us, say_whatever_the_encoding
+from .common import (
+    LateParser,
+    builds_of,
+    codegens,
+    names_us,
+    planned,
+    say_whatever_the_encoding,
+)
 
 _OPT_NO_WAIT = {
     "name": "no_wait",
@@ -29,6 +37,8 @@ class Run(CoreRun):
     """Core's `run`; with a Codegen in dodo.py, steps are batched and spread over workers."""
 
     name = "run"
+    control: Any
+    task_list: Any
     _cmdparser: Any
 
     @property
@@ -95,30 +105,78 @@ class Run(CoreRun):
         if num_process and par_type != "process":
             raise InvalidCommand(f"Invalid parallel type {par_type}")
         PythonAction.pm_pdb = pdb
-        self._select(single, auto_delayed_regex)
+        builds = planned(self)
+        select = functools.partial(self._select, single, auto_delayed_regex)
+        begin = self._begin(select)
         self._say_if_less_durable()
         signal.signal(signal.SIGTERM, _terminate)
         try:
             if self._waited_for_others(builds, not no_wait):
                 builds = self._load_again(pos_args)
-                self._select(single, auto_delayed_regex)
+                begin = self._begin(select)
             with _opened(outfile) as stream:
                 self.outstream = stream
                 told = self._reporter(reporter, stream, failure_verbosity)
                 screen = Stream(verbosity, force_verbosity)
                 shared = [self.dep_manager, told, continue_, always, screen]
-                return self._run(shared, builds, num_process, not no_wait)
+                return self._run(shared, builds, num_process, not no_wait, begin)
         except KeyboardInterrupt as interrupt:
             # Everything has ended in order: workers are gone, what was finished is recorded.
             number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
             print("interrupted; what was finished is kept", file=sys.stderr)
             return 128 + number
 
-    def _run(self, shared: list[Any], builds: Sequence[Any], workers: int, wait: bool) -> Any:
+    def _run(
+        self,
+        shared: list[Any],
+        builds: Sequence[Any],
+        workers: int,
+        wait: bool,
+        stages: Iterator[tuple[Sequence[Any], Any]],
+    ) -> Any:
         from ..runner import CodegenRunner
 
-        runner = CodegenRunner(*shared, builds=builds, workers=workers, wait=wait)
+        runner = CodegenRunner(*shared, builds=builds, workers=workers, wait=wait, stages=stages)
         return runner.run_all(self.control.task_dispatcher())
+
+    def _begin(self, select: Callable[[], None]) -> Iterator[tuple[Sequence[Any], Any]]:
+        """Decide what is to run first; return what is to run when that has ended.
+
+        Where tasks make patterns that name targets, these tasks come first: what they made
+        may change the plan.
+        """
+        late = self._late()
+        if not late:
+            select()
+            return iter(())
+        self._select_late(late)
+        return self._after(late, select)
+
+    def _after(
+        self, done: set[str], select: Callable[[], None]
+    ) -> Iterator[tuple[Sequence[Any], Any]]:
+        from .. import chains
+
+        while True:
+            found = codegens(self.loader.namespace)
+            self.task_list = chains.again(found, self.task_list)
+            builds = [one.build for one in found]
+            chains.order(builds, self.task_list, self.dep_manager)
+            late = self._late() - done
+            if not late:
+                select()
+                yield builds, self.control.task_dispatcher()
+                return
+            self._select_late(late)
+            done |= late
+            yield builds, self.control.task_dispatcher()
+
+    def _late(self) -> set[str]:
+        return {task for build in builds_of(self.loader) for task in build.plan.late}
+
+    def _select_late(self, late: Iterable[str]) -> None:
+        self.control = TaskControl(self.task_list)
+        self.control.process(sorted(late))
 
     def _waited_for_others(self, builds: Sequence[Any], wait: bool) -> bool:
         """Wait while another process builds what is to be built here; True if one did."""
@@ -150,7 +208,7 @@ class Run(CoreRun):
         refresh(self.dep_manager)
         self.dep_manager.codegens = []  # of those that doit has asked, see `Codegen`
         self.task_list = self.loader.load_tasks(cmd=self, pos_args=pos_args)
-        return builds_of(self.loader)
+        return planned(self)
 
     def _select(self, single: bool, auto_delayed_regex: bool) -> None:
         """Decide what is to run, as core does."""

@@ -1,0 +1,165 @@
+"""Chains: our steps wait for the tasks of the same `dodo.py` that make what they read.
+
+What a rule names is known before a run: a pattern or template that another task makes.  What
+else a step read is known from its last run.  A file met for the first time is waited for when
+it is met, see `CodegenRunner`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from doit.loader import generate_tasks
+
+from . import patterns
+from .build import Build
+from .model import PHASES, Step
+from .tasks import tasks_of
+
+if TYPE_CHECKING:
+    from .codegen import Codegen
+
+
+def complete(codegens: Iterable[Codegen], tasks: Sequence[Any]) -> list[Any]:
+    """Return doit's tasks with ours as they are once it is known what the others make.
+
+    Args:
+        codegens: of the `dodo.py`.
+        tasks: all that doit has loaded.
+
+    Raises:
+        DeclarationError: a rule lacks its template or patterns, and no task makes them.
+    """
+    found = list(tasks)
+    for codegen in codegens:
+        ours = set(_names(codegen.build))
+        others = {
+            _plain(target): task.name
+            for task in found
+            if task.name not in ours
+            for target in task.targets
+        }
+        if codegen.build.plan.unmet or _concern(codegen.build, others):
+            found = _replaced(found, ours, codegen.plan_again(others))
+        else:
+            codegen.build.plan.others = others
+    return found
+
+
+def again(codegens: Iterable[Codegen], tasks: Sequence[Any]) -> list[Any]:
+    """Return doit's tasks with ours planned anew: tasks have made patterns that name targets."""
+    found = list(tasks)
+    for codegen in codegens:
+        if codegen.build.plan.late:
+            ours = set(_names(codegen.build))
+            found = _replaced(found, ours, codegen.plan_again(codegen.build.plan.others))
+    return found
+
+
+def _names(build: Build) -> Iterator[str]:
+    yield from map(build.project.task, PHASES)
+    yield from build.plan.steps
+
+
+def _plain(target: Any) -> str:
+    """Return a task's target as a project-relative path."""
+    return os.path.normpath(os.path.relpath(str(target))).replace(os.sep, "/")
+
+
+def _concern(build: Build, others: Iterable[str]) -> bool:
+    """Tell whether what other tasks make is, or would be, a pattern or template of a rule."""
+    rules = build.project.rules.values()
+    globs = {glob for rule in rules for glob in rule.patterns}
+    folder = f"{build.project.templates}/"
+    return any(
+        path.startswith(folder) or any(patterns.matches(path, glob) for glob in globs)
+        for path in others
+    )
+
+
+def _replaced(tasks: Sequence[Any], old: set[str], build: Build) -> list[Any]:
+    places = [index for index, task in enumerate(tasks) if task.name in old]
+    place = places[0] if places else len(tasks)
+    new = generate_tasks("codegen", tasks_of(build))
+    before = [task for task in tasks[:place] if task.name not in old]
+    return [*before, *new, *(task for task in tasks[place:] if task.name not in old)]
+
+
+# Waiting --------------------------------------------------------------------------------
+
+
+def order(builds: Iterable[Build], tasks: Sequence[Any], dep_manager: Any) -> None:
+    """Have each task of ours wait for the tasks that make what it is known to read.
+
+    What it read the last time it may not read again: so that never makes a circle.
+    """
+    known = {task.name: task for task in tasks}
+    graph = _Graph(known)
+    for build in builds:
+        for step in build.plan.steps.values():
+            if step.task not in known:
+                continue
+            task = known[step.task]
+            for name in _declared(build, step):
+                _wait(task, name)
+            for name in _read_before(build, step, dep_manager):
+                if name in known and not graph.leads(name, step.task):
+                    if name not in task.task_dep:
+                        build.hints.setdefault(step.task, set()).add(name)
+                    _wait(task, name)
+
+
+def _wait(task: Any, name: str) -> None:
+    if name not in task.task_dep and name != task.name:
+        task.task_dep.append(name)
+
+
+def _declared(build: Build, step: Step) -> Iterator[str]:
+    """Yield tasks that are not ours and make a step's template or pattern."""
+    others = build.plan.others
+    if not others or step.phase == "compile":
+        return
+    for path in (f"{build.project.templates}/{step.template}", *step.patterns):
+        if path in others:
+            yield others[path]
+
+
+def _read_before(build: Build, step: Step, dep_manager: Any) -> Iterator[str]:
+    """Yield the tasks that make what a step read the last time besides what its rule names."""
+    if step.phase == "templates":
+        return
+    # A compile task knows by `calc_dep` what of ours it waits for: see `tasks.waits_for`.
+    maker = build.plan.maker if step.phase == "generate" else build.plan.others.get
+    for path in dep_manager.get_values(step.task).get("chained", ()):
+        name = maker(path)
+        if name is not None:
+            yield name
+
+
+class _Graph:
+    """Who waits for whom among doit's tasks, as they are when it is asked."""
+
+    def __init__(self, tasks: Mapping[str, Any]):
+        self._tasks = tasks
+        self._makers = {target: task.name for task in tasks.values() for target in task.targets}
+
+    def leads(self, name: str, to: str) -> bool:
+        """Tell whether a task waits for another, at any remove."""
+        seen, todo = {name}, [name]
+        while todo:
+            current = todo.pop()
+            if current == to:
+                return True
+            new = self._waits_for(current) - seen
+            seen |= new
+            todo += new
+        return False
+
+    def _waits_for(self, name: str) -> set[str]:
+        task = self._tasks.get(name)
+        if task is None:
+            return set()
+        made = {self._makers[path] for path in task.file_dep if path in self._makers}
+        return {*task.task_dep, *task.calc_dep, *task.setup_tasks, *made}
