@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import disk, manifest
-from .model import PATH_KINDS, Change, Outcome, Reason, Stat, Step, Trace
+from .model import PATH_KINDS, Change, Outcome, Output, Reason, Step, Trace
 from .plan import Plan, make_plan
 from .project import Project
 from .staleness import verify
@@ -86,24 +86,30 @@ class Build:
             lambda item: self.world.current(step, item),
             self.world.on_disk,
         )
-        refreshed = self._refreshed(step, trace) if trace is not None and not reasons else None
+        refreshed = self.refreshed(step, trace) if trace is not None and not reasons else None
         return Verdict(reasons, trace, refreshed)
 
-    def _refreshed(self, step: Step, trace: Trace) -> Trace | None:
+    def refreshed(self, step: Step, trace: Trace) -> Trace | None:
         """Return a fresh trace with the signatures as they are; None if all still hold."""
-
-        def signed(item: Any, now: Stat | None) -> Any:
-            return item if item.stat == now or now is None else replace(item, stat=now)
-
-        signature, full = self.world.signature, self.project.full
-        inputs = tuple(signed(item, signature(step, item)) for item in trace.inputs)
-        outputs = tuple(
-            signed(output, disk.stat(full(output.path))) if output.digest else output
-            for output in trace.outputs
+        # Signatures come first: what changes in between is then found to be different.
+        inputs = tuple(
+            item
+            if (now := self.world.signature(step, item)) in (item.stat, None)
+            or self.world.current(step, replace(item, stat=None))[0] != item.digest
+            else replace(item, stat=now)
+            for item in trace.inputs
         )
+        outputs = tuple(self._signed(output) for output in trace.outputs)
         if inputs == trace.inputs and outputs == trace.outputs:
             return None
         return replace(trace, inputs=inputs, outputs=outputs)
+
+    def _signed(self, output: Output) -> Output:
+        now = disk.stat(self.project.full(output.path)) if output.digest else output.stat
+        if now in (output.stat, None):
+            return output
+        same = self.world.on_disk(replace(output, stat=None)) == output.digest
+        return replace(output, stat=now) if same else output
 
     def recorded(self, step: Step, trace: Trace | None) -> dict[str, str]:
         """Return the digests a step's targets had when we last wrote them.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from . import digest
 from .errors import StepError
-from .model import Stat
+from .model import UNSETTLED, Stat
 
 #: Bytes that a file's name may have on any file system in use.
 _NAME_MAX = 255
@@ -42,8 +42,6 @@ def stat(path: str) -> Stat | None:
 #: stamped with whole seconds only, as on FAT.
 _TICK = 20_000_000
 _COARSE_TICK = 2_000_000_000
-#: Stands for the time of a file that could still change unnoticed; no file has it.
-UNSETTLED = -1
 
 
 def signature(path: str) -> Stat | None:

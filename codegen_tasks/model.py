@@ -18,6 +18,9 @@ PHASES: tuple[Phase, ...] = ("templates", "generate", "compile", "output")
 #: The stat signature of a file: size in bytes, mtime and ctime in nanoseconds, inode.
 Stat: TypeAlias = tuple[int, int, int, int]
 
+#: Stands for the time of a file that was read within a tick of its being written.
+UNSETTLED = -1
+
 #: Kinds of input whose digest is that of a file's bytes; `name` is the path.
 FILE_KINDS = frozenset({"file", "source", "import", "template"})
 #: Kinds whose digest is that of what a file says; `name` is the path.
@@ -81,6 +84,11 @@ class Trace:
     outputs: tuple[Output, ...]
     made: str
     seconds: float = 0.0
+
+    @property
+    def unsettled(self) -> list[Stat]:
+        """The signatures of inputs that could have changed again unnoticed."""
+        return [item.stat for item in self.inputs if item.stat and item.stat[1] == UNSETTLED]
 
     def to_values(self) -> dict[str, Any]:
         """Return the trace as JSON-able data; `from_values` reads it back."""

@@ -29,7 +29,7 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import lock, manifest, state
+from . import disk, lock, manifest, state
 from .build import Build
 from .errors import StepError
 from .model import Outcome, Step, Trace
@@ -93,6 +93,7 @@ class CodegenRunner(Runner):
         self._made: dict[int, list[Trace | None]] = {}
         self._over: dict[str, str] = {}  # how tasks ended, in this stage or before
         self._awaited: dict[str, list[tuple[Any, str]]] = {}  # by task: nodes, and what they read
+        self._unsettled: dict[str, Trace] = {}  # of steps that read what was just written
         self._may_read: dict[str, set[str]] = {}  # by step: tasks it has waited for besides
 
     def _know(self, builds: Sequence[Build]) -> None:
@@ -578,6 +579,8 @@ class CodegenRunner(Runner):
             for action in task.actions:
                 action.finish(outcome)
             failure = adopt(task, self._builds[index], outcome)
+            if outcome.trace is not None and outcome.trace.unsettled:
+                self._unsettled[outcome.task] = outcome.trace
             self._made.setdefault(index, []).append(outcome.trace)
             self._tell("step_finished", task, outcome)
             self._finish_task(node, failure)
@@ -658,6 +661,7 @@ class CodegenRunner(Runner):
                 each.release()
 
     def _finish(self) -> Any:
+        self._settle()
         for index, made in self._made.items():
             try:
                 self._update_manifest(self._builds[index], made)
@@ -665,6 +669,23 @@ class CodegenRunner(Runner):
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
         return super().finish()
+
+    def _settle(self) -> None:
+        """Record files that were read within the tick in which they were written.
+
+        They could have been written again unnoticed; after that tick, they are as they are.
+        """
+        traces, self._unsettled = self._unsettled, {}
+        disk.settle(stat for trace in traces.values() for stat in trace.unsettled)
+        for name, trace in traces.items():
+            if name in self._steps and not self._stop_running:
+                index, step = self._steps[name]
+                values = self.dep_manager.get_values(name)
+                settled = self._builds[index].refreshed(step, trace)
+                if settled is not None and Trace.from_values(values.get("trace")) == trace:
+                    self.dep_manager._set(
+                        name, "_values_:", {**values, "trace": settled.to_values()}
+                    )
 
     @staticmethod
     def _update_manifest(build: Build, made: Iterable[Trace | None]) -> None:

@@ -331,3 +331,30 @@ codegen.rule("c", template="c.j2", target="c.txt")
     right(project, *workers)
     assert project.read("generated/ash.b") == "OAK\n"
     assert project.read("generated/c.txt") == '{"NAME": "OAK"}\n'
+
+
+def test_a_pattern_written_in_the_tick_of_its_render_is_settled_when_the_run_ends(
+    empty_project: Project,
+) -> None:
+    project = empty_project
+    project.write(
+        "dodo.py",
+        HEAD
+        + """
+def write():
+    pathlib.Path("patterns").mkdir(exist_ok=True)
+    pathlib.Path("patterns/a.toml").write_text("name = 1")
+
+
+def task_write():
+    return {"actions": [write], "targets": ["patterns/a.toml"], "uptodate": [True]}
+
+
+codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{stem}.txt")
+""",
+    )
+    project.write("templates/page.j2", "{{ name }}")
+    for _ in range(3):
+        right(project)
+        project.remove("patterns/a.toml")
+        project.remove("generated/a.txt")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from codegen_tasks import disk
 from codegen_tasks.errors import StepError
+from codegen_tasks.model import UNSETTLED
 
 
 def mode(path: Path) -> int:
@@ -104,3 +106,34 @@ def test_only_a_regular_file_has_a_signature(tmp_path: Path) -> None:
     assert disk.stat(f"{tmp_path}/fifo") is None
     assert disk.stat(str(tmp_path)) is None
     assert disk.stat(f"{tmp_path}/none") is None
+
+
+def test_a_file_written_within_the_last_tick_has_no_settled_signature(tmp_path: Path) -> None:
+    path = tmp_path / "edited"
+    path.write_text("a")
+    unsettled = disk.signature(str(path))
+    assert unsettled is not None
+    assert unsettled[1] == UNSETTLED
+    assert unsettled != disk.stat(str(path)), "it is read again"
+    disk.settle([unsettled])
+    assert disk.signature(str(path)) == disk.stat(str(path))
+
+
+def test_a_file_of_ours_is_settled_at_once_and_an_edit_in_its_tick_shows(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    disk.write(str(path), b"a")
+    made = disk.signature(str(path))
+    assert made == disk.stat(str(path))
+    with path.open("r+b") as file:
+        file.write(b"b")
+    assert disk.stat(str(path)) != made
+
+
+def test_a_file_system_that_counts_whole_seconds_takes_longer_to_settle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns() // 1_000_000_000 * 1_000_000_000
+    monkeypatch.setattr(disk, "stat", lambda path: (1, now, now, 7))
+    assert disk.signature("any") == (1, UNSETTLED, now, 7)
+    monkeypatch.setattr(disk, "stat", lambda path: (1, now - 3_000_000_000, now - 3_000_000_000, 7))
+    assert disk.signature("any") == (1, now - 3_000_000_000, now - 3_000_000_000, 7)
