@@ -38,6 +38,7 @@ class Plan:
         steps: by task name.
         makers: output path → name of the task that makes it.
         others: path → name of the task that is not ours and makes it.
+        compiles: whether any step compiles.
         late: tasks that make patterns which name targets, and the rules of these targets:
             when such a task has run, the plan may be another.
         unmet: what rules lack unless another task makes it, while it is not known what
@@ -47,6 +48,7 @@ class Plan:
     steps: dict[str, Step] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
+    compiles: bool = False
     late: dict[str, str] = field(default_factory=dict)
     unmet: list[DeclarationError] = field(default_factory=list)
 
@@ -91,6 +93,7 @@ def make_plan(
             made.update(dict.fromkeys(step.outputs, step.task))
         rendered += steps
         compiled += chain
+    plan.compiles = bool(compiled)
     for step in (*rendered, *compiled):
         _add(project, plan, step)
     _refuse_folders(plan)

@@ -117,7 +117,7 @@ def waits_for(build: Build, step: Step, references: Iterable[str]) -> dict[str, 
         references: paths the file refers to, whether or not a rule makes them.
     """
     plan = build.plan
-    if not plan.of_phase("compile"):
+    if not plan.compiles:
         return {}
     output = step.outputs[0]
     made = sorted({path for path in references if plan.maker(path) is not None} - {output})
