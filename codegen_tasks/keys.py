@@ -11,6 +11,7 @@ not Jinja2's, leaves as a plain dict and counts whole: what becomes of it there 
 from __future__ import annotations
 
 import json
+import marshal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import GeneratorType
 from typing import Any, Literal, TypeAlias
@@ -213,11 +214,20 @@ def _noted(key: Any) -> Any:
 
 def copied(value: Any) -> Any:
     """Return a copy of JSON-like data that shares no table and no list with it."""
+    if type(value) not in (dict, list):
+        return value
+    try:
+        return marshal.loads(marshal.dumps(value))  # twice as fast as in Python
+    except ValueError:  # it holds a date, or a table that notes
+        return _copied(value)
+
+
+def _copied(value: Any) -> Any:
     kind = type(value)
     if kind is dict:
-        return {key: copied(part) for key, part in value.items()}
+        return {key: _copied(part) for key, part in value.items()}
     if kind is list:
-        return [copied(part) for part in value]
+        return [_copied(part) for part in value]
     return value
 
 
