@@ -13,7 +13,7 @@ import re
 import time
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
@@ -25,78 +25,9 @@ from . import digest, disk, keys, sandbox, texts
 from .bytecode import TemplateCache
 from .errors import DeclarationError, StepError
 from .explain import Explained, first_line
-from .keys import Notes, View
+from .keys import View
 from .model import Input, Stat
-from .patterns import data_input
-
-
-@dataclass(slots=True)
-class Read:
-    """One file that a render has read through a template function.
-
-    Args:
-        content: digest of its bytes; "" if there is none.
-        stat: its signature.
-        data: what it says, if it was parsed.
-        notes: which keys of that were read.
-        torn: it was read twice and had changed in between.
-    """
-
-    content: str
-    stat: Stat | None
-    data: Any = None
-    notes: Notes = field(default_factory=Notes)
-    torn: bool = False
-
-    def include(self, other: Read) -> None:
-        """Add what was read of the same file another time."""
-        self.torn = self.torn or other.torn or self.content != other.content
-        self.notes.include(other.notes)
-
-    def as_input(self, kind: str, path: str) -> Input:
-        """Return the file as an input."""
-        if self.torn:
-            return Input(kind, path, "changed while it was read")
-        if kind == "file" or not self.content:
-            return Input(kind, path, self.content, self.stat)
-        return data_input(kind, path, self.data, self.notes, self.stat)
-
-
-@dataclass(slots=True)
-class Record:
-    """What one render has read so far.
-
-    Args:
-        templates: names loaded, in order, and the template that first loaded each.
-        missing: names looked for and not found.
-        files: by kind and path, those read through a template function.
-        names: variables looked up; filters, tests: those used.
-    """
-
-    templates: dict[str, str] = field(default_factory=dict)
-    missing: dict[str, None] = field(default_factory=dict)
-    files: dict[tuple[str, str], Read] = field(default_factory=dict)
-    names: dict[str, None] = field(default_factory=dict)
-    filters: dict[str, None] = field(default_factory=dict)
-    tests: dict[str, None] = field(default_factory=dict)
-
-    def include(self, other: Record) -> None:
-        """Add all that `other` has read."""
-        for name, via in other.templates.items():
-            self.templates.setdefault(name, via)
-        self.missing.update(other.missing)
-        for key, read in other.files.items():
-            self.add_file(key, read)
-        self.names.update(other.names)
-        self.filters.update(other.filters)
-        self.tests.update(other.tests)
-
-    def add_file(self, key: tuple[str, str], read: Read) -> Read:
-        """Note a file; return what is known of it, all times it was read taken together."""
-        known = self.files.setdefault(key, read)
-        if known is not read:
-            known.include(read)
-        return known
+from .record import Read, Record
 
 
 #: Under this name, which no pattern can have, contexts hand on what a render sees.

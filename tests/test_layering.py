@@ -28,7 +28,7 @@ LAYERS = [
         "state",
         "sandbox",
     ],
-    ["explain", "project", "checks"],
+    ["explain", "project", "checks", "record"],
     ["templates"],
     ["world", "plan"],
     ["steps"],
