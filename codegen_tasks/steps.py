@@ -33,7 +33,8 @@ from .toolchains import Compiled, Site, Unit
 from .world import World
 
 if TYPE_CHECKING:
-    from .templates import Engine, Record
+    from .record import Record
+    from .templates import Engine
 
 #: Digests of a target's bytes as its trace recorded them, by path: anything else that
 #: stands there was put there by somebody else.

@@ -29,7 +29,6 @@ from .keys import View
 from .model import Input, Stat
 from .record import Read, Record
 
-
 #: Under this name, which no pattern can have, contexts hand on what a render sees.
 _VIEW = "\0view"
 
