@@ -39,8 +39,9 @@ class Plan:
         makers: output path → name of the task that makes it.
         others: path → name of the task that is not ours and makes it.
         compiles: whether any step compiles.
-        late: tasks that make patterns which name targets, and the rules of these targets:
-            when such a task has run, the plan may be another.
+        late: tasks that make patterns which name targets: when one has run, the plan may be
+            another.
+        unknown: rule → tasks that are to make patterns of it first, for these name targets.
         unmet: what rules lack unless another task makes it, while it is not known what
             other tasks make.
     """
@@ -49,7 +50,8 @@ class Plan:
     makers: dict[str, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
     compiles: bool = False
-    late: dict[str, str] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    unknown: dict[str, list[str]] = field(default_factory=dict)
     unmet: list[DeclarationError] = field(default_factory=list)
 
     def maker(self, path: str) -> str | None:
@@ -330,8 +332,9 @@ class _Renders:
                 yield self._step(self._filled(path, known, {}), (path,), many=False)
                 return
             if path in self.made:
-                self.plan.late[self.made[path]] = self.rule.name
+                self.plan.late.add(self.made[path])
                 if disk.stat(self.project.full(path)) is None:
+                    self.plan.unknown.setdefault(self.rule.name, []).append(self.made[path])
                     return
             data = self.library.load(path).data
             if self.rule.each is None:

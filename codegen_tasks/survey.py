@@ -43,10 +43,12 @@ class Survey:
     Args:
         states: by task, in the order of the phases.
         orphans: (path, whether it was edited since we made it).
+        unknown: rule → tasks that must run before it is known what all it makes.
     """
 
     states: dict[str, StepState]
     orphans: list[tuple[str, bool]]
+    unknown: dict[str, list[str]]
 
     @property
     def stale(self) -> list[StepState]:
@@ -84,7 +86,8 @@ def survey(
         output = _manifest_state(build, states)
         states[output.step.task] = output
     found = orphans.find(build, dep_manager, claimed)
-    return Survey(states, [(orphan.path, orphan.edited) for orphan in found])
+    edited = [(orphan.path, orphan.edited) for orphan in found]
+    return Survey(states, edited, build.plan.unknown)
 
 
 class _Follows:

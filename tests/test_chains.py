@@ -102,6 +102,19 @@ def test_a_target_of_the_chain_can_be_selected_before_anything_was_built(
     assert not two_rules.exists("generated/ash.txt")
 
 
+def test_info_tells_which_rule_will_make_more_before_its_patterns_are_made(
+    two_rules: Project,
+) -> None:
+    expected = "rule item: further targets after generate:ash.json, generate:elm.json"
+    assert expected in two_rules.doit("info").out.splitlines()
+    known = json.loads(two_rules.doit("info", "--json").out)
+    assert known["unknown"] == [
+        {"rule": "item", "after": ["generate:ash.json", "generate:elm.json"]}
+    ]
+    right(two_rules)
+    assert json.loads(two_rules.doit("info", "--json").out)["unknown"] == []
+
+
 def test_an_item_that_the_chain_drops_is_an_orphan(two_rules: Project) -> None:
     right(two_rules)
     two_rules.write("specs/elm.toml", 'name = "elm"\nitems = [{id = "e1"}]\n')

@@ -165,6 +165,8 @@ def _screen(found: Survey) -> Iterable[str]:
     if found.consequences:
         yield "to follow, if what they are made from changes:"
         yield from _grouped(found.consequences)
+    for rule, tasks in found.unknown.items():
+        yield from _wrapped(f"rule {rule}: further targets after {_some(tasks)}", "")
     yield from _parsed_again(found)
     if found.orphans:
         yield "made by no rule any more, remove them if nothing needs them:"
@@ -270,6 +272,11 @@ def _json(surveys: Sequence[Survey], others: Sequence[tuple[str, str]]) -> dict[
         ],
         "orphans": [
             {"path": path, "edited": edited} for found in surveys for path, edited in found.orphans
+        ],
+        "unknown": [
+            {"rule": rule, "after": tasks}
+            for found in surveys
+            for rule, tasks in found.unknown.items()
         ],
         "up_to_date": sum(
             state.is_target and not (state.reasons or state.follows)
