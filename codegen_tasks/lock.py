@@ -257,8 +257,7 @@ def _said(born: float) -> bytes:
 
 def _read(path: str) -> Holder | None:
     try:
-        with open(path, "rb") as file:
-            said = json.loads(file.read())
+        said = json.loads(disk.read(path))
         return Holder(int(said["pid"]), float(said["since"]), str(said["host"]), said["born"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

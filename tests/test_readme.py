@@ -57,7 +57,7 @@ def play(project: Project, text: str) -> None:
         for command, expected in screens(content):
             done = project.run("bash", "-c", command, PATH=path)
             in_order = "-n" not in command.split()
-            shown = settled(done.out, in_order)
+            shown = settled(done.out + done.err, in_order)
             wanted = settled(expected, in_order)
             assert shown == wanted, f"$ {command}\n{done.out}{done.err}"
 
@@ -109,6 +109,7 @@ def test_links_to_files_lead_somewhere() -> None:
         "CHANGELOG.md",
         "SECURITY.md",
         "docs/glossary.md",
+        "docs/promises.md",
         "docs/reference.md",
     )
     for name in pages:
