@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,10 @@ from pathlib import Path
 
 import pytest
 from forked import Server
+
+
+# A shell has its background jobs ignore SIGINT, and so would all we start, unless we heed it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

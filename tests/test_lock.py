@@ -22,7 +22,7 @@ codegen.rule("list", template="list.j2", patterns="patterns/*.toml", target="lis
 
 @codegen.function
 def note(name):
-    time.sleep(0.5)
+    time.sleep(0.3)
     with open("rendered", "a") as file:
         file.write(name + "\\n")
     return name
@@ -39,7 +39,7 @@ WAITING = r"\.codegen: waiting for pid (\d+), building since \d\d:\d\d:\d\d\n"
 
 @pytest.fixture
 def slow(empty_project: Project) -> Project:
-    """Return six patterns whose render takes half a second, and notes it."""
+    """Return six patterns whose render takes a while, and notes it."""
     project = empty_project
     project.write("dodo.py", DODO)
     project.write("templates/page.j2", "{{ note(pattern.stem) }} {{ x }}\n")
@@ -247,7 +247,7 @@ codegen_tasks.runner.CodegenRunner._hold = late
 def test_what_was_up_to_date_before_the_lock_was_had_is_looked_at_again(
     slow: Project, workers: list[str]
 ) -> None:
-    slow.write("dodo.py", CLEANED_MEANWHILE + DODO.replace("sleep(0.5)", "sleep(0)"))
+    slow.write("dodo.py", CLEANED_MEANWHILE + DODO.replace("sleep(0.3)", "sleep(0)"))
     slow.doit()
     slow.write("patterns/f.toml", "x = 2\n")
     time.sleep(0.05)
