@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from forked import Server
 
-
 # A shell has its background jobs ignore SIGINT, and so would all we start, unless we heed it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -145,6 +145,20 @@ def test_clean_waits_and_leaves_nothing(slow: Project) -> None:
     assert len(rendered(slow)) == 12
 
 
+def test_prune_waits_and_removes_what_the_build_left(slow: Project) -> None:
+    slow.write("patterns/old.toml", "x = 1\n")
+    assert slow.doit("generate:old.txt").code == 0
+    slow.remove("patterns/old.toml")
+    slow.remove("rendered")
+    first = start_building(slow)
+    prune = slow.codegen("prune")
+    assert re.fullmatch(WAITING, prune.err)
+    assert first.wait(timeout=20) == 0
+    assert prune.out == "generated/old.txt: removed\n1 orphan removed\n"
+    assert not slow.exists(".codegen/lock")
+    assert slow.doit("info").out == "7 targets up to date\n"
+
+
 @pytest.mark.parametrize("command", ["forget", "ignore"])
 def test_what_forget_and_ignore_change_is_not_lost_nor_loses_anything(
     slow: Project, command: str

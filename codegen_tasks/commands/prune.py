@@ -13,6 +13,7 @@ from .. import orphans
 from ..build import Build
 from ..errors import StepError
 from ..orphans import Orphan
+from ..tasks import hold
 from .common import builds_of, claimed, counted, options_first, say_whatever_the_encoding
 
 _OPT_DRY_RUN = {
@@ -51,8 +52,11 @@ class Prune(DoitCmdBase):
             raise InvalidCommand(f"`prune` takes no names, such as '{names[0]}'")
         self._dry = dry_run or params["dry_run"]
         self._edited = edited or params["edited"]
-        taken = claimed(self.task_list)
-        codes = [self._prune(build, taken) for build in builds_of(self.loader)]
+        taken, builds = claimed(self.task_list), builds_of(self.loader)
+        for build in builds:
+            if not self._dry:
+                hold(build, self.dep_manager)
+        codes = [self._prune(build, taken) for build in builds]
         if not self._dry:
             self.dep_manager.close()
         return max(codes, default=0)
