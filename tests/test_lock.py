@@ -156,7 +156,7 @@ def test_prune_waits_and_removes_what_the_build_left(slow: Project) -> None:
     assert first.wait(timeout=20) == 0
     assert prune.out == "generated/old.txt: removed\n1 orphan removed\n"
     assert not slow.exists(".codegen/lock")
-    assert slow.doit("info").out == "7 targets up to date\n"
+    assert slow.doit("info").out.startswith("7 targets up to date\n")
 
 
 @pytest.mark.parametrize("command", ["forget", "ignore"])
