@@ -13,8 +13,9 @@ import re
 import shutil
 import stat as modes
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from . import digest
 from .errors import StepError
@@ -71,10 +72,17 @@ def settle(stats: Iterable[Stat]) -> None:
 
 def read(path: str) -> bytes:
     """Return a regular file's bytes; a pipe is never waited for.  Raises OSError."""
+    with opened(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; a pipe is never waited for.  Raises OSError."""
     with open(path, "rb", opener=_opened_at_once) as file:
         if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "no regular file", path)
-        return file.read()
+        yield file
 
 
 def _opened_at_once(path: str, flags: int) -> int:

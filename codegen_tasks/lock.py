@@ -105,7 +105,8 @@ class Lock:
             hint = f"move it away: what is remembered between runs is kept in {folder}"
             return StateError(_shown(blocking), disk.A_FILE_STANDS_THERE, hint)
         what = f"cannot be written: {(error.strerror or str(error)).lower()}"
-        hint = f"the folder {folder} and the files in it must be writable"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "" if full else f"the folder {folder} and the files in it must be writable"
         return StateError(_shown(self.path), what, hint)
 
     def wait(self, wait: bool = True) -> bool:
@@ -257,8 +258,7 @@ def _said(born: float) -> bytes:
 
 def _read(path: str) -> Holder | None:
     try:
-        with open(path, "rb") as file:
-            said = json.loads(file.read())
+        said = json.loads(disk.read(path))
         return Holder(int(said["pid"]), float(said["since"]), str(said["host"]), said["born"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

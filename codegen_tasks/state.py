@@ -445,7 +445,7 @@ def _counter(path: str) -> tuple[int, int] | None:
     Not to be called inside a transaction: closing the file would free SQLite's own locks.
     """
     try:
-        with open(path, "rb") as file:
+        with disk.opened(path) as file:
             file.seek(24)
             return (os.fstat(file.fileno()).st_ino, int.from_bytes(file.read(4), "big"))
     except OSError:

@@ -316,7 +316,7 @@ def clean_step(build: Build, step: Step, dryrun: bool) -> None:
     """
     project = build.project
     if not dryrun:
-        _hold(build)
+        hold(build, Globals.dep_manager)
     if step.phase == "templates":
         if not dryrun:
             steps.template_cache(project).forget(step.template)
@@ -352,9 +352,14 @@ def _why(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _hold(build: Build) -> None:
-    """Wait until nobody builds, and let nobody begin until this command ends."""
-    manager, folder = Globals.dep_manager, build.project.full(build.project.state)
+def hold(build: Build, manager: Any) -> None:
+    """Wait until nobody builds, and let nobody begin until this command ends.
+
+    Args:
+        build: the build.
+        manager: doit's database; None if there is none.
+    """
+    folder = build.project.full(build.project.state)
     if manager is None or not os.path.isdir(folder):
         return
     held = lock.of(manager, folder)
@@ -375,7 +380,7 @@ def clean_output(build: Build, dryrun: bool) -> None:
     """
     project, task = build.project, build.project.task("output")
     if not dryrun:
-        _hold(build)
+        hold(build, Globals.dep_manager)
     taken = _claimed_by_others(build)
     found = orphans.find(build, Globals.dep_manager, taken)
     staying = [file.path for file in found if not _clean_file(build, task, file, dryrun)]

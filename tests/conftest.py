@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forked import Server
+
+# A shell has its background jobs ignore SIGINT, and so would all we start, unless we heed it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
@@ -21,16 +29,27 @@ class Result:
     err: str
 
 
+def environment() -> dict[str, str]:
+    """Return the environment that projects begin with, but for the home of their state."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")}
+    environ["NO_COLOR"] = "1"
+    # Python takes a dodo.py of the same second and size for the one it compiled before.
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    return environ
+
+
+@functools.cache
+def servers() -> Iterator[Server]:
+    """Return two servers in turn, so that a run sees no order of sets of the one before."""
+    return itertools.cycle([Server(environment(), seed) for seed in (1, 2)])
+
+
 class Project:
     """A folder with a `dodo.py`, and the means to change it and to run doit in it."""
 
     def __init__(self, path: Path, state_home: Path):
         self.path = path
-        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")}
-        self.environ["XDG_STATE_HOME"] = str(state_home)
-        self.environ["NO_COLOR"] = "1"
-        # Python takes a dodo.py of the same second and size for the one it compiled before.
-        self.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        self.environ = {**environment(), "XDG_STATE_HOME": str(state_home)}
 
     def write(self, name: str, text: str | bytes) -> Path:
         """Write a file, parents included; text is dedented and loses its leading newline."""
@@ -69,12 +88,25 @@ class Project:
         return Result(done.returncode, done.stdout, done.stderr)
 
     def doit(self, *arguments: str, **environ: str) -> Result:
-        """Run doit."""
+        """Run doit, in a fork of a process that has it imported."""
+        return self._module("doit", arguments, environ)
+
+    def started_doit(self, *arguments: str, **environ: str) -> Result:
+        """Run doit as a shell does, for tests of what its start imports and does."""
         return self.run(sys.executable, "-m", "doit", *arguments, **environ)
 
     def codegen(self, *arguments: str, **environ: str) -> Result:
         """Run `python -m codegen_tasks`, for commands a project has not opted in to."""
-        return self.run(sys.executable, "-m", "codegen_tasks", *arguments, **environ)
+        return self._module("codegen_tasks", arguments, environ)
+
+    def _module(self, module: str, arguments: tuple[str, ...], environ: dict[str, str]) -> Result:
+        if hasattr(os, "fork"):
+            whole = {**self.environ, **environ}
+            ran = next(servers()).run(self.path, whole, module, arguments)
+            if ran is not None:
+                code, *told = ran
+                return Result(code, *(text.decode().replace("\r\n", "\n") for text in told))
+        return self.run(sys.executable, "-m", module, *arguments, **environ)
 
     def files(self, *ignored: str) -> dict[str, bytes]:
         """Return all files by name, those below the `ignored` folders left out."""

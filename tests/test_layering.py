@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_lower_modules_import_no_higher_ones() -> None:
             if not same and (name, used) not in LATE and level[used] >= level[name]:
                 wrong.append(f"{relative} imports {used}")
     assert wrong == []
+
+
+def test_contributing_lists_every_module_in_the_order_of_layers() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| module | owns |")[2].partition("\n\n")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    names = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    level = {name: index for index, layer in enumerate(LAYERS[:-1]) for name in layer}
+    assert sorted(names) == sorted(level)
+    assert [level[name] for name in names] == sorted(level.values())
 
 
 def test_importing_the_package_loads_no_template_engine() -> None:

@@ -22,7 +22,7 @@ codegen.rule("list", template="list.j2", patterns="patterns/*.toml", target="lis
 
 @codegen.function
 def note(name):
-    time.sleep(0.5)
+    time.sleep(0.3)
     with open("rendered", "a") as file:
         file.write(name + "\\n")
     return name
@@ -39,7 +39,7 @@ WAITING = r"\.codegen: waiting for pid (\d+), building since \d\d:\d\d:\d\d\n"
 
 @pytest.fixture
 def slow(empty_project: Project) -> Project:
-    """Return six patterns whose render takes half a second, and notes it."""
+    """Return six patterns whose render takes a while, and notes it."""
     project = empty_project
     project.write("dodo.py", DODO)
     project.write("templates/page.j2", "{{ note(pattern.stem) }} {{ x }}\n")
@@ -145,6 +145,20 @@ def test_clean_waits_and_leaves_nothing(slow: Project) -> None:
     assert len(rendered(slow)) == 12
 
 
+def test_prune_waits_and_removes_what_the_build_left(slow: Project) -> None:
+    slow.write("patterns/old.toml", "x = 1\n")
+    assert slow.doit("generate:old.txt").code == 0
+    slow.remove("patterns/old.toml")
+    slow.remove("rendered")
+    first = start_building(slow)
+    prune = slow.codegen("prune")
+    assert re.fullmatch(WAITING, prune.err)
+    assert first.wait(timeout=20) == 0
+    assert prune.out == "generated/old.txt: removed\n1 orphan removed\n"
+    assert not slow.exists(".codegen/lock")
+    assert slow.doit("info").out.startswith("7 targets up to date\n")
+
+
 @pytest.mark.parametrize("command", ["forget", "ignore"])
 def test_what_forget_and_ignore_change_is_not_lost_nor_loses_anything(
     slow: Project, command: str
@@ -247,7 +261,7 @@ codegen_tasks.runner.CodegenRunner._hold = late
 def test_what_was_up_to_date_before_the_lock_was_had_is_looked_at_again(
     slow: Project, workers: list[str]
 ) -> None:
-    slow.write("dodo.py", CLEANED_MEANWHILE + DODO.replace("sleep(0.5)", "sleep(0)"))
+    slow.write("dodo.py", CLEANED_MEANWHILE + DODO.replace("sleep(0.3)", "sleep(0)"))
     slow.doit()
     slow.write("patterns/f.toml", "x = 2\n")
     time.sleep(0.05)

@@ -1,7 +1,8 @@
 """Promise 5: killed at any moment, the next run is right and repeats no finished step.
 
 Run as a script, this file is a warm process that does the killing; see `main`.
-All of it: `pytest -m slow tests/test_promise_5_killed_at_any_moment.py`.
+All of it, with its numbers: `pytest -s -m slow tests/test_promise_5_killed_at_any_moment.py`;
+`KILLS=1000` before it kills that many builds at random moments.
 """
 
 from __future__ import annotations
@@ -134,8 +135,11 @@ def recorded(folder: Path) -> set[str]:
     return {task for task in db.tasks() if "trace" in (db.get(task, "_values_:") or {})}
 
 
-def check(folder: Path, clean: dict[str, bytes], how: str) -> None:
-    """Build after a kill; the tree must be right, and no finished step be repeated."""
+def check(folder: Path, clean: dict[str, bytes], how: str) -> set[str]:
+    """Build after a kill; the tree must be right, and no finished step be repeated.
+
+    Returns the steps that had finished.
+    """
     whole = {name: data for name, data in outputs(folder).items() if not TEMPORARY.search(name)}
     assert whole.items() <= clean.items(), f"{how}: a target is torn"
     finished = recorded(folder)
@@ -150,6 +154,7 @@ def check(folder: Path, clean: dict[str, bytes], how: str) -> None:
     assert code == 0, (how, said)
     left = [p.name for p in (folder / ".codegen").rglob("*") if TEMPORARY.fullmatch(p.name)]
     assert left == [], how
+    return finished
 
 
 class Killer:
@@ -164,7 +169,9 @@ class Killer:
         assert doit(clean)[0] == 0
         self.seconds = time.monotonic() - start
         self.clean = outputs(clean)
+        self.steps = recorded(clean)
         self.kills = 0
+        self.midway = 0  # kills after some step had finished, and before all had
 
     def copy(self, name: str) -> Path:
         folder = self.home / name
@@ -179,8 +186,7 @@ class Killer:
             child = begin(folder, arguments, die_at(number))
             if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
                 return
-            self.kills += 1
-            check(folder, self.clean, f"write {number} of {arguments}")
+            self.survived(folder, f"write {number} of {arguments}")
             number += step
 
     def at_random(self, count: int) -> None:
@@ -191,12 +197,19 @@ class Killer:
             time.sleep(random.uniform(0, 1.3 * self.seconds))
             random.choice([os.kill, os.killpg])(child, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            self.kills += code == -signal.SIGKILL
-            check(folder, self.clean, f"{arguments}, at random")
+            if code == -signal.SIGKILL:
+                self.survived(folder, f"{arguments}, at random")
+            else:
+                check(folder, self.clean, f"{arguments}, over before it was killed")
+
+    def survived(self, folder: Path, how: str) -> None:
+        finished = check(folder, self.clean, how)
+        self.kills += 1
+        self.midway += set() < finished < self.steps
 
 
 def main(home: str, what: str, patterns: int, number: int) -> None:
-    """Kill builds and check what follows; print how many were killed."""
+    """Kill builds and check what follows; print how many were killed, and how many midway."""
     import jinja2  # noqa: F401 -- children inherit what is imported here
     import psutil  # noqa: F401
 
@@ -210,10 +223,11 @@ def main(home: str, what: str, patterns: int, number: int) -> None:
         killer.at_random(number)
     else:
         killer.at_each_write(json.loads(what), number)
-    print(killer.kills)
+    print(killer.kills, killer.midway)
 
 
 def kills(tmp_path: Path, what: str, patterns: int, number: int) -> int:
+    """Return how many builds were killed midway."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")}
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path), what, str(patterns), str(number)],
@@ -223,7 +237,9 @@ def kills(tmp_path: Path, what: str, patterns: int, number: int) -> int:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.splitlines()[-1])
+    killed, midway = map(int, done.stdout.split()[-2:])
+    print(f"\n{killed} kills survived, {midway} of them of a build midway")
+    return midway
 
 
 def test_killed_at_some_write_points_the_next_run_repeats_nothing(tmp_path: Path) -> None:
@@ -231,7 +247,7 @@ def test_killed_at_some_write_points_the_next_run_repeats_nothing(tmp_path: Path
 
 
 def test_killed_at_some_random_moments_the_next_run_repeats_nothing(tmp_path: Path) -> None:
-    assert kills(tmp_path, "random", 10, 10) >= 3
+    assert kills(tmp_path, "random", 10, 10) >= 1
 
 
 @pytest.mark.slow
@@ -239,14 +255,15 @@ def test_killed_at_some_random_moments_the_next_run_repeats_nothing(tmp_path: Pa
 def test_killed_at_every_write_point_the_next_run_repeats_nothing(
     tmp_path: Path, arguments: str
 ) -> None:
-    assert kills(tmp_path, arguments, 2, 1) >= 60
+    assert kills(tmp_path, arguments, 2, 1) >= 30
 
 
 @pytest.mark.slow
 def test_killed_at_hundreds_of_random_moments_the_next_run_repeats_nothing(
     tmp_path: Path,
 ) -> None:
-    assert kills(tmp_path, "random", 20, 300) >= 200
+    count = int(os.environ.get("KILLS", "100"))
+    assert kills(tmp_path, "random", 20, count) >= count / 5
 
 
 if __name__ == "__main__":

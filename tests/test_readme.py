@@ -57,7 +57,7 @@ def play(project: Project, text: str) -> None:
         for command, expected in screens(content):
             done = project.run("bash", "-c", command, PATH=path)
             in_order = "-n" not in command.split()
-            shown = settled(done.out, in_order)
+            shown = settled(done.out + done.err, in_order)
             wanted = settled(expected, in_order)
             assert shown == wanted, f"$ {command}\n{done.out}{done.err}"
 
@@ -109,6 +109,7 @@ def test_links_to_files_lead_somewhere() -> None:
         "CHANGELOG.md",
         "SECURITY.md",
         "docs/glossary.md",
+        "docs/promises.md",
         "docs/reference.md",
     )
     for name in pages:
@@ -116,3 +117,20 @@ def test_links_to_files_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{name}: {target}"
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_each_promise_has_its_row_and_its_test(number: int) -> None:
+    page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    rows = re.findall(rf"^\| {number} \| .*", page, re.MULTILINE)
+    assert len(rows) == 1
+    named = re.findall(r"\.\./tests/(test_promise_\w+\.py)", rows[0])
+    found = [path.name for path in (ROOT / "tests").glob(f"test_promise_{number}_*.py")]
+    assert named == found
+    assert f"tests/test_promise_{number}_*`" in rows[0] or number == 8
+
+
+def test_every_test_that_the_promises_name_is_there() -> None:
+    page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    for name in re.findall(r"tests/([\w*.]+)", page):
+        assert list((ROOT / "tests").glob(name)), name

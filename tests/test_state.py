@@ -396,7 +396,8 @@ def test_what_a_killed_process_had_flushed_is_there(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("40\n", "", 0)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert int(done.stdout) > 20  # of 40 names, so that it was killed between many writes
 
 
 def test_a_killed_run_repeats_no_finished_step(project: Project) -> None:

@@ -13,6 +13,7 @@ from .. import orphans
 from ..build import Build
 from ..errors import StepError
 from ..orphans import Orphan
+from ..tasks import hold
 from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
 
 _OPT_DRY_RUN = {
@@ -53,6 +54,9 @@ class Prune(DoitCmdBase):
         self._edited = edited or params["edited"]
         builds = planned(self)
         taken = claimed(self.task_list)
+        for build in builds:
+            if not self._dry:
+                hold(build, self.dep_manager)
         codes = [self._prune(build, taken) for build in builds]
         if not self._dry:
             self.dep_manager.close()

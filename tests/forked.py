@@ -1,0 +1,126 @@
+"""Programs run in forks of a process that has them imported: the same, without their start-up.
+
+Run as a script, this file is that process.  It runs no doit itself, so that each of its
+children begins as `python -m doit` does once its imports are done.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+_LONGEST = 120  # seconds
+#: What Python or the C library reads when a process starts: not to be changed in a fork.
+_OF_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TZ")
+
+
+def at_start(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of an environment that only a new process obeys."""
+    return {name: value for name, value in environ.items() if name.startswith(_OF_THE_START)}
+
+
+class Server:
+    """A process that forks a child for every command.
+
+    Args:
+        environ: its environment; commands may bring another, but for what `at_start` tells.
+        seed: of its string hashes: servers of other seeds must come to the same results.
+    """
+
+    def __init__(self, environ: Mapping[str, str], seed: int):
+        self._at_start = at_start(environ)
+        self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="codegen-forked-")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            bufsize=0,  # so that `select` tells whether there is an answer
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**environ, "PYTHONHASHSEED": str(seed)},
+        )
+
+    def run(
+        self, folder: Path, environ: Mapping[str, str], module: str, arguments: tuple[str, ...]
+    ) -> tuple[int, bytes, bytes] | None:
+        """Run a module as `python -m` does; return exit code, output and errors.
+
+        None, with nothing run, means that it needs a process of its own.
+        """
+        if at_start(environ) != self._at_start or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._run(folder, environ, module, arguments)
+        finally:
+            self._lock.release()
+
+    def _run(
+        self, folder: Path, environ: Mapping[str, str], module: str, arguments: tuple[str, ...]
+    ) -> tuple[int, bytes, bytes]:
+        told = [os.path.join(self._folder.name, name) for name in ("out", "err")]
+        asked = [str(folder), dict(environ), told, module, arguments]
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+        answers = self._process.stdout
+        child = int(answers.readline())
+        if not select.select([answers], [], [], _LONGEST)[0]:
+            os.kill(child, signal.SIGKILL)
+            answers.readline()
+            raise subprocess.TimeoutExpired([module, *arguments], _LONGEST)
+        code = int(answers.readline())
+        out, err = (Path(name).read_bytes() for name in told)
+        return code, out, err
+
+
+def serve() -> None:
+    """Read commands from standard input; answer with a process id, then an exit code."""
+    import doit.doit_cmd  # noqa: F401 -- children inherit what is imported here
+    import jinja2  # noqa: F401
+    import psutil  # noqa: F401
+
+    import codegen_tasks.commands.info
+    import codegen_tasks.runner
+    import codegen_tasks.templates
+
+    assert codegen_tasks
+    gc.collect()
+    gc.freeze()  # or each child copies all of the memory at its first collection
+    answers = os.dup(1)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            os.close(answers)
+            become(*json.loads(line))
+        os.write(answers, b"%d\n" % child)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.write(answers, b"%d\n" % code)
+
+
+def become(
+    folder: str, environ: dict[str, str], told: list[str], module: str, arguments: list[str]
+) -> None:
+    """Do in a child what `python -m module` does; ends it."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(told, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(folder)
+    sys.path[0] = folder
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit()
+
+
+if __name__ == "__main__":
+    serve()
