@@ -6,6 +6,7 @@ Each changes the process it is called in.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,7 @@ def _rewrite() -> None:
 
 def _record_first() -> None:
     """Write targets only when the phase or the run ends, long after they were recorded."""
+    from codegen_tasks.build import Build
     from codegen_tasks.runner import CodegenRunner
     from codegen_tasks.steps import Workshop
 
@@ -83,10 +85,25 @@ def _record_first() -> None:
         while owed:
             write(*owed.pop(0))
 
+    # Signatures that were recorded are wrong; that must not be what is found out.
+    _set(Build, "_refreshed", lambda self, step, trace: None)
     _set(Workshop, "_write", late)
     _set(Workshop, "_compile", lambda *given: (pay(), compile_(*given))[1])
     _set(CodegenRunner, "run_tasks", lambda *given: (main.append(os.getpid()), begin(*given))[1])
     _set(CodegenRunner, "finish", lambda self: (pay(), finish(self))[1])
+
+
+def _torn() -> None:
+    """Write targets in place, and not at once."""
+    from codegen_tasks import disk
+
+    def replace(path: str, folder: str, data: bytes) -> None:
+        with open(path, "wb", buffering=0) as file:
+            for part in (data[:3], data[3:]):
+                file.write(part)
+                time.sleep(0.001)
+
+    _set(disk, "_replace", replace)
 
 
 def _root_in_key() -> None:
@@ -139,6 +156,7 @@ RULES: dict[str, Callable[[], None]] = {
     "keys do not matter": _all_is_read,
     "no early cutoff": _rewrite,
     "recorded before it is written": _record_first,
+    "targets are written in place": _torn,
     "the checkout counts": _root_in_key,
     "hand edits are not kept": _nothing_kept,
     "edited orphans are ours": _edits_are_ours,

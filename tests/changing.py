@@ -8,13 +8,10 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
-
-from hypothesis import strategies as st
-
-Draw: TypeAlias = Callable[[Any], Any]
+from random import Random
+from typing import Any
 
 # What the project can be like -----------------------------------------------------------
 
@@ -218,7 +215,7 @@ TEMPLATES: dict[str, list[str | None]] = {
         "{% for k in box %}{{ k }} {% endfor %}{{ box|length }} {{ 'more' in box }}\n",
         "{% for k, v in box|dictsort %}{{ k }}={{ v }} {% endfor %}{{ rows|length }}\n",
         "{{ box|tojson }} {{ box.deep|dump }}\n",
-        "{{ box.get('h', 'none') }} {{ box.deep.get('y') }} {{ gain == 1 }} {{ gain is boolean }}\n",
+        "{{ box.get('h', 'none') }}{{ box.deep.get('y') }} {{ gain == 1 }}{{ gain is boolean }}\n",
         "{{ site }} {{ later is defined }} {{ rows|map(attribute='name')|join(' ') }}\n",
         "{% set b = box %}{{ b.update({'w': 9}) }}{{ b.w }} {{ b.h|default('none') }}\n",
         "{{ box == {'w': 1} }} {{ box.deep }} {% set w = box.w %}{{ w }}\n",
@@ -299,7 +296,7 @@ class Project:
         draw: makes the choices.
     """
 
-    def __init__(self, draw: Draw):
+    def __init__(self, draw: Random):
         self.draw = draw
         self.home = Path(tempfile.mkdtemp(prefix="codegen-edits-"))
         self.path = self.home / "project"
@@ -406,33 +403,33 @@ class Project:
             *(self.write_a_pattern, self.edit_an_output_by_hand) * 2,
             *(self.rename_a_pattern, self.remove_a_pattern, self.write_a_json_pattern),
             *(self.edit_what_templates_read, self.edit_what_the_toolchain_is) * 2,
-            *(self.touch, self.lose_state, self.move),
+            *(self.touch, self.lose_state, self.move, self.mend, self.mend),
         )
-        self.draw(st.sampled_from(edits))(self.draw)
+        self.draw.choice(edits)(self.draw)
 
-    def edit_a_template(self, draw: Draw) -> None:
-        name = draw(st.sampled_from(list(TEMPLATES)))
-        self.write(f"templates/{name}", draw(st.sampled_from(TEMPLATES[name])))
+    def edit_a_template(self, draw: Random) -> None:
+        name = draw.choice(list(TEMPLATES))
+        self.write(f"templates/{name}", draw.choice(TEMPLATES[name]))
 
-    def edit_the_declaration(self, draw: Draw) -> None:
-        key = draw(st.sampled_from(list(DECLARATION)))
-        self.declared[key] = draw(st.sampled_from(DECLARATION[key]))
+    def edit_the_declaration(self, draw: Random) -> None:
+        key = draw.choice(list(DECLARATION))
+        self.declared[key] = draw.choice(DECLARATION[key])
         self.write_declaration()
 
-    def edit_a_key(self, draw: Draw) -> None:
+    def edit_a_key(self, draw: Random) -> None:
         """Add, change, remove or move one key or item of a pattern or another file of data."""
-        name = draw(st.sampled_from([*self.below("patterns"), "data.toml", "data.json"]))
+        name = draw.choice([*self.below("patterns"), "data.toml", "data.json"])
         data = parsed(name, self.read(name))
         if isinstance(data, dict):
-            self._change(draw, draw(st.sampled_from(list(containers(data)))))
+            self._change(draw, draw.choice(list(containers(data))))
             self.write(name, as_text(name, data))
 
-    def _change(self, draw: Draw, container: Any) -> None:
-        how = draw(st.sampled_from(["set", "set", "add", "remove", "move"]))
-        value = draw(st.sampled_from(VALUES))
+    def _change(self, draw: Random, container: Any) -> None:
+        how = draw.choice(["set", "set", "add", "remove", "move"])
+        value = draw.choice(VALUES)
         if isinstance(container, list):
-            row = {"name": draw(st.sampled_from(["new", "third", "first"])), "n": value}
-            at = draw(st.integers(0, max(0, len(container) - 1)))
+            row = {"name": draw.choice(["new", "third", "first"]), "n": value}
+            at = draw.randint(0, max(0, len(container) - 1))
             if how == "add" or not container:
                 container.insert(at, row)
             elif how == "set":
@@ -442,62 +439,78 @@ class Project:
                 container += [taken] if how == "move" else []
             return
         known = [*container] or KEYS
-        key = draw(st.sampled_from(KEYS if how == "add" else known))
+        key = draw.choice(KEYS if how == "add" else known)
         if how in ("remove", "move"):
             taken = container.pop(key, value)
         if how != "remove":
             container[key] = taken if how == "move" else value
 
-    def write_a_pattern(self, draw: Draw) -> None:
-        choices = (draw(st.sampled_from(of)) for of in (NAMES, KINDS, VALUES))
-        name = f"patterns/{draw(st.sampled_from(STEMS))}.toml"
+    def write_a_pattern(self, draw: Random) -> None:
+        choices = (draw.choice(of) for of in (NAMES, KINDS, VALUES))
+        name = f"patterns/{draw.choice(STEMS)}.toml"
         text = as_text(name, pattern_of(*choices))
-        text += draw(st.sampled_from(["", "", "# a comment\n", "more = 1\n", "= broken\n"]))
+        text += draw.choice(["", "", "# a comment\n", "more = 1\n", "= broken\n"])
         self.write(name, text)
 
-    def write_a_json_pattern(self, draw: Draw) -> None:
-        name = f"patterns/{draw(st.sampled_from(STEMS))}.json"
-        data = {"name": draw(st.sampled_from(NAMES)), "gain": 1.0, "box": {"w": 1.5}}
+    def write_a_json_pattern(self, draw: Random) -> None:
+        name = f"patterns/{draw.choice(STEMS)}.json"
+        data = {"name": draw.choice(NAMES), "gain": 1.0, "box": {"w": 1.5}}
         self.write(name, as_text(name, data))
 
-    def remove_a_pattern(self, draw: Draw) -> None:
-        self.write(draw(st.sampled_from([*self.below("patterns"), "patterns/none"])), None)
+    def remove_a_pattern(self, draw: Random) -> None:
+        self.write(draw.choice([*self.below("patterns"), "patterns/none"]), None)
 
-    def rename_a_pattern(self, draw: Draw) -> None:
-        old = self.path / draw(st.sampled_from([*self.below("patterns"), "patterns/none"]))
-        new = (self.path / "patterns" / draw(st.sampled_from(STEMS))).with_suffix(old.suffix)
+    def rename_a_pattern(self, draw: Random) -> None:
+        old = self.path / draw.choice([*self.below("patterns"), "patterns/none"])
+        new = (self.path / "patterns" / draw.choice(STEMS)).with_suffix(old.suffix)
         new.parent.mkdir(exist_ok=True)
         if old.exists():
             old.replace(new)
 
-    def edit_what_templates_read(self, draw: Draw) -> None:
-        self.write("notes.txt", draw(st.sampled_from(NOTES)))
-        name = draw(st.sampled_from(["data.json", "data.toml"]))
+    def mend(self, draw: Random) -> None:
+        """Mend most of what makes builds fail."""
+        for name in {*self.below("patterns"), "patterns/ash.toml"}:
+            data = parsed(name, self.read(name)) or {}
+            whole = pattern_of(draw.choice(NAMES), draw.choice(KINDS), draw.choice(VALUES))
+            if any(type(data.get(key)) is not type(value) for key, value in whole.items()):
+                self.write(name, as_text(name, {**data, **whole}))
+        for name in ("page.j2", "plain.j2"):
+            if "nonsense" in self.read(f"templates/{name}"):
+                self.write(f"templates/{name}", TEMPLATES[name][0])
+        for name in ("data.json", "data.toml"):
+            self.write(name, as_text(name, DATA))
+        self.write("notes.txt", NOTES[0])
+
+    def edit_what_templates_read(self, draw: Random) -> None:
+        self.write("notes.txt", draw.choice(NOTES))
+        name = draw.choice(["data.json", "data.toml"])
         texts = [as_text(name, DATA), as_text(name, {**DATA, "a": {"b": 3}}), "= {", None]
-        self.write(name, draw(st.sampled_from([*texts, *texts[:2]])))
+        self.write(name, draw.choice([*texts, *texts[:2]]))
 
-    def edit_what_the_toolchain_is(self, draw: Draw) -> None:
-        self.write("stamp.inc", draw(st.sampled_from(INCLUDED)))
-        self.write_tool(draw(st.sampled_from(["stamped", "sealed"])))
+    def edit_what_the_toolchain_is(self, draw: Random) -> None:
+        self.write("stamp.inc", draw.choice(INCLUDED))
+        self.write_tool(draw.choice(["stamped", "sealed"]))
 
-    def touch(self, draw: Draw) -> None:
-        names = [name for each in ("patterns", "templates", "generated") for name in self.below(each)]
-        path = self.path / draw(st.sampled_from(names))
+    def touch(self, draw: Random) -> None:
+        names = [
+            name for each in ("patterns", "templates", "generated") for name in self.below(each)
+        ]
+        path = self.path / draw.choice(names)
         self.edits += 1
         os.utime(path, (self.edits, self.edits))
 
-    def move(self, draw: Draw) -> None:
+    def move(self, draw: Random) -> None:
         """Move the whole project elsewhere."""
         self.edits += 1
         self.path = self.path.rename(self.home / f"moved {self.edits}")
 
-    def edit_an_output_by_hand(self, draw: Draw) -> None:
+    def edit_an_output_by_hand(self, draw: Random) -> None:
         there = self.below("generated")
         if not there:
             return
-        name = draw(st.sampled_from(there))
+        name = draw.choice(there)
         path = self.path / name
-        how = draw(st.sampled_from(["append", "same size and mtime", "remove"]))
+        how = draw.choice(["append", "same size and mtime", "remove"])
         self.mine.pop(name, None)
         if how == "remove":
             path.unlink()
@@ -510,11 +523,11 @@ class Project:
         if how == "same size and mtime":
             os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
 
-    def lose_state(self, draw: Draw) -> None:
+    def lose_state(self, draw: Random) -> None:
         """Remove or spoil manifest, database, caches or logs; what was kept aside stays."""
         names = ["manifest.json", "state.db", "cache", "logs", ""]
-        below = self.below(f".codegen/{draw(st.sampled_from(names))}")
-        how = draw(st.sampled_from(["remove", "spoil", "cut"]))
+        below = self.below(f".codegen/{draw.choice(names)}")
+        how = draw.choice(["remove", "spoil", "cut"])
         for file in below:
             if "/kept/" not in file:
                 old = (self.path / file).read_bytes()
@@ -529,7 +542,7 @@ class Project:
         edits = [self.touch, self.move, self.comment]
         if self._reads_by_key():
             edits += [self.remark] * 2
-        self.draw(st.sampled_from(edits))(self.draw)
+        self.draw.choice(edits)(self.draw)
 
     def _reads_by_key(self) -> bool:
         """Tell whether no render takes a whole pattern."""
@@ -541,16 +554,16 @@ class Project:
             and self.declared["tracking"] == "true"
         )
 
-    def comment(self, draw: Draw) -> None:
+    def comment(self, draw: Random) -> None:
         names = [name for name in self.below("patterns") if name.endswith(".toml")]
-        name = draw(st.sampled_from([*names, "data.toml"]))
+        name = draw.choice([*names, "data.toml"])
         if parsed(name, text := self.read(name)):
             self.edits += 1
             self.write(name, f"{text}# comment {self.edits}\n")
 
-    def remark(self, draw: Draw) -> None:
+    def remark(self, draw: Random) -> None:
         """Add or change a key, at the top of a pattern, that no template names."""
-        name = draw(st.sampled_from(self.below("patterns")))
+        name = draw.choice(self.below("patterns"))
         data = parsed(name, self.read(name))
         if isinstance(data, dict):
             self.edits += 1
