@@ -388,7 +388,7 @@ def hold(examples: int, rounds: int, derandomize: bool = True, broken: str = "")
 
 
 def test_any_edits_and_builds_end_where_a_clean_build_ends() -> None:
-    hold(examples=10, rounds=12)
+    hold(examples=7, rounds=10)
 
 
 @pytest.mark.slow
