@@ -381,18 +381,27 @@ def changes(reads: Reads, old: str, new: str) -> list[tuple[str, str, str]]:
     for (path, how), one, other in zip(reads, before, after, strict=False):
         if _same(one, other):
             continue
-        if how in ("value", "there"):
-            found += _differences(path, one, other)
+        if how == "keys" and not (one and other):
+            was, now = ("a table" if token else "no table" for token in (one, other))
+            found.append((place(path), was, now))
+        elif how in ("keys", "table"):
+            found += _differences(path, _told(one), _told(other))
         else:
-            found += _differences(path, [_keyed(one)], [_keyed(other)])
+            found += _differences(path, one, other)
     return list(dict.fromkeys(found))
 
 
-def _keyed(token: list[Any]) -> Any:
-    """Return the keys of a table as it is told which of them came or went."""
-    if not token or not isinstance(token[0], list):
-        return "a table" if token and token[0] else "no table"
-    return dict.fromkeys(token[0], "present")
+class _Said(str):
+    """What is told of a value instead of the value."""
+
+    __slots__ = ()
+
+
+def _told(token: list[Any]) -> list[Any]:
+    """Return which keys a table has, or whether there is one, in words."""
+    if token and isinstance(token[0], list):
+        return [dict.fromkeys(token[0], _Said("present"))]
+    return [_Said("a table" if part else "no table") for part in token]
 
 
 def _differences(path: Path, old: list[Any], new: list[Any]) -> Iterator[tuple[str, str, str]]:
@@ -401,7 +410,7 @@ def _differences(path: Path, old: list[Any], new: list[Any]) -> Iterator[tuple[s
         return
     one, other = old[0], new[0]
     keys: Iterable[Any]
-    if isinstance(one, dict) and isinstance(other, dict):
+    if _is_table(one) and _is_table(other):
         keys = dict.fromkeys([*one, *other])
         found = [
             each
@@ -416,6 +425,11 @@ def _differences(path: Path, old: list[Any], new: list[Any]) -> Iterator[tuple[s
                 yield from _differences((*path, index), [pair[0]], [pair[1]])
     else:
         yield place(path), _shown(old), _shown(new)
+
+
+def _is_table(value: Any) -> bool:
+    """Tell whether a value of a digest's text is a table, and not a date or time."""
+    return isinstance(value, dict) and not any(key.startswith("\0") for key in value)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -436,6 +450,10 @@ def place(path: Path) -> str:
 def _shown(token: list[Any]) -> str:
     if not token:
         return "absent"
+    if isinstance(token[0], _Said):
+        return token[0]
+    if isinstance(token[0], dict) and not _is_table(token[0]):
+        return " ".join(map(str, token[0].values()))
     text = json.dumps(token[0], ensure_ascii=False)
     if len(text) <= 40:
         return text

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen_tasks import keys
-from codegen_tasks.keys import Notes, Table
+from codegen_tasks.keys import Notes, Reads, Table
 
 NAMES = st.sampled_from(["a", "b", "c", "items"])
 SCALARS = st.one_of(st.integers(0, 2), st.sampled_from(["", "x"]), st.booleans(), st.just(0.5))
@@ -175,3 +176,27 @@ def test_data_that_holds_itself_or_itself_twice_is_unwrapped_in_one_pass() -> No
         deep = {"left": deep, "right": deep}
     assert keys.unwrapped(deep) is deep
     assert type(data[0]) is dict
+
+
+def _told(reads: Reads, old: Any, new: Any) -> list[tuple[str, str, str]]:
+    return keys.changes(reads, keys.select(old, reads)[1], keys.select(new, reads)[1])
+
+
+def test_a_date_is_told_as_a_date_whatever_it_becomes() -> None:
+    reads: Reads = ((("x",), "value"),)
+    day, table = {"x": date(2020, 1, 2)}, {"x": {"w": 1}}
+    assert _told(reads, day, table) == [("x", "2020-01-02", '{"w": 1}')]
+    assert _told(reads, table, day) == [("x", '{"w": 1}', "2020-01-02")]
+    assert _told(reads, day, {"x": date(2020, 1, 3)}) == [("x", "2020-01-02", "2020-01-03")]
+
+
+def test_a_table_that_comes_or_goes_is_told_in_words_that_are_no_value() -> None:
+    table: Reads = ((("x",), "table"),)
+    assert _told(table, {"x": {}}, {"x": "no table"}) == [("x", "a table", "no table")]
+    assert _told(table, {"x": {}}, {}) == [("x", "a table", "absent")]
+    within: Reads = ((("x",), "keys"),)
+    assert _told(within, {"x": {"a": 1}}, {"x": {"b": 1}}) == [
+        ("x.a", "present", "absent"),
+        ("x.b", "absent", "present"),
+    ]
+    assert _told(within, {"x": {"a": 1}}, {}) == [("x", "a table", "no table")]

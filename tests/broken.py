@@ -1,0 +1,165 @@
+"""Rules of codegen-tasks, deliberately broken: what a test of all of it must find out.
+
+Each changes the process it is called in.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: Kinds of inputs; a build can be blind to each.
+KINDS = (
+    *("pattern", "template", "missing template", "file", "toml", "json"),
+    *("filter", "test", "function", "global", "context", "environment", "rule"),
+    *("source", "import", "toolchain", "command"),
+)
+
+
+def break_rule(name: str) -> None:
+    """Break one rule: a kind of input, or a name of `RULES`."""
+    if name in KINDS:
+        _blind(name)
+    else:
+        RULES[name]()
+
+
+def _blind(kind: str) -> None:
+    """Take every input of a kind for what it was."""
+    from codegen_tasks.world import World
+
+    current = World.current
+    _set(
+        World,
+        "current",
+        lambda self, step, item: (
+            (item.digest, item.shown) if item.kind == kind else current(self, step, item)
+        ),
+    )
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
+
+
+def _forget(how: str) -> Callable[[], None]:
+    """Return what makes renders not note that they read something in this way."""
+
+    def forget() -> None:
+        from codegen_tasks.keys import Notes
+
+        add = Notes.add
+        _set(Notes, "add", lambda self, path, way: None if way == how else add(self, path, way))
+
+    return forget
+
+
+def _rewrite() -> None:
+    """Write every target that was made again, its bytes being the same or not."""
+    from codegen_tasks.steps import Workshop
+
+    write = Workshop._write
+    _set(Workshop, "_write", lambda self, path, data, unchanged: write(self, path, data, False))
+
+
+def _record_first() -> None:
+    """Write targets only when the phase or the run ends, long after they were recorded."""
+    from codegen_tasks.build import Build
+    from codegen_tasks.runner import CodegenRunner
+    from codegen_tasks.steps import Workshop
+
+    owed: list[tuple[Any, ...]] = []
+    main: list[int] = []
+    write, compile_, begin = Workshop._write, Workshop._compile, CodegenRunner.run_tasks
+    finish = CodegenRunner.finish
+
+    def late(self: Any, path: str, data: bytes, unchanged: bool) -> bool:
+        if unchanged or main != [os.getpid()]:
+            return write(self, path, data, unchanged)
+        owed.append((self, path, data, False))
+        return True
+
+    def pay() -> None:
+        while owed:
+            write(*owed.pop(0))
+
+    # Signatures that were recorded are wrong; that must not be what is found out.
+    _set(Build, "_refreshed", lambda self, step, trace: None)
+    _set(Workshop, "_write", late)
+    _set(Workshop, "_compile", lambda *given: (pay(), compile_(*given))[1])
+    _set(CodegenRunner, "run_tasks", lambda *given: (main.append(os.getpid()), begin(*given))[1])
+    _set(CodegenRunner, "finish", lambda self: (pay(), finish(self))[1])
+
+
+def _torn() -> None:
+    """Write targets in place, and not at once."""
+    from codegen_tasks import disk
+
+    def replace(path: str, folder: str, data: bytes) -> None:
+        with open(path, "wb", buffering=0) as file:
+            for part in (data[:3], data[3:]):
+                file.write(part)
+                time.sleep(0.001)
+
+    _set(disk, "_replace", replace)
+
+
+def _root_in_key() -> None:
+    """Count where the project lies."""
+    from codegen_tasks.project import Project
+
+    of = Project.environment_digest
+    _set(Project, "environment_digest", lambda self, sources: of(self, sources) + self.root)
+
+
+def _nothing_kept() -> None:
+    """Say that a hand edit was kept aside, and do not."""
+    from codegen_tasks.steps import Workshop
+
+    _set(Workshop, "keep", lambda self, path: f"{self.project.kept_folder}/{path}")
+
+
+def _edits_are_ours() -> None:
+    """Take orphans that were edited by hand for what we made."""
+    from codegen_tasks import orphans
+
+    edited = orphans._edited
+    _set(orphans, "_edited", lambda *given: None if edited(*given) is None else False)
+
+
+def _all_is_read() -> None:
+    """Count a pattern whole, whatever a render reads of it."""
+    from codegen_tasks.keys import WHOLE, Notes
+
+    _set(Notes, "reads", lambda self: WHOLE)
+
+
+def _unlocked() -> None:
+    """Let anybody build while another does."""
+    from codegen_tasks.runner import CodegenRunner
+
+    _set(CodegenRunner, "_hold", lambda self: False)
+
+
+def _disk_only() -> None:
+    """Have `doit diff` leave out what a compiler would make."""
+    from codegen_tasks.preview import _Rehearsal
+
+    _set(_Rehearsal, "_compile_all", lambda self, link: None)
+
+
+RULES: dict[str, Callable[[], None]] = {
+    "keys of a table are not noted": _forget("keys"),
+    "keys that are there are not noted": _forget("there"),
+    "keys do not matter": _all_is_read,
+    "no early cutoff": _rewrite,
+    "recorded before it is written": _record_first,
+    "targets are written in place": _torn,
+    "the checkout counts": _root_in_key,
+    "hand edits are not kept": _nothing_kept,
+    "edited orphans are ours": _edits_are_ours,
+    "no lock": _unlocked,
+    "diff compiles nothing": _disk_only,
+}
