@@ -40,6 +40,8 @@ class Read:
         data: what it says, if it was parsed.
         notes: which keys of that were read.
         torn: it was read twice and had changed in between.
+        shared: notes of other records of the file; a template that was imported is kept,
+            and what is read of its tables is still added to them.
     """
 
     content: str
@@ -47,11 +49,17 @@ class Read:
     data: Any = None
     notes: Notes = field(default_factory=Notes)
     torn: bool = False
+    shared: list[Notes] = field(default_factory=list)
 
     def include(self, other: Read) -> None:
         """Add what was read of the same file another time."""
         self.torn = self.torn or other.torn or self.content != other.content
-        self.notes.include(other.notes)
+        self.shared += [other.notes, *other.shared]
+
+    def followed(self) -> Read:
+        """Return another record of the same, that knows what is still added to this one."""
+        shared = [self.notes, *self.shared]
+        return Read(self.content, self.stat, self.data, torn=self.torn, shared=shared)
 
     def as_input(self, kind: str, path: str) -> Input:
         """Return the file as an input."""
@@ -59,7 +67,10 @@ class Read:
             return Input(kind, path, "changed while it was read")
         if kind == "file" or not self.content:
             return Input(kind, path, self.content, self.stat)
-        return data_input(kind, path, self.data, self.notes, self.stat)
+        notes = Notes()
+        for each in (self.notes, *self.shared):
+            notes.include(each)
+        return data_input(kind, path, self.data, notes, self.stat)
 
 
 @dataclass(slots=True)
@@ -86,7 +97,7 @@ class Record:
             self.templates.setdefault(name, via)
         self.missing.update(other.missing)
         for key, read in other.files.items():
-            self.add_file(key, read)
+            self.add_file(key, read.followed())
         self.names.update(other.names)
         self.filters.update(other.filters)
         self.tests.update(other.tests)
@@ -134,9 +145,10 @@ class _Context(Context):
     @internalcode
     def call(__self, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         view = __self.parent.get(_VIEW)
-        if view is None or _is_jinjas(__obj):
+        if _is_jinjas(__obj):
             return super().call(__obj, *args, **kwargs)
-        if _PassArg.from_obj(__obj) is _PassArg.context:
+        # A macro that was imported without context has no view, and may be given tables.
+        if view is not None and _PassArg.from_obj(__obj) is _PassArg.context:
             view.see_all()
         call = super().call
         return keys.called_with_plain(lambda *a, **k: call(__obj, *a, **k), args, kwargs)
@@ -145,13 +157,18 @@ class _Context(Context):
 _MISSING = jinja2.utils.missing
 
 
+_UNBOUND = (types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType)
+
+
 def _is_jinjas(called: Any) -> bool:
     """Tell whether what a template calls is Jinja2's or Python's: what it asks for is seen.
 
-    Methods of strings, lists and dicts are Python's; a function of a library written in C
-    may look inside a table without asking.
+    Methods of lists and dicts are Python's; a function of a library written in C may look
+    inside a table without asking, and so does a dict's method that is not a table's.
     """
     kind = type(called)
+    if kind in _UNBOUND:
+        return False
     owner = kind
     if kind in (types.FunctionType, type):
         owner = called
