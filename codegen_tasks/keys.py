@@ -460,7 +460,7 @@ def _part(table: Mapping[str, Any], key: str) -> list[Any]:
 def place(path: Path) -> str:
     """Return a path as people write it: `nodes[2].decay`."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
-    return "".join(parts).removeprefix(".")
+    return "".join(parts).removeprefix(".").replace("\0", "")  # see `digest`: a key's type
 
 
 def _shown(token: list[Any]) -> str:

@@ -70,7 +70,10 @@ class Read:
         notes = Notes()
         for each in (self.notes, *self.shared):
             notes.include(each)
-        return data_input(kind, path, self.data, notes, self.stat)
+        try:
+            return data_input(kind, path, self.data, notes, self.stat)
+        except (TypeError, ValueError) as error:
+            raise StepError(path, f"holds a value that no template can rely on: {error}") from None
 
 
 @dataclass(slots=True)

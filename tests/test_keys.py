@@ -275,3 +275,34 @@ def test_what_is_read_through_an_imported_template_counts_for_each_that_imports_
     project.write("data.toml", "x = 1\ny = 2\nz = 3\n")
     assert project.doit().code == 0
     assert [project.read(f"generated/{name}.txt") for name in "abc"] == ["12", "13", "2"]
+
+
+def test_a_key_that_is_a_number_is_another_than_its_digits() -> None:
+    spellings: list[Any] = [1, "1", 1.0, True, "True", None, "null", "None"]
+    texts = [keys.select({"a": {key: 5}}, keys.WHOLE)[1] for key in spellings]
+    assert len(set(texts)) == len(texts)
+    assert keys.changes(keys.WHOLE, texts[0], texts[1]) == [
+        ("a.int 1", "5", "absent"),
+        ("a.1", "absent", "5"),
+    ]
+
+
+def test_a_number_nobody_can_write_fails_what_reads_it_and_says_where(
+    empty_project: Project,
+) -> None:
+    empty_project.write(
+        "dodo.py",
+        """
+        from codegen_tasks import Codegen
+
+        codegen = Codegen()
+        codegen.rule("a", template="a.j2", target="a.txt")
+        DOIT_CONFIG = codegen.doit_config
+        """,
+    )
+    empty_project.write("templates/a.j2", "{{ read_toml('data.toml').x > 5 }}")
+    empty_project.write("data.toml", f"x = 0x{'f' * 9000}\n")
+    result = empty_project.doit()
+    assert result.code == 1
+    assert "data.toml: holds a value that no template can rely on" in result.out
+    assert "Traceback" not in result.out + result.err
