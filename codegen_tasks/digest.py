@@ -6,6 +6,9 @@ import hashlib
 import json
 from typing import Any
 
+#: Types of keys that JSON writes as if they were strings, besides null.
+_KEYS = (bool, int, float)
+
 
 def of_bytes(data: bytes) -> str:
     """Return the sha256 of `data`, hexadecimal."""
@@ -20,6 +23,7 @@ def of_data(value: Any) -> str:
 
     Raises:
         TypeError: a value is neither JSON-like nor a date or time.
+        ValueError: it is a number with more digits than Python writes.
     """
     return of_bytes(text_of(value).encode("utf-8", "surrogatepass"))
 
@@ -29,8 +33,32 @@ def text_of(value: Any) -> str:
 
     Raises:
         TypeError: a value is neither JSON-like nor a date or time.
+        ValueError: it is a number with more digits than Python writes.
     """
+    if _has_other_keys(value):  # JSON would make the same of 1 and "1"
+        value = _keyed(value)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_encode)
+
+
+def _has_other_keys(value: Any) -> bool:
+    """Tell whether a table in JSON-like data has a key that is no string; YAML allows it."""
+    if type(value) is dict:
+        return any(type(key) is not str for key in value) or _has_other_keys(list(value.values()))
+    if type(value) is list:
+        return any(type(part) in (dict, list) and _has_other_keys(part) for part in value)
+    return False
+
+
+def _keyed(value: Any) -> Any:
+    """Return data with the type of each key in it; what JSON knows for none is left to fail."""
+    if type(value) is dict:
+        return {
+            f"\0{type(key).__name__} {key}" if key is None or type(key) in _KEYS else key: _keyed(
+                part
+            )
+            for key, part in value.items()
+        }
+    return [_keyed(part) for part in value] if type(value) is list else value
 
 
 def of_parts(*parts: str) -> str:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import marshal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import GeneratorType
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any, Literal, TypeAlias
 
 from . import digest
@@ -201,7 +202,8 @@ def handed(data: Any, notes: Notes, tracked: bool = True, path: Path = ()) -> An
 def _handed(value: Any, notes: Notes, path: Path) -> Any:
     """Return a value of a pattern as a render may have it, and note that it does."""
     if type(value) is dict and all(type(key) is str for key in value):
-        notes.add(path, "table")
+        # What is written in C may take an empty dict for one without asking it.
+        notes.add(path, "table" if value else "value")
         return Table(value, notes, path)
     notes.add(path, "value")
     return copied(value)
@@ -281,15 +283,31 @@ class View:
 # Leaving the templates ------------------------------------------------------------------
 
 
-def plain(value: Any) -> Any:
-    """Return a table as a plain dict, and note that all of it was read; else the value."""
+def plain(value: Any, made: dict[int, tuple[Table, dict[Any, Any]]] | None = None) -> Any:
+    """Return a table as a plain dict, and note that all of it was read; else the value.
+
+    Args:
+        value: any.
+        made: by `id`, tables that were done already and their plain dicts; is added to.
+    """
     if type(value) is not Table:
         return value
-    value._codegen_notes.add(value._codegen_path, "value")
-    return {key: plain(value[key]) for key in list(dict.keys(value))}
+    made = {} if made is None else made
+    if id(value) not in made:
+        value._codegen_notes.add(value._codegen_path, "value")
+        content: dict[Any, Any] = {}
+        made[id(value)] = value, content
+        content.update((key, plain(value[key], made)) for key in list(dict.keys(value)))
+    return made[id(value)][1]
 
 
-def unwrapped(value: Any, seen: set[int] | None = None) -> Any:
+#: Iterators of these modules yield what they were made of and hide nothing else.
+_PLAIN_ITERATORS = ("builtins", "itertools")
+_ITEMS: Any = type({}.items())
+_VALUES: Any = type({}.values())
+
+
+def unwrapped(value: Any, seen: dict[int, tuple[Any, Any]] | None = None) -> Any:
     """Return a value without tables that note anything, for a function that is not Jinja2's.
 
     Lists and dicts that the template made are changed in place: the function may be there
@@ -297,50 +315,72 @@ def unwrapped(value: Any, seen: set[int] | None = None) -> Any:
 
     Args:
         value: any.
-        seen: lists and dicts (by `id`) that were done already: they may hold one another.
+        seen: by `id`, what was done already and what became of it: data may hold itself, or
+            the same twice.
     """
     kind = type(value)
     if kind is Table:
         return plain(value)
-    if kind is GeneratorType:
+    if kind in (str, int, float, bool, NoneType):
+        return value
+    if isinstance(value, Iterator) and kind.__module__ in _PLAIN_ITERATORS:
         return (unwrapped(part) for part in value)
-    if kind not in (list, dict, tuple):
-        return value
-    seen = set() if seen is None else seen
+    seen = {} if seen is None else seen
     if id(value) in seen:
-        return value
-    seen.add(id(value))
-    if kind is tuple:
-        return tuple([unwrapped(part, seen) for part in value]) if _holds_more(value) else value
-    for key in list(value) if kind is dict else range(len(value)):
-        part = value[key]
-        new = unwrapped(part, seen)
-        if new is not part:
-            value[key] = new
+        return seen[id(value)][1]
+    seen[id(value)] = value, value
+    new = _unwrapped_parts(value, seen)
+    seen[id(value)] = value, new
+    return new
+
+
+def _unwrapped_parts(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
+    """Return what holds other values without tables, itself if it can be changed."""
+    kind = type(value)
+    if isinstance(value, tuple):
+        parts = [unwrapped(part, seen) for part in value]
+        if all(map(operator.is_, parts, value)):
+            return value
+        return kind._make(parts) if hasattr(kind, "_make") else tuple(parts)
+    if kind is _ITEMS:
+        return {key: unwrapped(part, seen) for key, part in value}.items()
+    if kind is _VALUES:
+        return dict(enumerate(unwrapped(part, seen) for part in value)).values()
+    if (kind.__module__, kind.__name__) == ("jinja2.utils", "Namespace"):
+        unwrapped(object.__getattribute__(value, "_Namespace__attrs"), seen)
+    elif isinstance(value, (list, dict)):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            part = value[key]
+            new = unwrapped(part, seen)
+            if new is not part:
+                value[key] = new
     return value
-
-
-def _holds_more(value: tuple[Any, ...]) -> bool:
-    return any(type(part) in (Table, list, dict, tuple, GeneratorType) for part in value)
 
 
 def called_with_plain(call: Callable[..., Any], given: Any, named: Any) -> Any:
     """Call a function that is not Jinja2's; what it changes in a table, the template sees."""
-    tables = [value for value in (*given, *named.values()) if type(value) is Table]
-    if not tables:
-        return call(*map(unwrapped, given), **{k: unwrapped(v) for k, v in named.items()})
-    plains = {id(table): plain(table) for table in tables}
+    made: dict[int, tuple[Table, dict[Any, Any]]] = {}
 
     def handed(value: Any) -> Any:
-        return plains[id(value)] if type(value) is Table else unwrapped(value)
+        return plain(value, made) if type(value) is Table else unwrapped(value)
 
     try:
         return call(*map(handed, given), **{k: handed(v) for k, v in named.items()})
     finally:
-        for table in tables:
+        _put_back(made.values())
+
+
+def _put_back(made: Collection[tuple[Table, dict[Any, Any]]]) -> None:
+    """Give tables what their plain dicts have become; those below them stay the same tables."""
+    tables = {id(content): table for table, content in made}
+    for table, content in made:
+        now = [(key, tables.get(id(part), part)) for key, part in content.items()]
+        if [(key, id(part)) for key, part in now] != [
+            (key, id(part)) for key, part in dict.items(table)
+        ]:  # else a template may be iterating over it
             dict.clear(table)
-            dict.update(table, plains[id(table)])
-            table._codegen_handed.update(plains[id(table)])
+            dict.update(table, now)
+            table._codegen_handed.update(content)
 
 
 # Selecting ------------------------------------------------------------------------------
@@ -444,7 +484,7 @@ def _part(table: Mapping[str, Any], key: str) -> list[Any]:
 def place(path: Path) -> str:
     """Return a path as people write it: `nodes[2].decay`."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
-    return "".join(parts).removeprefix(".")
+    return "".join(parts).removeprefix(".").replace("\0", "")  # see `digest`: a key's type
 
 
 def _shown(token: list[Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .errors import StepError
 from .keys import Notes
 from .model import Input, Stat
 from .patterns import data_input
@@ -20,6 +21,8 @@ class Read:
         data: what it says, if it was parsed.
         notes: which keys of that were read.
         torn: it was read twice and had changed in between.
+        shared: notes of other records of the file; a template that was imported is kept,
+            and what is read of its tables is still added to them.
     """
 
     content: str
@@ -27,11 +30,17 @@ class Read:
     data: Any = None
     notes: Notes = field(default_factory=Notes)
     torn: bool = False
+    shared: list[Notes] = field(default_factory=list)
 
     def include(self, other: Read) -> None:
         """Add what was read of the same file another time."""
         self.torn = self.torn or other.torn or self.content != other.content
-        self.notes.include(other.notes)
+        self.shared += [other.notes, *other.shared]
+
+    def followed(self) -> Read:
+        """Return another record of the same, that knows what is still added to this one."""
+        shared = [self.notes, *self.shared]
+        return Read(self.content, self.stat, self.data, torn=self.torn, shared=shared)
 
     def as_input(self, kind: str, path: str) -> Input:
         """Return the file as an input."""
@@ -39,7 +48,13 @@ class Read:
             return Input(kind, path, "changed while it was read")
         if kind == "file" or not self.content:
             return Input(kind, path, self.content, self.stat)
-        return data_input(kind, path, self.data, self.notes, self.stat)
+        notes = Notes()
+        for each in (self.notes, *self.shared):
+            notes.include(each)
+        try:
+            return data_input(kind, path, self.data, notes, self.stat)
+        except (TypeError, ValueError) as error:
+            raise StepError(path, f"holds a value that no template can rely on: {error}") from None
 
 
 @dataclass(slots=True)
@@ -66,7 +81,7 @@ class Record:
             self.templates.setdefault(name, via)
         self.missing.update(other.missing)
         for key, read in other.files.items():
-            self.add_file(key, read)
+            self.add_file(key, read.followed())
         self.names.update(other.names)
         self.filters.update(other.filters)
         self.tests.update(other.tests)

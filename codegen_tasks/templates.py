@@ -64,9 +64,10 @@ class _Context(Context):
     @internalcode
     def call(__self, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         view = __self.parent.get(_VIEW)
-        if view is None or _is_jinjas(__obj):
+        if _is_jinjas(__obj):
             return super().call(__obj, *args, **kwargs)
-        if _PassArg.from_obj(__obj) is _PassArg.context:
+        # A macro that was imported without context has no view, and may be given tables.
+        if view is not None and _PassArg.from_obj(__obj) is _PassArg.context:
             view.see_all()
         call = super().call
         return keys.called_with_plain(lambda *a, **k: call(__obj, *a, **k), args, kwargs)
@@ -75,13 +76,18 @@ class _Context(Context):
 _MISSING = jinja2.utils.missing
 
 
+_UNBOUND = (types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType)
+
+
 def _is_jinjas(called: Any) -> bool:
     """Tell whether what a template calls is Jinja2's or Python's: what it asks for is seen.
 
-    Methods of strings, lists and dicts are Python's; a function of a library written in C
-    may look inside a table without asking.
+    Methods of lists and dicts are Python's; a function of a library written in C may look
+    inside a table without asking, and so does a dict's method that is not a table's.
     """
     kind = type(called)
+    if kind in _UNBOUND:
+        return False
     owner = kind
     if kind in (types.FunctionType, type):
         owner = called

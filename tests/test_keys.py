@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any
 
 import pytest
+from conftest import Project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -200,3 +201,133 @@ def test_a_table_that_comes_or_goes_is_told_in_words_that_are_no_value() -> None
         ("x.b", "absent", "present"),
     ]
     assert _told(within, {"x": {"a": 1}}, {}) == [("x", "a table", "no table")]
+
+
+# Out of the templates ---------------------------------------------------------------------
+
+
+#: Ways by which a template hands a table to a filter or function of the project, inside of
+#: something else; `dump` fails for anything that is not a plain dict.
+WAYS = {
+    "groups": "{{ patterns|groupby('name')|dump }}",
+    "reversed": "{{ patterns|reverse|dump }}",
+    "items": "{{ patterns[0].items()|dump }}",
+    "values": "{{ patterns[0].values()|dump }}",
+    "namespace": "{% set n = namespace(t=patterns[0].empty) %}{{ n|dump }}",
+    "one tuple twice": "{% set t = (patterns[0].empty,) %}{{ [t, t]|dump }}",
+    "imported macro": "{% import 'macros.j2' as m %}{{ m.shown(patterns[0].empty) }}",
+    "a dict's method": "{{ {}.__class__.items(patterns[0].empty)|list }}",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_function_gets_plain_dicts_by_whatever_way_and_all_of_them_counts(
+    empty_project: Project, way: str
+) -> None:
+    project = empty_project
+    project.write(
+        "dodo.py",
+        """
+        import json
+        from codegen_tasks import Codegen
+
+        codegen = Codegen()
+        codegen.rule("a", template="a.j2", patterns="patterns/*.toml", target="a.txt")
+        DOIT_CONFIG = codegen.doit_config
+
+
+        def plainly(value):
+            if type(value).__name__ == "Namespace":
+                return plainly(value.t)
+            if isinstance(value, dict):
+                assert type(value) is dict
+                return {key: plainly(part) for key, part in value.items()} if value else {}
+            return value if isinstance(value, (str, int)) else [plainly(part) for part in value]
+
+
+        @codegen.filter
+        def dump(value):
+            return json.dumps(plainly(value))
+
+
+        @codegen.function
+        def dumped(value):
+            assert type(value) is dict
+            return json.dumps(value)
+        """,
+    )
+    project.write("templates/a.j2", WAYS[way])
+    project.write("templates/macros.j2", "{% macro shown(t) %}{{ dumped(t) }}{% endmacro %}")
+    project.write("patterns/a.toml", 'name = "a"\n[empty]\n[sub]\nx = 1\n')
+    assert project.doit().code == 0
+    project.write("patterns/a.toml", 'name = "a"\n[empty]\nnew = 1\n[sub]\nx = 2\n')
+    assert project.doit().code == 0
+    assert "new" in project.read("generated/a.txt")
+
+
+def test_what_a_function_changes_below_a_table_is_seen_by_who_holds_that() -> None:
+    top = Table({"sub": {"x": 1}}, Notes())
+    sub = top["sub"]
+    keys.called_with_plain(lambda given: given["sub"].update(x=2), [top], {})
+    assert sub["x"] == 2
+    assert top["sub"] is sub
+
+
+@pytest.mark.parametrize("tracking", ["on", "off"])
+def test_what_is_read_through_an_imported_template_counts_for_each_that_imports_it(
+    empty_project: Project, tracking: str
+) -> None:
+    project = empty_project
+    project.environ["CODEGEN_KEY_TRACKING"] = tracking
+    project.write(
+        "dodo.py",
+        """
+        from codegen_tasks import Codegen
+
+        codegen = Codegen()
+        for name in "abc":
+            codegen.rule(name, template=f"{name}.j2", target=f"{name}.txt")
+        DOIT_CONFIG = codegen.doit_config
+        """,
+    )
+    project.write("templates/m.j2", "{% set known = read_toml('data.toml') %}")
+    first = "{{ read_toml('data.toml').x }}{% import 'm.j2' as m %}"
+    project.write("templates/a.j2", first + "{{ m.known.y }}")
+    project.write("templates/b.j2", first + "{{ m.known.z }}")
+    project.write("templates/c.j2", "{% import 'm.j2' as m %}{{ m.known.y }}")
+    project.write("data.toml", "x = 1\ny = 1\nz = 1\n")
+    assert project.doit().code == 0
+    project.write("data.toml", "x = 1\ny = 2\nz = 3\n")
+    assert project.doit().code == 0
+    assert [project.read(f"generated/{name}.txt") for name in "abc"] == ["12", "13", "2"]
+
+
+def test_a_key_that_is_a_number_is_another_than_its_digits() -> None:
+    spellings: list[Any] = [1, "1", 1.0, True, "True", None, "null", "None"]
+    texts = [keys.select({"a": {key: 5}}, keys.WHOLE)[1] for key in spellings]
+    assert len(set(texts)) == len(texts)
+    assert keys.changes(keys.WHOLE, texts[0], texts[1]) == [
+        ("a.int 1", "5", "absent"),
+        ("a.1", "absent", "5"),
+    ]
+
+
+def test_a_number_nobody_can_write_fails_what_reads_it_and_says_where(
+    empty_project: Project,
+) -> None:
+    empty_project.write(
+        "dodo.py",
+        """
+        from codegen_tasks import Codegen
+
+        codegen = Codegen()
+        codegen.rule("a", template="a.j2", target="a.txt")
+        DOIT_CONFIG = codegen.doit_config
+        """,
+    )
+    empty_project.write("templates/a.j2", "{{ read_toml('data.toml').x > 5 }}")
+    empty_project.write("data.toml", f"x = 0x{'f' * 9000}\n")
+    result = empty_project.doit()
+    assert result.code == 1
+    assert "data.toml: holds a value that no template can rely on" in result.out
+    assert "Traceback" not in result.out + result.err
