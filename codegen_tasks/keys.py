@@ -467,9 +467,13 @@ def _differences(path: Path, old: list[Any], new: list[Any]) -> Iterator[tuple[s
         yield place(path), _shown(old), _shown(new)
 
 
+#: What the text of a digest has for a date or time is a table of one of these.
+_TIMES = {"\0date", "\0time", "\0datetime"}
+
+
 def _is_table(value: Any) -> bool:
     """Tell whether a value of a digest's text is a table, and not a date or time."""
-    return isinstance(value, dict) and not any(key.startswith("\0") for key in value)
+    return isinstance(value, dict) and value.keys().isdisjoint(_TIMES)
 
 
 def _same(one: Any, other: Any) -> bool:
