@@ -236,8 +236,9 @@ class Machine:
         assert self.project.stamps() == before
         if said.code == 3:
             return None
-        headers = r"^(?:\+\+\+ b/(.+?)\t?|Binary files .+ and b/(.+) differ)$"
-        names = [a or b for a, b in re.findall(headers, said.out, re.MULTILINE)]
+        # An empty new file has no header but the last.
+        headers = r"^(?:\+\+\+ b/(.+?)\t?|Binary files .+ and b/(.+) differ|diff --git .+ b/(.+))$"
+        names = ["".join(found) for found in re.findall(headers, said.out, re.MULTILINE)]
         assert said.code == (1 if names or "\nfailed: " in f"\n{said.err}" else 0), said
         return set(names)
 
