@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -504,8 +504,9 @@ class Project:
         self.edits += 1
         self.path = self.path.rename(self.home / f"moved {self.edits}")
 
-    def edit_an_output_by_hand(self, draw: Random) -> None:
-        there = self.below("generated")
+    def edit_an_output_by_hand(self, draw: Random, among: Sequence[str] = ()) -> None:
+        """Edit or remove a generated file, or one `among` others."""
+        there = among or self.below("generated")
         if not there:
             return
         name = draw.choice(there)

@@ -57,7 +57,8 @@ class Machine:
             self.project.edit()
         actions = (
             *(self.build_in_part, self.build_until_something_fails, self.build_and_kill) * 2,
-            *(self.prune, self.clean, self.forget, self.build_again, self.build_twice_at_once),
+            *(self.prune, self.prune, self.clean, self.forget),
+            *(self.build_again, self.build_twice_at_once),
             *(self.build_everything,) * 7,
         )
         self.draw.choice(actions)()
@@ -163,14 +164,17 @@ class Machine:
 
     def prune(self) -> None:
         """Remove orphans: exactly those that `doit info` names, edited ones excepted."""
+        orphans = [each["path"] for each in (self.known() or {"orphans": []})["orphans"]]
+        if orphans and self.draw.random() < 0.5:
+            self.project.edit_an_output_by_hand(self.draw, orphans)
         known, before = self.known(), self.project.stamps("generated")
         files = set(self.project.outputs())
         done = self.doit("prune")
         if known is None:
             assert done.code == 3, done
             return
-        orphans = {each["path"] for each in known["orphans"] if not each["edited"]}
-        assert files - set(self.project.outputs()) == orphans, (orphans, done)
+        unedited = {each["path"] for each in known["orphans"] if not each["edited"]}
+        assert files - set(self.project.outputs()) == unedited, (unedited, done)
         after = self.project.stamps("generated")
         stayed = self.project.below("generated")
         assert {name: after[name] for name in stayed} == {name: before[name] for name in stayed}
@@ -232,8 +236,9 @@ class Machine:
         assert self.project.stamps() == before
         if said.code == 3:
             return None
-        headers = r"^(?:\+\+\+ b/(.+?)\t?|Binary files .+ and b/(.+) differ)$"
-        names = [a or b for a, b in re.findall(headers, said.out, re.MULTILINE)]
+        # An empty new file has no header but the last.
+        headers = r"^(?:\+\+\+ b/(.+?)\t?|Binary files .+ and b/(.+) differ|diff --git .+ b/(.+))$"
+        names = ["".join(found) for found in re.findall(headers, said.out, re.MULTILINE)]
         assert said.code == (1 if names or "\nfailed: " in f"\n{said.err}" else 0), said
         return set(names)
 
