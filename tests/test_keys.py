@@ -167,6 +167,15 @@ def test_no_more_is_noted_than_was_asked(question: Callable[[Any], Any], expecte
     assert list(notes.reads()) == expected
 
 
+def test_a_table_that_was_empty_and_written_as_json_counts_with_the_keys_it_gets() -> None:
+    notes = Notes()
+    assert json.dumps([Table({"meta": {}}, notes)]) == '[{"meta": {}}]'
+    before, after = (
+        keys.select(data, notes.reads()) for data in ({"meta": {}}, {"meta": {"b": 2}})
+    )
+    assert before != after
+
+
 def test_data_that_holds_itself_or_itself_twice_is_unwrapped_in_one_pass() -> None:
     data: list[Any] = [Table({"a": 1}, Notes())]
     data.append(data)
