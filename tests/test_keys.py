@@ -184,3 +184,42 @@ def test_data_that_holds_itself_or_itself_twice_is_unwrapped_in_one_pass() -> No
         deep = {"left": deep, "right": deep}
     assert keys.unwrapped(deep) is deep
     assert type(data[0]) is dict
+
+
+def test_a_key_that_was_looked_for_and_came_is_told_as_there() -> None:
+    notes = Notes()
+    assert "b" not in Table({"a": 1}, notes)
+    texts = [keys.select(data, notes.reads())[1] for data in ({"a": 2}, {"b": 1})]
+    assert keys.changes(notes.reads(), *texts) == [("b", "false", "true")]
+
+
+def test_a_table_that_is_changed_shows_what_it_holds_now() -> None:
+    table = Table({"a": [1]}, Notes())
+    table["b"] = {"c": 1}
+    assert table["b"] is table["b"]
+    assert type(table["b"]) is dict, "it is the template's own, of which nothing is noted"
+
+
+def test_a_table_that_is_cleared_is_empty_and_counts_with_its_keys() -> None:
+    notes = Notes()
+    Table({"a": 1}, notes).clear()
+    assert ((), "keys") in notes.reads()
+
+
+def test_a_list_that_a_render_changes_is_its_own() -> None:
+    data = {"a": [1, {"b": [2]}]}
+    Table(data, Notes())["a"][1]["b"].append(3)
+    assert data == {"a": [1, {"b": [2]}]}
+
+
+def test_a_table_is_no_key_of_a_dict() -> None:
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Table({}, Notes()))
+
+
+@pytest.mark.parametrize("left", [[], ["first"], "no list", {"first": 1}])
+def test_an_item_that_a_list_lost_counts_as_not_there(left: Any) -> None:
+    reads: keys.Reads = ((("items", 1), "value"),)
+    assert keys.select({"items": left}, reads)[1] == "[[]]"
+    assert keys.select({"items": ["first", "x"]}, reads)[1] == '[["x"]]'
+    assert keys.select({"items": ["first", "x"]}, ((("items", 0), "value"),))[1] == '[["first"]]'

@@ -55,7 +55,7 @@ def test_a_changed_global_is_told_by_its_values() -> None:
 
 
 def test_more_changes_of_one_input_than_three_are_counted() -> None:
-    before, after = ({key: value for key in "abcde"} for value in ("1", "2"))
+    before, after = (dict.fromkeys("abcde", value) for value in ("1", "2"))
     option = Input("rule", "page", OLD, shown=json.dumps(before))
     said = _said([option], {"page": (NEW, json.dumps(after))})
     assert said == [
