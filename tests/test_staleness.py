@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from codegen_tasks import staleness
+from codegen_tasks.build import Build
 from codegen_tasks.model import Input, Output, Trace
 
 OLD, NEW = "aaaa", "bbbb"  # shorter than digests, so shown whole
@@ -81,3 +84,18 @@ def test_templates_that_load_each_other_are_told_once_each() -> None:
         Input("template", "b.j2", OLD, via="a.j2"),
     ]
     assert _said(inputs, {"a.j2": (NEW, "")}) == ["a.j2: aaaa → bbbb (through b.j2)"]
+
+
+@pytest.mark.parametrize(
+    ("digest", "signature"), [(OLD, (1, 3, 3, 7)), (NEW, (1, 2, 2, 7))], ids=["touched", "changed"]
+)
+def test_only_a_file_that_is_equal_after_its_signature_was_taken_gets_that(
+    digest: str, signature: tuple[int, ...]
+) -> None:
+    world = SimpleNamespace(
+        signature=lambda step, item: (1, 3, 3, 7), current=lambda step, item: (digest, "")
+    )
+    build: Any = SimpleNamespace(world=world)
+    trace = Trace((Input("file", "data.csv", OLD, (1, 2, 2, 7)),), (), "2026-01-01T00:00:00Z")
+    found = Build.refreshed(build, build, trace) or trace
+    assert found.inputs[0].stat == signature
