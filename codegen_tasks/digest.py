@@ -35,13 +35,19 @@ def text_of(value: Any) -> str:
         TypeError: a value is neither JSON-like nor a date or time.
         ValueError: it is a number with more digits than Python writes.
     """
-    if _has_other_keys(value):  # JSON would make the same of 1 and "1"
-        value = _keyed(value)
+    text = _json(value)  # refuses what holds itself
+    return _json(_keyed(value)) if _has_other_keys(value) else text
+
+
+def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_encode)
 
 
 def _has_other_keys(value: Any) -> bool:
-    """Tell whether a table in JSON-like data has a key that is no string; YAML allows it."""
+    """Tell whether a table in JSON-like data has a key that is no string; YAML allows it.
+
+    JSON would make the same of 1 and "1".
+    """
     if type(value) is dict:
         return any(type(key) is not str for key in value) or _has_other_keys(list(value.values()))
     if type(value) is list:

@@ -202,8 +202,8 @@ def handed(data: Any, notes: Notes, tracked: bool = True, path: Path = ()) -> An
 def _handed(value: Any, notes: Notes, path: Path) -> Any:
     """Return a value of a pattern as a render may have it, and note that it does."""
     if type(value) is dict and all(type(key) is str for key in value):
-        # What is written in C may take an empty dict for one without asking it.
-        notes.add(path, "table" if value else "value")
+        # Code in C (that of `json`) sees without asking that a table is empty.
+        notes.add(path, "table" if value else "keys")
         return Table(value, notes, path)
     notes.add(path, "value")
     return copied(value)

@@ -331,6 +331,18 @@ def test_a_comment_in_data_that_a_template_reads_rebuilds_nothing(project: Proje
     assert ran(project) == {"plain.txt"}
 
 
+def test_data_that_is_gone_or_broken_makes_what_read_it_stale(project: Project) -> None:
+    project.write("templates/plain.txt.j2", "{{ read_toml('notes.toml').a }}")
+    project.write("notes.toml", "a = 1\n")
+    assert project.doit().code == 0
+    project.remove("notes.toml")
+    assert "notes.toml: missing" in project.codegen("info").out
+    project.write("notes.toml", "a = \n")
+    found = project.codegen("info")
+    assert found.code == 1
+    assert "notes.toml: " in found.out
+
+
 def test_data_that_is_read_as_text_too_counts_with_its_bytes(project: Project) -> None:
     both = "{{ read_text('notes.toml') }}{{ read_toml('notes.toml').a }}"
     project.write("templates/plain.txt.j2", both)

@@ -169,6 +169,15 @@ def test_no_more_is_noted_than_was_asked(question: Callable[[Any], Any], expecte
     assert list(notes.reads()) == expected
 
 
+def test_a_table_that_was_empty_and_written_as_json_counts_with_the_keys_it_gets() -> None:
+    notes = Notes()
+    assert json.dumps([Table({"meta": {}}, notes)]) == '[{"meta": {}}]'
+    before, after = (
+        keys.select(data, notes.reads()) for data in ({"meta": {}}, {"meta": {"b": 2}})
+    )
+    assert before != after
+
+
 def test_data_that_holds_itself_or_itself_twice_is_unwrapped_in_one_pass() -> None:
     data: list[Any] = [Table({"a": 1}, Notes())]
     data.append(data)
@@ -331,3 +340,42 @@ def test_a_number_nobody_can_write_fails_what_reads_it_and_says_where(
     assert result.code == 1
     assert "data.toml: holds a value that no template can rely on" in result.out
     assert "Traceback" not in result.out + result.err
+
+
+def test_a_key_that_was_looked_for_and_came_is_told_as_there() -> None:
+    notes = Notes()
+    assert "b" not in Table({"a": 1}, notes)
+    texts = [keys.select(data, notes.reads())[1] for data in ({"a": 2}, {"b": 1})]
+    assert keys.changes(notes.reads(), *texts) == [("b", "false", "true")]
+
+
+def test_a_table_that_is_changed_shows_what_it_holds_now() -> None:
+    table = Table({"a": [1]}, Notes())
+    table["b"] = {"c": 1}
+    assert table["b"] is table["b"]
+    assert type(table["b"]) is dict, "it is the template's own, of which nothing is noted"
+
+
+def test_a_table_that_is_cleared_is_empty_and_counts_with_its_keys() -> None:
+    notes = Notes()
+    Table({"a": 1}, notes).clear()
+    assert ((), "keys") in notes.reads()
+
+
+def test_a_list_that_a_render_changes_is_its_own() -> None:
+    data = {"a": [1, {"b": [2]}]}
+    Table(data, Notes())["a"][1]["b"].append(3)
+    assert data == {"a": [1, {"b": [2]}]}
+
+
+def test_a_table_is_no_key_of_a_dict() -> None:
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Table({}, Notes()))
+
+
+@pytest.mark.parametrize("left", [[], ["first"], "no list", {"first": 1}])
+def test_an_item_that_a_list_lost_counts_as_not_there(left: Any) -> None:
+    reads: keys.Reads = ((("items", 1), "value"),)
+    assert keys.select({"items": left}, reads)[1] == "[[]]"
+    assert keys.select({"items": ["first", "x"]}, reads)[1] == '[["x"]]'
+    assert keys.select({"items": ["first", "x"]}, ((("items", 0), "value"),))[1] == '[["first"]]'

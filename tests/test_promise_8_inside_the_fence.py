@@ -235,7 +235,7 @@ def test_but_not_to_templates_or_state(project: Project, folder: str) -> None:
     assert result.err == f"ERROR: Codegen: output folder 'generated' is a link into {inside}/\n"
 
 
-@pytest.mark.parametrize("to", ["..", "../patterns", "/tmp"])
+@pytest.mark.parametrize("to", ["..", "../patterns", "../generated-too", "/tmp"])
 def test_a_folder_of_targets_that_leads_out_is_refused(project: Project, to: str) -> None:
     named(project, "deep/a")
     (project.path / "generated").mkdir()
