@@ -153,7 +153,9 @@ def _forget_record(build: Build, dep_manager: Any, name: str, staying: Collectio
     values = dep_manager.get_values(name) or {}
     left = left_in(values)
     if name in build.plan.steps or name == build.project.task("output"):
-        still = {path: content for path, content in left.items() if path in staying}
+        # What a failed step made before is no orphan, and still known by this alone.
+        kept = {*staying, *build.plan.makers}
+        still = {path: content for path, content in left.items() if path in kept}
         if still != left:
             rest = {key: value for key, value in values.items() if key != "left"}
             dep_manager._set(name, "_values_:", {**rest, **({"left": still} if still else {})})

@@ -18,7 +18,7 @@ from doit.exceptions import TaskFailed
 from doit.globals import Globals
 
 from . import digest, disk, lock, manifest, orphans, state, steps
-from .build import Build
+from .build import Build, left_in
 from .errors import StepError
 from .model import PHASES, Outcome, Phase, Step, Trace
 from .orphans import Orphan
@@ -322,7 +322,8 @@ def clean_step(build: Build, step: Step, dryrun: bool) -> None:
             steps.template_cache(project).forget(step.template)
         return
     values = Globals.dep_manager.get_values(step.task) if Globals.dep_manager else {}
-    known = build.recorded(step, Trace.from_values(values.get("trace")))
+    # A step that failed has no trace, and its record tells what it made before.
+    known = build.recorded(step, Trace.from_values(values.get("trace"))) | left_in(values)
     for path in step.outputs:
         found = build.world.file(path, None)
         if found and path in known:  # else nothing is there, or nothing that we made

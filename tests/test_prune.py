@@ -297,3 +297,13 @@ def test_names_are_refused(built: Project) -> None:
     result = built.codegen("prune", "generate:ash.txt")
     assert result.code == 3
     assert "`prune` takes no names" in result.err
+
+
+def test_clean_removes_what_a_step_made_before_it_failed(project: Project) -> None:
+    assert project.doit().code == 0
+    project.write("patterns/ash.toml", 'name = "ash"\n')
+    assert project.doit("run", "-c").code == 1
+    project.remove(".codegen/manifest.json")
+    assert project.exists("generated/ash.txt")
+    assert project.doit("clean").code == 0
+    assert not project.exists("generated/ash.txt")
