@@ -6,7 +6,7 @@ What `doit`, `doit info` and the other commands all ask, so that they cannot dis
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,15 +49,21 @@ class Build:
         project: what was declared.
         others: path → task of what tasks make that are not ours; None while that is not
             known, and the plan then lacks what hangs on it.
+        before: returns what we have made so far, see `orphans.made`.
 
     Raises:
         DeclarationError: the rules cannot be turned into steps.
     """
 
-    def __init__(self, project: Project, others: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        project: Project,
+        others: Mapping[str, str] | None = None,
+        before: Callable[[], Collection[str]] = tuple,
+    ):
         self.project = project
         self.world = World(project)
-        self.plan: Plan = make_plan(project, self.world.library, others)
+        self.plan: Plan = make_plan(project, self.world.library, others, before)
         self.workshop = Workshop(project, self.plan, self.world)
         self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run
         self._manifest: manifest.Entries | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from doit.globals import Globals
@@ -215,7 +215,7 @@ class Codegen:
         if self._build is None:
             from .build import Build
 
-            self._build = Build(self.project)
+            self._build = Build(self.project, before=self._before)
         return self._build
 
     def _create_doit_tasks(self) -> Iterator[dict[str, Any]] | None:
@@ -225,7 +225,7 @@ class Codegen:
 
         if not self._is_first_request():
             return None
-        self._build = Build(self.project)
+        self._build = Build(self.project, before=self._before)
         return tasks_of(self._build)
 
     def plan_again(self, others: Mapping[str, str]) -> Build:
@@ -239,8 +239,14 @@ class Codegen:
         """
         from .build import Build
 
-        self._build = Build(self.project, others)
+        self._build = Build(self.project, others, self._before)
         return self._build
+
+    def _before(self) -> Collection[str]:
+        """Return what we have made so far."""
+        from . import orphans
+
+        return orphans.made(self.project, Globals.dep_manager)
 
     def _is_first_request(self) -> bool:
         """Tell whether this doit command has not asked us before, nor a namesake of ours."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,18 +38,10 @@ def find(build: Build, dep_manager: Any, claimed: Collection[str] = ()) -> list[
         dep_manager: doit's database; None if there is none.
         claimed: paths that other tasks make now, so that they are theirs.
     """
-    made: dict[str, str] = {}
-    for name in _records(build, dep_manager):
-        values = dep_manager.get_values(name) or {}
-        trace = Trace.from_values(values.get("trace"))
-        for output in trace.outputs if trace is not None else ():
-            made[output.path] = output.digest
-        for path, content in left_in(values).items():
-            made.setdefault(path, content)
-    for key, entry in build.remember_manifest().items():
-        made.setdefault(f"{build.project.output}/{key}", entry["checksum"])
+    names = _records(build.project, dep_manager, build.plan.steps)
+    known = _made(build.project, dep_manager, names, build.remember_manifest())
     found = []
-    for path, content in sorted(made.items()):
+    for path, content in sorted(known.items()):
         if content and path not in build.plan.makers and path not in claimed:
             edited = _edited(build, path, content)
             if edited is not None:
@@ -57,16 +49,52 @@ def find(build: Build, dep_manager: Any, claimed: Collection[str] = ()) -> list[
     return found
 
 
-def _records(build: Build, dep_manager: Any) -> Iterator[str]:
-    """Yield the names of our tasks that may have a record, those of former rules included."""
+def made(project: Project, dep_manager: Any) -> Collection[str]:
+    """Return all that we have made, as far as database and manifest remember."""
+    listed, _ = manifest.read(project)
+    return _made(project, dep_manager, _records(project, dep_manager), listed)
+
+
+def _made(
+    project: Project, dep_manager: Any, names: Iterable[str], listed: manifest.Entries
+) -> dict[str, str]:
+    """Return what we have made, and its digest.
+
+    Args:
+        project: what was declared.
+        dep_manager: doit's database.
+        names: tasks that may have a record.
+        listed: the manifest's entries.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        values = dep_manager.get_values(name) or {}
+        trace = Trace.from_values(values.get("trace"))
+        for output in trace.outputs if trace is not None else ():
+            found[output.path] = output.digest
+        for path, content in left_in(values).items():
+            found.setdefault(path, content)
+    for key, entry in listed.items():
+        found.setdefault(f"{project.output}/{key}", entry["checksum"])
+    return found
+
+
+def _records(project: Project, dep_manager: Any, planned: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the names of our tasks that may have a record, those of former rules included.
+
+    Args:
+        project: what was declared.
+        dep_manager: doit's database; None if there is none.
+        planned: tasks to be asked for if the database cannot list its own.
+    """
     if dep_manager is None:
         return
-    prefixes = tuple(build.project.task(phase) + ":" for phase in _PHASES)
+    prefixes = tuple(project.task(phase) + ":" for phase in _PHASES)
     names = recorded_tasks(dep_manager)
-    for name in build.plan.steps if names is None else names:
+    for name in planned if names is None else names:
         if name.startswith(prefixes):
             yield name
-    yield build.project.task("output")
+    yield project.task("output")
 
 
 def unlisted(build: Build, wanted: manifest.Entries, values: Mapping[str, Any]) -> dict[str, str]:
@@ -136,7 +164,7 @@ def forget(build: Build, dep_manager: Any, staying: Collection[str]) -> None:
         dep_manager: doit's database; None if there is none.
         staying: paths of orphans that still lie there, and are to be remembered.
     """
-    for name in list(_records(build, dep_manager)):
+    for name in list(_records(build.project, dep_manager, build.plan.steps)):
         _forget_record(build, dep_manager, name, staying)
     entries, problem = manifest.read(build.project)
     prefix = f"{build.project.output}/"

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from . import digest, disk, keys, texts
@@ -29,7 +29,11 @@ _WILD = re.compile(r"[*?\[]")
 
 
 def discover(
-    folder: str, globs: Iterable[str], made: Iterable[str] = (), within: str | None = None
+    folder: str,
+    globs: Iterable[str],
+    made: Iterable[str] = (),
+    within: str | None = None,
+    gone: Callable[[], Collection[str]] = tuple,
 ) -> list[str]:
     """Return the paths that match any of `globs`, sorted, forward slashes, no duplicates.
 
@@ -37,8 +41,8 @@ def discover(
         folder: the project; the globs and the paths are relative to it.
         globs: shell patterns; `**` crosses folders.
         made: files that tasks make, there already or not.
-        within: a folder whose files count only if a task makes them: what else lies there
-            was made once and may be gone tomorrow.
+        within: the folder of what tasks make.
+        gone: returns what tasks have made there; of that, only what they still make counts.
     """
     globs, made = list(globs), set(made)
     found = {
@@ -47,8 +51,10 @@ def discover(
         for path in glob.glob(pattern, root_dir=folder, recursive=True)
     }
     found = {path for path in found if os.path.isfile(os.path.join(folder, path))}
-    if within is not None:
-        found = {path for path in found if path in made or not path.startswith(within + "/")}
+    if within is not None and any(
+        path not in made and path.startswith(within + "/") for path in found
+    ):
+        found -= set(gone()) - made
     found |= {path for path in made if any(matches(path, pattern) for pattern in globs)}
     return sorted(found)
 

@@ -11,7 +11,7 @@ import posixpath
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +64,10 @@ class Plan:
 
 
 def make_plan(
-    project: Project, library: patterns.Library, others: Mapping[str, str] | None = None
+    project: Project,
+    library: patterns.Library,
+    others: Mapping[str, str] | None = None,
+    before: Callable[[], Collection[str]] = tuple,
 ) -> Plan:
     """Return the plan of a project as its folders are now.
 
@@ -73,6 +76,7 @@ def make_plan(
         library: its patterns.
         others: path → task of all that is made by tasks which are not ours; None while that
             is not known.
+        before: returns what we have made so far.
 
     Raises:
         DeclarationError: a rule's template does not exist, it finds no pattern, two steps
@@ -86,7 +90,7 @@ def make_plan(
     compiled: list[Step] = []
     for rule in project.rules.values():
         try:
-            steps = list(_Renders(project, rule, library, fence, plan, made).steps())
+            steps = list(_Renders(project, rule, library, fence, plan, made, before).steps())
         except UnmetError as error:
             plan.unmet.append(error)
             continue
@@ -293,6 +297,7 @@ class _Renders:
     fence: Fence
     plan: Plan
     made: Mapping[str, str]
+    before: Callable[[], Collection[str]]
 
     def steps(self) -> Iterator[Step]:
         """Yield one step a target."""
@@ -320,7 +325,8 @@ class _Renders:
         globs, output = self.rule.patterns, self.project.output
         chained = patterns.reaches(globs, output)
         made = self.made if chained else self.plan.others
-        return patterns.discover(self.project.root, globs, made, output if chained else None)
+        within = output if chained else None
+        return patterns.discover(self.project.root, globs, made, within, self.before)
 
     def _of_pattern(self, path: str, needs_content: bool) -> Iterator[Step]:
         known = {

@@ -161,6 +161,15 @@ def test_a_rule_over_later_targets_is_refused(
     assert (result.code, result.err) == (3, f"ERROR: {error}")
 
 
+def test_a_pattern_that_somebody_wrote_in_the_output_folder_is_one(two_rules: Project) -> None:
+    two_rules.write("generated/own.json", '{"name": "own", "items": []}\n')
+    right(two_rules)
+    assert two_rules.read("generated/all.txt") == "ash\nelm\nown\n"
+    two_rules.remove("specs/elm.toml")
+    assert two_rules.doit().code == 0
+    assert two_rules.read("generated/all.txt") == "ash\nown\n"
+
+
 # Tasks of the user's ----------------------------------------------------------------------
 
 
