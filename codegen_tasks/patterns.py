@@ -70,7 +70,8 @@ def _match(parts: list[str], globs: list[str]) -> bool:
     hidden = parts[0].startswith(".") and not globs[0].startswith(".")
     if globs[0] == "**":
         deeper = not hidden and _match(parts[1:], globs)
-        return deeper or (_match(parts, globs[1:]) if globs[1:] else not hidden)
+        last = not globs[1:] and not parts[1:]
+        return deeper or (not hidden if last else _match(parts, globs[1:]))
     fits = fnmatch.fnmatchcase(parts[0], globs[0]) and not hidden
     return fits and _match(parts[1:], globs[1:])
 

@@ -235,6 +235,23 @@ def test_info_tells_what_follows_from_a_task_that_would_run(tasks_first: Project
     assert "other tasks: make:part (run)" in result.out
 
 
+def test_a_file_that_is_only_read_is_made_by_its_task_first(project: Project) -> None:
+    project.write("templates/plain.txt.j2", "{{ read_toml('notes.toml').a }}")
+    project.write("notes.toml", "a = 1\n")
+    project.write(
+        "dodo.py",
+        project.read("dodo.py")
+        + """
+
+def task_zz():
+    return {"actions": ["echo a = 2 > notes.toml"], "targets": ["notes.toml"]}
+""",
+    )
+    result = project.doit("generated/plain.txt")
+    assert result.code == 0, result.out + result.err
+    assert project.read("generated/plain.txt") == "2"
+
+
 def test_without_the_task_that_makes_it_a_template_is_missed_as_ever(tasks_first: Project) -> None:
     dodo = tasks_first.read("dodo.py").replace('("in/template", "templates/made.j2"),', "")
     tasks_first.write("dodo.py", dodo)

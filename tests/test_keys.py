@@ -379,3 +379,10 @@ def test_an_item_that_a_list_lost_counts_as_not_there(left: Any) -> None:
     assert keys.select({"items": left}, reads)[1] == "[[]]"
     assert keys.select({"items": ["first", "x"]}, reads)[1] == '[["x"]]'
     assert keys.select({"items": ["first", "x"]}, ((("items", 0), "value"),))[1] == '[["first"]]'
+
+
+def test_keys_in_another_order_are_other_keys() -> None:
+    one, other = (
+        keys.select(data, (((), "keys"),)) for data in ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    )
+    assert one != other

@@ -6,10 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 from conftest import Project
+
+from codegen_tasks.lock import Lock
 
 DODO = """
 import time
@@ -266,3 +270,13 @@ def test_what_was_up_to_date_before_the_lock_was_had_is_looked_at_again(
     assert slow.run(sys.executable, "-m", "doit", *workers, CLEAN_MEANWHILE="1").code == 0
     assert slow.doit("info").code == 0
     assert len(list((slow.path / "generated").iterdir())) == 7
+
+
+def test_who_waited_is_told_so_though_the_holder_came_before_it_looked(tmp_path: Path) -> None:
+    first, second = Lock(str(tmp_path)), Lock(str(tmp_path))
+    first.acquire()
+    time.sleep(0.05)  # else it could not tell the times apart, and would say so anyway
+    second.look()
+    threading.Timer(0.2, first.release).start()
+    assert second.acquire()
+    second.release()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Project
 
-from codegen_tasks import Codegen, plan
+from codegen_tasks import Codegen, patterns, plan
 
 HEAD = "from codegen_tasks import Codegen\n\ncodegen = Codegen()\n"
 FOOT = "\nDOIT_CONFIG = codegen.doit_config\n"
@@ -247,3 +247,13 @@ def test_links_are_followed_once_a_folder_and_plan(
     fence = plan.Fence(Codegen().project)
     assert [fence.fault(f"{folder}/{n}.txt") for folder in "ab" for n in range(9)] == [""] * 18
     assert len(asked) == 5  # output, templates, state; then each folder of targets
+
+
+@pytest.mark.parametrize("glob", ["a/*.toml", "a/**/*.toml", "**", "a/**", "*/b", "a", "a/.h*"])
+@pytest.mark.parametrize("path", ["a/b.toml", "a/.h.toml", "a/b/c.toml", "b.toml", "a/b", ".h/a"])
+def test_a_file_that_is_to_be_made_matches_a_glob_as_one_on_disk(
+    tmp_path: Path, path: str, glob: str
+) -> None:
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text("")
+    assert patterns.matches(path, glob) == (path in patterns.discover(str(tmp_path), [glob]))
