@@ -49,15 +49,21 @@ class Build:
         project: what was declared.
         others: path → task of what tasks make that are not ours; None while that is not
             known, and the plan then lacks what hangs on it.
+        outputs: output folders of the other Codegen objects.
 
     Raises:
         DeclarationError: the rules cannot be turned into steps.
     """
 
-    def __init__(self, project: Project, others: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        project: Project,
+        others: Mapping[str, str] | None = None,
+        outputs: tuple[str, ...] = (),
+    ):
         self.project = project
         self.world = World(project)
-        self.plan: Plan = make_plan(project, self.world.library, others)
+        self.plan: Plan = make_plan(project, self.world.library, others, outputs)
         self.workshop = Workshop(project, self.plan, self.world)
         self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run
         self._manifest: manifest.Entries | None = None

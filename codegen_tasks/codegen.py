@@ -228,18 +228,19 @@ class Codegen:
         self._build = Build(self.project)
         return tasks_of(self._build)
 
-    def plan_again(self, others: Mapping[str, str]) -> Build:
+    def plan_again(self, others: Mapping[str, str], outputs: tuple[str, ...] = ()) -> Build:
         """Return a new build, which knows what tasks make that are not ours; see `chains`.
 
         Args:
             others: path → task of all they make.
+            outputs: output folders of the other Codegen objects.
 
         Raises:
             DeclarationError: the rules cannot be turned into steps.
         """
         from .build import Build
 
-        self._build = Build(self.project, others)
+        self._build = Build(self.project, others, outputs)
         return self._build
 
     def _is_first_request(self) -> bool:

@@ -29,7 +29,7 @@ _WILD = re.compile(r"[*?\[]")
 
 
 def discover(
-    folder: str, globs: Iterable[str], made: Iterable[str] = (), within: str | None = None
+    folder: str, globs: Iterable[str], made: Iterable[str] = (), within: Iterable[str] = ()
 ) -> list[str]:
     """Return the paths that match any of `globs`, sorted, forward slashes, no duplicates.
 
@@ -37,7 +37,7 @@ def discover(
         folder: the project; the globs and the paths are relative to it.
         globs: shell patterns; `**` crosses folders.
         made: files that tasks make, there already or not.
-        within: a folder whose files count only if a task makes them: what else lies there
+        within: folders whose files count only if a task makes them: what else lies there
             was made once and may be gone tomorrow.
     """
     globs, made = list(globs), set(made)
@@ -47,8 +47,8 @@ def discover(
         for path in glob.glob(pattern, root_dir=folder, recursive=True)
     }
     found = {path for path in found if os.path.isfile(os.path.join(folder, path))}
-    if within is not None:
-        found = {path for path in found if path in made or not path.startswith(within + "/")}
+    ours = tuple(f"{folder}/" for folder in within)
+    found = {path for path in found if path in made or not path.startswith(ours)}
     found |= {path for path in made if any(matches(path, pattern) for pattern in globs)}
     return sorted(found)
 

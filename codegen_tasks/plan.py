@@ -38,16 +38,19 @@ class Plan:
         steps: by task name.
         makers: output path → name of the task that makes it.
         others: path → name of the task that is not ours and makes it.
+        outputs: output folders of the other Codegen objects.
         late: tasks that make patterns which name targets, and the rules of these targets:
             when such a task has run, the plan may be another.
-        unmet: what rules lack unless another task makes it, while it is not known what
-            other tasks make.
+        unread: patterns that should name targets and are not there yet, or cannot.
+        unmet: what rules lack, unless a task makes it of which this plan does not know.
     """
 
     steps: dict[str, Step] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
     late: dict[str, str] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
     unmet: list[DeclarationError] = field(default_factory=list)
 
     def maker(self, path: str) -> str | None:
@@ -60,7 +63,10 @@ class Plan:
 
 
 def make_plan(
-    project: Project, library: patterns.Library, others: Mapping[str, str] | None = None
+    project: Project,
+    library: patterns.Library,
+    others: Mapping[str, str] | None = None,
+    outputs: tuple[str, ...] = (),
 ) -> Plan:
     """Return the plan of a project as its folders are now.
 
@@ -69,12 +75,13 @@ def make_plan(
         library: its patterns.
         others: path → task of all that is made by tasks which are not ours; None while that
             is not known.
+        outputs: output folders of the other Codegen objects of the `dodo.py`.
 
     Raises:
         DeclarationError: a rule's template does not exist, it finds no pattern, two steps
             make one file, or a target lies outside of the output folder.
     """
-    plan, fence = Plan(others=others or {}), Fence(project)
+    plan, fence = Plan(others=others or {}, outputs=outputs), Fence(project)
     for name in template_names(project, plan.others):
         _add(project, plan, _template_step(project, name))
     made = dict(plan.others)
@@ -96,8 +103,6 @@ def make_plan(
     _refuse_folders(plan)
     _refuse_name_twins(project, plan)
     _refuse_later_patterns(project, plan)
-    if plan.unmet and others is not None:
-        raise plan.unmet[0]
     return plan
 
 
@@ -315,7 +320,8 @@ class _Renders:
         globs, output = self.rule.patterns, self.project.output
         chained = patterns.reaches(globs, output)
         made = self.made if chained else self.plan.others
-        return patterns.discover(self.project.root, globs, made, output if chained else None)
+        within = [*self.plan.outputs, output] if chained else self.plan.outputs
+        return patterns.discover(self.project.root, globs, made, within)
 
     def _of_pattern(self, path: str, needs_content: bool) -> Iterator[Step]:
         known = {
@@ -329,6 +335,7 @@ class _Renders:
             if path in self.made:
                 self.plan.late[self.made[path]] = self.rule.name
                 if disk.stat(self.project.full(path)) is None:
+                    self.plan.unread.add(path)
                     return
             data = self.library.load(path).data
             if self.rule.each is None:
@@ -342,6 +349,7 @@ class _Renders:
                 yield self._step(target, (path,), False, index)
         except StepError as problem:
             # The pattern cannot tell its target's name; it fails as a step of its own.
+            self.plan.unread.add(path)
             name = path.replace("=", "%3D")  # doit allows no `=` in a task's name
             task = self.project.task("generate", name)
             yield Step(
