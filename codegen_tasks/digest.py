@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import Any
@@ -35,8 +36,9 @@ def text_of(value: Any) -> str:
         TypeError: a value is neither JSON-like nor a date or time.
         ValueError: it is a number with more digits than Python writes.
     """
-    if _has_other_keys(value):  # JSON would make the same of 1 and "1"
-        value = _keyed(value)
+    with contextlib.suppress(RecursionError):  # JSON says better what is wrong, if anything is
+        if _has_other_keys(value):  # JSON would make the same of 1 and "1"
+            value = _keyed(value)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_encode)
 
 
