@@ -433,3 +433,16 @@ codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{st
         right(project)
         project.remove("patterns/a.toml")
         project.remove("generated/a.txt")
+
+
+def test_an_action_that_doit_refuses_when_it_runs_is_told_without_a_traceback(
+    levels: Project,
+) -> None:
+    wrong = (
+        'def wrong(targets=None):\n    pass\n\n\ndef task_wrong():\n    return {"actions": [wrong]}'
+    )
+    levels.write("dodo.py", f"{levels.read('dodo.py')}\n\n{wrong}\n")
+    result = levels.doit("-n", "2", "wrong")
+    assert result.code == 2
+    assert "Task wrong, action wrong():" in result.out + result.err
+    assert "Traceback" not in result.out + result.err
