@@ -49,6 +49,7 @@ class Build:
         project: what was declared.
         others: path → task of what tasks make that are not ours; None while that is not
             known, and the plan then lacks what hangs on it.
+        outputs: output folders of the other Codegen objects.
         before: returns what we have made so far, see `orphans.made`.
 
     Raises:
@@ -59,11 +60,12 @@ class Build:
         self,
         project: Project,
         others: Mapping[str, str] | None = None,
+        outputs: tuple[str, ...] = (),
         before: Callable[[], Collection[str]] = tuple,
     ):
         self.project = project
         self.world = World(project)
-        self.plan: Plan = make_plan(project, self.world.library, others, before)
+        self.plan: Plan = make_plan(project, self.world.library, others, outputs, before)
         self.workshop = Workshop(project, self.plan, self.world)
         self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run
         self._manifest: manifest.Entries | None = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .codegen import Codegen
 
 
-def complete(codegens: Iterable[Codegen], tasks: Sequence[Any]) -> list[Any]:
+def complete(codegens: Sequence[Codegen], tasks: Sequence[Any]) -> list[Any]:
     """Return doit's tasks with ours as they are once it is known what the others make.
 
     Args:
@@ -32,30 +32,67 @@ def complete(codegens: Iterable[Codegen], tasks: Sequence[Any]) -> list[Any]:
     Raises:
         DeclarationError: a rule lacks its template or patterns, and no task makes them.
     """
-    found = list(tasks)
-    for codegen in codegens:
-        ours = set(_names(codegen.build))
-        others = {
-            _plain(target): task.name
-            for task in found
-            if task.name not in ours
-            for target in task.targets
-        }
-        if codegen.build.plan.unmet or _concern(codegen.build, others):
-            found = _replaced(found, ours, codegen.plan_again(others))
-        else:
-            codegen.build.plan.others = others
+    found = _agreed(codegens, tasks)
+    if not any(codegen.build.plan.late for codegen in codegens):
+        refuse_unmet(codegens)
     return found
 
 
-def again(codegens: Iterable[Codegen], tasks: Sequence[Any]) -> list[Any]:
+def again(codegens: Sequence[Codegen], tasks: Sequence[Any]) -> list[Any]:
     """Return doit's tasks with ours planned anew: tasks have made patterns that name targets."""
+    return _agreed(codegens, tasks, anew=True)
+
+
+def refuse_unmet(codegens: Sequence[Codegen]) -> None:
+    """Raise what a rule lacks, unless patterns are still to come that may bring it.
+
+    Raises:
+        DeclarationError: a rule lacks its template or patterns, and no task makes them.
+    """
+    plans = [codegen.build.plan for codegen in codegens]
+    if not any(plan.unread for plan in plans):
+        for problem in (problem for plan in plans for problem in plan.unmet):
+            raise problem
+
+
+def _agreed(codegens: Sequence[Codegen], tasks: Sequence[Any], anew: bool = False) -> list[Any]:
+    """Return doit's tasks when each Codegen knows what the others, and all tasks, make.
+
+    Args:
+        codegens: of the `dodo.py`.
+        tasks: doit's.
+        anew: patterns that name targets may say something else by now.
+    """
     found = list(tasks)
-    for codegen in codegens:
-        if codegen.build.plan.late:
+    for turn in range(len(codegens) + 1):
+        agreed = True
+        for codegen in codegens:
+            plan = codegen.build.plan
             ours = set(_names(codegen.build))
-            found = _replaced(found, ours, codegen.plan_again(codegen.build.plan.others))
+            others = {
+                _plain(target): task.name
+                for task in found
+                if task.name not in ours
+                for target in task.targets
+            }
+            news = {path for path, _ in others.items() ^ plan.others.items()}
+            outputs = _outputs_read(codegen, codegens)
+            renewed = (anew and plan.late and not turn) or plan.outputs != outputs
+            if renewed or _concern(codegen.build, news):
+                found = _replaced(found, ours, codegen.plan_again(others, outputs))
+                agreed = False
+            else:
+                plan.others = others
+        if agreed:
+            break
     return found
+
+
+def _outputs_read(codegen: Codegen, codegens: Iterable[Codegen]) -> tuple[str, ...]:
+    """Return the output folders of other Codegen objects in which a rule may find patterns."""
+    globs = [glob for rule in codegen.project.rules.values() for glob in rule.patterns]
+    found = {one.project.output for one in codegens if one is not codegen}
+    return tuple(sorted(f for f in found - {codegen.project.output} if patterns.reaches(globs, f)))
 
 
 def _names(build: Build) -> Iterator[str]:

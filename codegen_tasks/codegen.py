@@ -228,25 +228,29 @@ class Codegen:
         self._build = Build(self.project, before=self._before)
         return tasks_of(self._build)
 
-    def plan_again(self, others: Mapping[str, str]) -> Build:
+    def plan_again(self, others: Mapping[str, str], outputs: tuple[str, ...] = ()) -> Build:
         """Return a new build, which knows what tasks make that are not ours; see `chains`.
 
         Args:
             others: path → task of all they make.
+            outputs: output folders of the other Codegen objects.
 
         Raises:
             DeclarationError: the rules cannot be turned into steps.
         """
         from .build import Build
 
-        self._build = Build(self.project, others, self._before)
+        self._build = Build(self.project, others, outputs, self._before)
         return self._build
 
     def _before(self) -> Collection[str]:
         """Return what we have made so far."""
         from . import orphans
 
-        return orphans.made(self.project, Globals.dep_manager)
+        manager = Globals.dep_manager
+        asked = vars(manager).get("codegens", ()) if manager is not None else ()
+        projects = (self.project, *(other.project for other in asked))
+        return {path for project in projects for path in orphans.made(project, manager)}
 
     def _is_first_request(self) -> bool:
         """Tell whether this doit command has not asked us before, nor a namesake of ours."""

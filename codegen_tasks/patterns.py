@@ -32,7 +32,7 @@ def discover(
     folder: str,
     globs: Iterable[str],
     made: Iterable[str] = (),
-    within: str | None = None,
+    within: Iterable[str] = (),
     gone: Callable[[], Collection[str]] = tuple,
 ) -> list[str]:
     """Return the paths that match any of `globs`, sorted, forward slashes, no duplicates.
@@ -41,7 +41,7 @@ def discover(
         folder: the project; the globs and the paths are relative to it.
         globs: shell patterns; `**` crosses folders.
         made: files that tasks make, there already or not.
-        within: the folder of what tasks make.
+        within: folders of what tasks make.
         gone: returns what tasks have made there; of that, only what they still make counts.
     """
     globs, made = list(globs), set(made)
@@ -51,9 +51,8 @@ def discover(
         for path in glob.glob(pattern, root_dir=folder, recursive=True)
     }
     found = {path for path in found if os.path.isfile(os.path.join(folder, path))}
-    if within is not None and any(
-        path not in made and path.startswith(within + "/") for path in found
-    ):
+    folders = tuple(f"{folder}/" for folder in within)
+    if any(path not in made and path.startswith(folders) for path in found):
         found -= set(gone()) - made
     found |= {path for path in made if any(matches(path, pattern) for pattern in globs)}
     return sorted(found)

@@ -38,20 +38,23 @@ class Plan:
         steps: by task name.
         makers: output path → name of the task that makes it.
         others: path → name of the task that is not ours and makes it.
+        outputs: output folders of the other Codegen objects.
         compiles: whether any step compiles.
-        late: tasks that make patterns which name targets: when one has run, the plan may be
-            another.
+        late: tasks that make patterns which name targets, and the rules of these targets:
+            when such a task has run, the plan may be another.
         unknown: rule → tasks that are to make patterns of it first, for these name targets.
-        unmet: what rules lack unless another task makes it, while it is not known what
-            other tasks make.
+        unread: patterns that should name targets and are not there yet, or cannot.
+        unmet: what rules lack, unless a task makes it of which this plan does not know.
     """
 
     steps: dict[str, Step] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
     compiles: bool = False
-    late: set[str] = field(default_factory=set)
+    late: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, list[str]] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
     unmet: list[DeclarationError] = field(default_factory=list)
 
     def maker(self, path: str) -> str | None:
@@ -67,6 +70,7 @@ def make_plan(
     project: Project,
     library: patterns.Library,
     others: Mapping[str, str] | None = None,
+    outputs: tuple[str, ...] = (),
     before: Callable[[], Collection[str]] = tuple,
 ) -> Plan:
     """Return the plan of a project as its folders are now.
@@ -76,13 +80,14 @@ def make_plan(
         library: its patterns.
         others: path → task of all that is made by tasks which are not ours; None while that
             is not known.
+        outputs: output folders of the other Codegen objects of the `dodo.py`.
         before: returns what we have made so far.
 
     Raises:
         DeclarationError: a rule's template does not exist, it finds no pattern, two steps
             make one file, or a target lies outside of the output folder.
     """
-    plan, fence = Plan(others=others or {}), Fence(project)
+    plan, fence = Plan(others=others or {}, outputs=outputs), Fence(project)
     for name in template_names(project, plan.others):
         _add(project, plan, _template_step(project, name))
     made = dict(plan.others)
@@ -105,8 +110,6 @@ def make_plan(
     _refuse_folders(plan)
     _refuse_name_twins(project, plan)
     _refuse_later_patterns(project, plan)
-    if plan.unmet and others is not None:
-        raise plan.unmet[0]
     return plan
 
 
@@ -325,7 +328,7 @@ class _Renders:
         globs, output = self.rule.patterns, self.project.output
         chained = patterns.reaches(globs, output)
         made = self.made if chained else self.plan.others
-        within = output if chained else None
+        within = [*self.plan.outputs, output] if chained else self.plan.outputs
         return patterns.discover(self.project.root, globs, made, within, self.before)
 
     def _of_pattern(self, path: str, needs_content: bool) -> Iterator[Step]:
@@ -338,9 +341,10 @@ class _Renders:
                 yield self._step(self._filled(path, known, {}), (path,), many=False)
                 return
             if path in self.made:
-                self.plan.late.add(self.made[path])
+                self.plan.late[self.made[path]] = self.rule.name
                 if disk.stat(self.project.full(path)) is None:
                     self.plan.unknown.setdefault(self.rule.name, []).append(self.made[path])
+                    self.plan.unread.add(path)
                     return
             data = self.library.load(path).data
             if self.rule.each is None:
@@ -354,6 +358,7 @@ class _Renders:
                 yield self._step(target, (path,), False, index)
         except StepError as problem:
             # The pattern cannot tell its target's name; it fails as a step of its own.
+            self.plan.unread.add(path)
             name = path.replace("=", "%3D")  # doit allows no `=` in a task's name
             task = self.project.task("generate", name)
             yield Step(

@@ -449,7 +449,7 @@ def _outcomes(job: StepsJob, knowledge: Knowledge) -> Iterator[Outcome]:
 
 
 def _execute(job: TaskJob, knowledge: Knowledge, torn: list[Any]) -> TaskDone | bytes:
-    from doit.exceptions import TaskError
+    from doit.exceptions import InvalidTask, TaskError
 
     task = pickle.loads(job.pickled) if job.pickled is not None else knowledge.tasks[job.name]
     if job.state is not None:
@@ -460,6 +460,8 @@ def _execute(job: TaskJob, knowledge: Knowledge, torn: list[Any]) -> TaskDone | 
         failure = task.execute(knowledge.stream)
     except SystemExit as error:
         failure = TaskError(f"the task ended its process, exit code {error.code}")
+    except InvalidTask as error:
+        failure = TaskError(str(error))
     out = [action.out for action in task.actions]
     err = [action.err for action in task.actions]
     done = TaskDone(job.name, failure, task.pickle_safe_dict(), out, err)

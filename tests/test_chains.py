@@ -134,6 +134,81 @@ def test_a_failure_stops_what_hangs_on_it_and_no_more(two_rules: Project) -> Non
     assert two_rules.read("generated/all.txt") == "ash\nelm\n"
 
 
+LEVELS = """
+codegen.rule("data", template="data.j2", patterns="specs/*.toml", target="{stem}.json")
+codegen.rule("item", template="item.j2", patterns="generated/*.json", target="items/{id}.json",
+             each="items")
+"""
+LAST = """
+{0}.rule("last", template="last.j2", patterns="generated/items/*.json", target="{{id}}.last")
+{0}.rule("all", template="all.j2", patterns="generated/items/*.json", target="all.txt")
+
+
+def task_hello():
+    return {{"actions": ["echo hello"]}}
+"""
+SECOND = """
+second = Codegen(name="second", output="second", state=".second")
+"""
+
+
+@pytest.fixture(params=["one", "two", "two, last first"])
+def levels(request: pytest.FixtureRequest, empty_project: Project) -> Project:
+    """Return a project where names of targets come from what is itself named so."""
+    project = empty_project
+    second = SECOND + LAST.format("second")
+    rules = {
+        "one": LEVELS + LAST.format("codegen"),
+        "two": LEVELS + second,
+        "two, last first": second + LEVELS,
+    }
+    project.write("dodo.py", HEAD + rules[request.param])
+    project.write("templates/data.j2", '{"items": {{ items|tojson }}}')
+    project.write("templates/item.j2", '{"id": "{{ id }}"}')
+    project.write("templates/last.j2", "last {{ id }}")
+    project.write("templates/all.j2", "{% for p in patterns %}{{ p.id }} {% endfor %}")
+    project.write("specs/ash.toml", 'items = [{id = "a"}, {id = "b"}]\n')
+    return project
+
+
+def made_last(project: Project, name: str) -> str:
+    found = list(project.path.glob(f"*/{name}"))
+    assert len(found) == 1, found
+    return found[0].read_text()
+
+
+@WORKERS
+def test_what_has_its_name_from_a_pattern_can_name_others_in_turn(
+    levels: Project, workers: list[str]
+) -> None:
+    right(levels, *workers)
+    assert (made_last(levels, "b.last"), made_last(levels, "all.txt")) == ("last b", "a b ")
+    levels.write("specs/ash.toml", 'items = [{id = "a"}, {id = "c"}]\n')
+    right(levels, *workers)
+    assert (made_last(levels, "c.last"), made_last(levels, "all.txt")) == ("last c", "a c ")
+    left = levels.read("generated/items/b.json")
+    assert left == '{"id": "b"}', "what is to be an orphan was not made again as something else"
+
+
+def test_a_task_that_needs_nothing_of_ours_makes_no_patterns_first(levels: Project) -> None:
+    result = levels.doit("hello")
+    assert (result.code, result.out.splitlines()) == (0, [".  hello"])
+    assert not levels.exists("generated")
+
+
+def test_a_rule_that_finds_nothing_at_last_is_refused_as_ever(levels: Project) -> None:
+    levels.write("specs/ash.toml", "items = []\n")
+    for command in ("run", "run", "info"):
+        result = levels.doit(command)
+        assert result.code == 3
+        assert result.err.startswith("ERROR: rule last: no file matches generated/items/*.json\n")
+        assert "Traceback" not in result.err
+    levels.write("specs/ash.toml", 'items = [{id = "a"}]\n')
+    right(levels)
+    levels.write("specs/ash.toml", "items = 5\n")
+    assert levels.doit("-c").code == 1
+
+
 @pytest.mark.parametrize(
     ("rules", "error"),
     [
@@ -397,3 +472,16 @@ codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{st
         right(project)
         project.remove("patterns/a.toml")
         project.remove("generated/a.txt")
+
+
+def test_an_action_that_doit_refuses_when_it_runs_is_told_without_a_traceback(
+    levels: Project,
+) -> None:
+    wrong = (
+        'def wrong(targets=None):\n    pass\n\n\ndef task_wrong():\n    return {"actions": [wrong]}'
+    )
+    levels.write("dodo.py", f"{levels.read('dodo.py')}\n\n{wrong}\n")
+    result = levels.doit("-n", "2", "wrong")
+    assert result.code == 2
+    assert "Task wrong, action wrong():" in result.out + result.err
+    assert "Traceback" not in result.out + result.err

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from doit.cmd_info import Info as CoreInfo
 from doit.exceptions import InvalidCommand
 
+from .. import chains
 from ..digest import short
 from ..survey import StepState, Survey, survey
 from .common import (
     LateParser,
     builds_of,
     claimed,
+    codegens,
     counted,
     names_us,
     options_first,
@@ -129,6 +131,8 @@ class Info(CoreInfo):
         would_run = {name for name, _ in others}
         surveys = [survey(build, self.dep_manager, taken, would_run) for build in builds]
         stale = any(s.step.phase != "templates" for found in surveys for s in found.stale)
+        if not stale:
+            chains.refuse_unmet(codegens(self.loader.namespace))
         if as_json:
             self._write(json.dumps(_json(surveys, others), ensure_ascii=False, indent=1))
             return int(stale)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -146,7 +147,7 @@ class Run(CoreRun):
         may change the plan.
         """
         late = self._late()
-        if not late:
+        if not late or self._concerns_others_only(select):
             select()
             return iter(())
         self._select_late(late)
@@ -162,8 +163,9 @@ class Run(CoreRun):
             self.task_list = chains.again(found, self.task_list)
             builds = [one.build for one in found]
             chains.order(builds, self.task_list, self.dep_manager)
-            late = self._late() - done
+            late = self._late(done)
             if not late:
+                chains.refuse_unmet(found)
                 select()
                 yield builds, self.control.task_dispatcher()
                 return
@@ -171,8 +173,42 @@ class Run(CoreRun):
             done |= late
             yield builds, self.control.task_dispatcher()
 
-    def _late(self) -> set[str]:
-        return {task for build in builds_of(self.loader) for task in build.plan.late}
+    def _late(self, done: Collection[str] = ()) -> set[str]:
+        """Return the tasks that make patterns which name targets, if it is known that they are.
+
+        A target that is itself named by what has not been made yet may never be.
+        """
+        builds = builds_of(self.loader)
+        found = {task for build in builds for task in build.plan.late}.difference(done)
+        makers = {task: build.plan for build in builds for task in build.plan.steps}
+
+        known: dict[str, bool] = {}
+
+        def may_vanish(task: str) -> bool:
+            if task not in known:
+                known[task] = False  # should it be its own pattern, by way of another Codegen
+                plan = makers.get(task)
+                above = {plan.maker(path) for path in plan.steps[task].patterns} if plan else ()
+                known[task] = any(maker in found or may_vanish(maker) for maker in above if maker)
+            return known[task]
+
+        return {task for task in found if not may_vanish(task)}
+
+    def _concerns_others_only(self, select: Callable[[], None]) -> bool:
+        """Tell whether what is selected has nothing to do with us, whatever the plan will be."""
+        try:
+            select()
+        except InvalidCommand:
+            return False  # perhaps a target that is not known yet
+        outputs = tuple(f"{build.project.output}/" for build in builds_of(self.loader))
+        needed = self._needed()
+        return not any(
+            task is None
+            or _is_ours(task)
+            or task.loader
+            or any(_plain(path).startswith(outputs) for path in task.file_dep)
+            for task in needed
+        )
 
     def _select_late(self, late: Iterable[str]) -> None:
         self.control = TaskControl(self.task_list)
@@ -188,18 +224,19 @@ class Run(CoreRun):
 
     def _selects_ours(self) -> bool:
         """Tell whether a task of ours is to run, as far as it is known before the run."""
+        return any(task is not None and _is_ours(task) for task in self._needed())
+
+    def _needed(self) -> Iterator[Any]:
+        """Yield the selected tasks and what they wait for; None for one that is not known."""
         tasks, seen = self.control.tasks, set(self.control.selected_tasks)
         left = list(seen)
         while left:
             task = tasks.get(left.pop())
-            if task is None:
-                continue
-            if "codegen" in (task.meta or {}):
-                return True
-            needed = {*task.task_dep, *task.setup_tasks, *task.calc_dep} - seen
-            seen |= needed
-            left += needed
-        return False
+            yield task
+            if task is not None:
+                needed = {*task.task_dep, *task.setup_tasks, *task.calc_dep} - seen
+                seen |= needed
+                left += needed
 
     def _load_again(self, pos_args: Sequence[str]) -> Sequence[Any]:
         """Ask for the tasks anew: while we waited, patterns may have come and gone."""
@@ -240,6 +277,14 @@ class Run(CoreRun):
                 " finished is done again",
                 file=sys.stderr,
             )
+
+
+def _is_ours(task: Any) -> bool:
+    return "codegen" in (task.meta or {})
+
+
+def _plain(path: Any) -> str:
+    return os.path.relpath(str(path)).replace(os.sep, "/")
 
 
 class _Terminated(KeyboardInterrupt):
