@@ -201,7 +201,9 @@ class Machine:
         steps = concerned(known) if known else []
         names = [["-a"], ["generate"], *([step["task"]] for step in steps if step["made"])]
         self.doit("forget", *self.draw.choice(names))
-        self.project.forgetful = True  # what records alone told of orphans is gone
+        # What records alone told of orphans is gone; with a manifest lost before, of all files.
+        self.project.forgetful = True
+        self.unknown |= set(self.project.outputs())
 
     def build_everything(self, informed: bool = True) -> None:
         """Build all, and see that everything holds.
