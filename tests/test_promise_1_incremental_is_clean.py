@@ -187,8 +187,8 @@ class Machine:
         """Clean: nothing that we made stays, and no hand edit is lost."""
         known = self.known()
         done = self.doit("clean")
-        if known is None:
-            assert done.code == 3, done
+        if done.code == 3:  # what only lacks a template or a pattern can be cleaned
+            assert known is None, done
             return
         self.check_nothing_is_lost(done)
         if not self.project.forgetful:
