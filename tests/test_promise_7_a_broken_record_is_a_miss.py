@@ -263,7 +263,7 @@ def test_whatever_becomes_of_our_records_the_next_build_is_right() -> None:
 
 @pytest.mark.slow
 def test_many_more_corruptions_end_in_a_right_build() -> None:
-    corruptions = int(os.environ.get("CORRUPTIONS", "300"))
+    corruptions = int(os.environ.get("CORRUPTIONS", "80"))
     spoilt = hold(seeds=range(100, 100 + corruptions // 30), rounds=30)
     print(f"\n{corruptions // 30 * 30} rounds, {spoilt} corruptions")
 
