@@ -15,6 +15,7 @@ codegen = Codegen()
 DOIT_CONFIG = codegen.doit_config
 """
 WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["serial", "-n 2"])
+THREADS = ["-n", "2", "-P", "thread"]
 
 
 def right(project: Project, *arguments: str) -> Result:
@@ -64,6 +65,12 @@ codegen.rule("item", template="item.j2", patterns="generated/*.json", target="{i
 def test_a_rule_takes_earlier_targets_as_patterns(two_rules: Project, workers: list[str]) -> None:
     right(two_rules, *workers)
     assert two_rules.read("generated/ash.txt") == "text of ash\n"
+    assert two_rules.read("generated/all.txt") == "ash\nelm\n"
+    assert two_rules.read("generated/e2.item") == "e2 of elm\n"
+
+
+def test_threads_make_the_whole_chain_too(two_rules: Project) -> None:
+    right(two_rules, *THREADS)
     assert two_rules.read("generated/all.txt") == "ash\nelm\n"
     assert two_rules.read("generated/e2.item") == "e2 of elm\n"
 
@@ -334,6 +341,7 @@ def test_without_the_task_that_makes_it_a_template_is_missed_as_ever(tasks_first
     assert result.code == 3
     assert result.err.startswith("ERROR: rule page: there is no template templates/made.j2\n")
     assert "Traceback" not in result.err
+    assert tasks_first.doit(*THREADS).err == result.err
     for command in (["info"], ["list"], ["diff"], ["prune"]):
         assert "Traceback" not in tasks_first.codegen(*command).err
 

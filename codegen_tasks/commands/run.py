@@ -84,10 +84,10 @@ class Run(CoreRun):
         no_wait: bool = False,
     ) -> Any:
         say_whatever_the_encoding()
-        builds: Sequence[Any] = builds_of(self.loader)
+        builds: Sequence[Any] = planned(self)
         if not all(build.project.settings.parallel for build in builds):
             num_process = 0
-        if num_process and par_type == "thread":
+        if num_process and par_type == "thread" and not self._late():
             self._say_if_less_durable()
             return super()._execute(
                 outfile,
@@ -103,10 +103,9 @@ class Run(CoreRun):
                 failure_verbosity,
                 pdb,
             )
-        if num_process and par_type != "process":
+        if num_process and par_type not in ("process", "thread"):
             raise InvalidCommand(f"Invalid parallel type {par_type}")
         PythonAction.pm_pdb = pdb
-        builds = planned(self)
         select = functools.partial(self._select, single, auto_delayed_regex)
         begin = self._begin(select)
         self._say_if_less_durable()
