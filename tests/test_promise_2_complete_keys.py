@@ -314,3 +314,19 @@ def test_with_key_tracking_off_every_pattern_counts_whole(built: Project) -> Non
     assert built.doit(**off).code == 0
     built.write("patterns/ash.toml", PATTERN.replace("unread = 1", "unread = 2"))
     assert "1 generated" in built.doit(**off).out
+
+
+def test_a_file_that_changed_between_two_reads_of_a_render_is_not_recorded_as_fresh(
+    built: Project,
+) -> None:
+    edit = "@codegen.function\ndef edit():\n    open('config.toml', 'w').write('home = 2')\n"
+    built.write(
+        "dodo.py", DODO.replace("@codegen.filter", f"{edit}    return ''\n\n\n@codegen.filter")
+    )
+    read = "{{ read_toml('config.toml').home }}"
+    built.write("templates/config.j2", f"{read}{{{{ edit() }}}}{read}")
+    built.write("config.toml", "home = 1\n")
+    assert built.doit().code == 0
+    assert built.read("generated/config.txt") == "12"
+    assert rebuilt(built) == {"config.txt"}
+    assert built.read("generated/config.txt") == "22"
