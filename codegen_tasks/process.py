@@ -120,7 +120,7 @@ class Keeper:
 
     def __init__(self) -> None:
         self.mark = f"{os.environ.get(keeper.MARK, '')}+{os.urandom(8).hex()}"
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, unless it runs already or cannot."""
@@ -138,7 +138,7 @@ class Keeper:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                text=True,
+                bufsize=0,  # a forked child closes its copy: nothing may be left to flush
             )
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._leave)
@@ -146,7 +146,7 @@ class Keeper:
     def _leave(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                os.close(self._process.stdin.fileno())
+                self._process.stdin.close()
         self._process = None
 
     def watch(self, pid: int) -> None:
@@ -187,8 +187,7 @@ class Keeper:
     def _tell(self, line: str) -> None:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                self._process.stdin.write(line)
-                self._process.stdin.flush()
+                self._process.stdin.write(line.encode())
 
 
 def end_worker(mark: str, pid: int) -> None:
