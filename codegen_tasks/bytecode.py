@@ -34,7 +34,7 @@ from types import CodeType
 from urllib.parse import quote, unquote
 
 from . import disk
-from .errors import StepError
+from .errors import StepError, cause
 
 MAGIC = b"cgtjbc\x00\x02"
 SUFFIX = ".jbc"
@@ -396,7 +396,7 @@ def user_secret() -> tuple[bytes, str]:
             found = _kept_secret(path)
         why = "cannot be kept"
     except OSError as error:
-        found, why = None, (error.strerror or str(error)).lower()
+        found, why = None, cause(error)
     if found is None or len(found) != 32:
         return secrets.token_bytes(32), why
     return found, ""

@@ -7,13 +7,12 @@ it is met, see `CodegenRunner`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.loader import generate_tasks
 
-from . import patterns
+from . import disk, patterns
 from .build import Build
 from .model import PHASES, Step
 from .tasks import tasks_of
@@ -70,7 +69,7 @@ def _agreed(codegens: Sequence[Codegen], tasks: Sequence[Any], anew: bool = Fals
             plan = codegen.build.plan
             ours = set(_names(codegen.build))
             others = {
-                _plain(target): task.name
+                disk.relative(str(target)): task.name
                 for task in found
                 if task.name not in ours
                 for target in task.targets
@@ -98,11 +97,6 @@ def _outputs_read(codegen: Codegen, codegens: Iterable[Codegen]) -> tuple[str, .
 def _names(build: Build) -> Iterator[str]:
     yield from map(build.project.task, PHASES)
     yield from build.plan.steps
-
-
-def _plain(target: Any) -> str:
-    """Return a task's target as a project-relative path."""
-    return os.path.normpath(os.path.relpath(str(target))).replace(os.sep, "/")
 
 
 def _concern(build: Build, others: Iterable[str]) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from . import digest
-from .errors import StepError
+from .errors import StepError, cause
 from .model import UNSETTLED, Stat
 
 #: Bytes that a file's name may have on any file system in use.
@@ -204,7 +204,7 @@ def _problem(path: str, folder: str, error: OSError) -> StepError:
         return StepError(path, "a folder stands where a file should be", f"move {path} away")
     denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
     hint = f"the folder {folder} must be writable" if denied else ""
-    return StepError(path, f"cannot write: {(error.strerror or str(error)).lower()}", hint)
+    return StepError(path, f"cannot write: {cause(error)}", hint)
 
 
 def blocked_by(folder: str) -> str:
@@ -289,10 +289,15 @@ def is_inside(path: str, folder: str) -> bool:
     return os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
 
 
+def relative(path: str, folder: str = os.curdir) -> str:
+    """Return a path as seen from a folder, plain, with forward slashes."""
+    return os.path.relpath(path, folder).replace(os.sep, "/")
+
+
 def walk(folder: str) -> list[str]:
     """Return all files below `folder`, relative to it, sorted, forward slashes."""
     return sorted(
-        os.path.relpath(os.path.join(path, file), folder).replace(os.sep, "/")
+        relative(os.path.join(path, file), folder)
         for path, _, files in os.walk(folder)
         for file in files
     )
@@ -318,7 +323,7 @@ def keep_aside(root: str, path: str, folder: str) -> str:
     try:
         data, mode = read(full), modes.S_IMODE(os.stat(full).st_mode) & 0o777
     except OSError as error:
-        what = f"cannot be kept aside: {(error.strerror or str(error)).lower()}"
+        what = f"cannot be kept aside: {cause(error)}"
         raise StepError(path, what) from None
     try:
         os.makedirs(place, exist_ok=True)

@@ -95,6 +95,11 @@ class AwaitedError(BaseException):
         super().__init__(path)
 
 
+def cause(error: OSError) -> str:
+    """Return what the system says of a failed call, as messages have it."""
+    return (error.strerror or str(error)).lower()
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint naming the known word nearest to `name`, or "" if none is near."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import disk
-from .errors import LockedError, StateError
+from .errors import LockedError, StateError, cause
 
 _PAUSE = 0.05  # seconds between two looks at a lock that is held
 #: So often a lock is tried before it counts as held: who only looks at it holds it briefly.
@@ -99,15 +99,15 @@ class Lock:
         return taken or tries > 0
 
     def _problem(self, error: OSError) -> StateError:
-        folder = _shown(self.folder)
+        folder = disk.relative(self.folder)
         blocking = disk.blocked_by(self.folder)
         if blocking:
             hint = f"move it away: what is remembered between runs is kept in {folder}"
-            return StateError(_shown(blocking), disk.A_FILE_STANDS_THERE, hint)
-        what = f"cannot be written: {(error.strerror or str(error)).lower()}"
+            return StateError(disk.relative(blocking), disk.A_FILE_STANDS_THERE, hint)
+        what = f"cannot be written: {cause(error)}"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "" if full else f"the folder {folder} and the files in it must be writable"
-        return StateError(_shown(self.path), what, hint)
+        return StateError(disk.relative(self.path), what, hint)
 
     def wait(self, wait: bool = True) -> bool:
         """Wait, without taking the lock, until nobody holds it; return whether somebody did.
@@ -124,7 +124,7 @@ class Lock:
 
     def _refuse_or_say(self, wait: bool) -> None:
         who = self.holder() or _read(self.path) or "another process"
-        where = _shown(self.folder)
+        where = disk.relative(self.folder)
         if not wait:
             raise LockedError(where, str(who), "without --no-wait this run waits for it")
         _say(f"{where}: waiting for {who}")
@@ -188,7 +188,7 @@ class Lock:
 
     # What stands in ---------------------------------------------------------------------
 
-    def _try_stand_in(self, why: OSError) -> bool:
+    def _try_stand_in(self, error: OSError) -> bool:
         path = _stand_in(self.path)
         with contextlib.suppress(OSError):
             os.unlink(self.path)
@@ -205,9 +205,9 @@ class Lock:
             file.write(_said(_born(os.getpid())))
         self._by_pid = True
         self._leave_at_fork()
-        reason = (why.strerror or str(why)).lower()
+        reason = cause(error)
         what = f"files cannot be locked here ({reason}), so {os.path.basename(path)} stands in"
-        _say(f"{_shown(self.folder)}: {what}")
+        _say(f"{disk.relative(self.folder)}: {what}")
         return True
 
     def _discard(self, path: str, found: Holder | None) -> None:
@@ -241,10 +241,6 @@ def of(dep_manager: Any, folder: str) -> Lock:
 def _say(line: str) -> None:
     # doit catches what actions print, `clean`'s too; this is for whoever waits.
     print(line, file=sys.__stderr__ or sys.stderr, flush=True)
-
-
-def _shown(folder: str) -> str:
-    return os.path.relpath(folder).replace(os.sep, "/")
 
 
 def _stand_in(path: str) -> str:

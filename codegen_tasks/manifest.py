@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from . import digest, disk
-from .errors import StepError
+from .errors import StepError, cause
 from .model import Trace
 from .project import Project
 
@@ -38,7 +38,7 @@ def read(project: Project) -> tuple[Entries, str]:
     except FileNotFoundError:
         return {}, ""
     except OSError as error:
-        return {}, (error.strerror or str(error)).lower()
+        return {}, cause(error)
     except (ValueError, RecursionError):
         return {}, "not a manifest"
     if not isinstance(document, dict) or not isinstance(document.get("version"), str):

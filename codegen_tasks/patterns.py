@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from . import digest, disk, keys, texts
-from .errors import DeclarationError, StepError
+from .errors import DeclarationError, StepError, cause
 from .keys import Notes
 from .model import Input, Pattern, Stat
 
@@ -174,7 +174,7 @@ def _read(path: str, full: str) -> bytes:
     try:
         return disk.read(full)
     except OSError as error:
-        raise StepError(path, f"cannot read: {(error.strerror or str(error)).lower()}") from None
+        raise StepError(path, f"cannot read: {cause(error)}") from None
 
 
 def parse(path: str, raw: bytes) -> dict[str, Any]:

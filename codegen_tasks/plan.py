@@ -40,8 +40,8 @@ class Plan:
         others: path → name of the task that is not ours and makes it.
         outputs: output folders of the other Codegen objects.
         compiles: whether any step compiles.
-        late: tasks that make patterns which name targets, and the rules of these targets:
-            when such a task has run, the plan may be another.
+        late: tasks that make patterns which name targets: when one has run, the plan may be
+            another.
         unknown: rule → tasks that are to make patterns of it first, for these name targets.
         unread: patterns that should name targets and are not there yet, or cannot.
         unmet: what rules lack, unless a task makes it of which this plan does not know.
@@ -52,7 +52,7 @@ class Plan:
     others: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     compiles: bool = False
-    late: dict[str, str] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
     unknown: dict[str, list[str]] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     unmet: list[DeclarationError] = field(default_factory=list)
@@ -341,7 +341,7 @@ class _Renders:
                 yield self._step(self._filled(path, known, {}), (path,), many=False)
                 return
             if path in self.made:
-                self.plan.late[self.made[path]] = self.rule.name
+                self.plan.late.add(self.made[path])
                 if disk.stat(self.project.full(path)) is None:
                     self.plan.unknown.setdefault(self.rule.name, []).append(self.made[path])
                     self.plan.unread.add(path)

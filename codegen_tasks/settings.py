@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from . import disk, texts
-from .errors import DeclarationError, StepError, nearest, refuse_unknown
+from .errors import DeclarationError, StepError, cause, nearest, refuse_unknown
 
 PREFIX = "CODEGEN_"
 
@@ -73,7 +73,7 @@ def _table(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        what = f"cannot read: {(error.strerror or str(error)).lower()}"
+        what = f"cannot read: {cause(error)}"
         raise DeclarationError("pyproject.toml", what) from None
     except StepError as error:
         raise DeclarationError(error.where, error.what, error.hint, error.details) from None

@@ -254,7 +254,7 @@ class Workshop:
         kept = disk.stat(entry) if entry is not None else None
         if entry is None or kept is None:
             return _Made(inputs)
-        relative = os.path.relpath(entry, self.project.root).replace(os.sep, "/")
+        relative = disk.relative(entry, self.project.root)
         # The entry lies in our own cache, which vouches for it: no digest, and no signature
         # either, since another worker may replace it by its like.
         return _Made(inputs, (Output(relative, "", kept[0]),))

@@ -19,7 +19,7 @@ from doit.globals import Globals
 
 from . import digest, disk, lock, manifest, orphans, state, steps
 from .build import Build, left_in
-from .errors import StepError
+from .errors import StepError, cause
 from .model import PHASES, Outcome, Phase, Step, Trace
 from .orphans import Orphan
 from .steps import iso
@@ -341,16 +341,12 @@ def _clean_file(build: Build, task: str, file: Orphan, dryrun: bool) -> bool:
     try:
         kept = orphans.remove(build, file)
     except (StepError, OSError) as error:
-        why = str(error) if isinstance(error, StepError) else _why(error)
-        print(f"{task} - '{file.path}' cannot be removed: {why}")
+        said = str(error) if isinstance(error, StepError) else cause(error)
+        print(f"{task} - '{file.path}' cannot be removed: {said}")
         return False
     if kept:
         print(f"{task} - '{file.path}' was edited by hand, kept aside as '{kept}'")
     return True
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 def hold(build: Build, manager: Any) -> None:
@@ -390,9 +386,9 @@ def clean_output(build: Build, dryrun: bool) -> None:
         return
     build.remember_manifest()  # the steps cleaned after this one still ask it
     home, output = project.full(project.home), project.full(project.output)
-    for path in (project.full(project.manifest_path), *disk.leftovers(output)):
-        with contextlib.suppress(OSError):
-            disk.remove(path)
+    with contextlib.suppress(OSError):
+        disk.remove(project.full(project.manifest_path))
+    disk.sweep(output)
     orphans.forget(build, Globals.dep_manager, staying)
     for name in ("cache", "logs", "tmp"):
         disk.clear(os.path.join(home, name))

@@ -387,7 +387,7 @@ class Engine:
             raise StepError(where, "cannot read: not a regular file")
         if not self._spec.sandbox:
             return
-        real = os.path.relpath(full, os.path.realpath(self._spec.root)).replace(os.sep, "/")
+        real = disk.relative(full, os.path.realpath(self._spec.root))
         if any(sandbox.is_private(path, self._spec.state) for path in (where, real)):
             raise StepError(where, "a template in the sandbox cannot read this file")
         if signature is not None and signature[0] > self._spec.sandbox_bytes:

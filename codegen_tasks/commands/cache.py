@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
+from .. import disk
 from ..build import Build
 from ..bytecode import Entry, figures, remove
 from ..errors import nearest
@@ -97,7 +98,7 @@ class Cache(DoitCmdBase):
 
 
 def _shown(build: Build, entry: Entry) -> str:
-    return os.path.relpath(entry.path, build.project.root).replace(os.sep, "/")
+    return disk.relative(entry.path, build.project.root)
 
 
 def _entries(count: int) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import getopt
 import io
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 
+from .. import disk
 from ..codegen import Codegen
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def planned(command: Any) -> list[Build]:
 
 def claimed(tasks: Iterable[Any]) -> set[str]:
     """Return the targets of all doit tasks, project-relative and plain: what is nobody's orphan."""
-    targets = (str(target) for task in tasks for target in task.targets)
-    return {os.path.normpath(os.path.relpath(path)).replace(os.sep, "/") for path in targets}
+    return {disk.relative(str(target)) for task in tasks for target in task.targets}
 
 
 def names_us(dodo: str) -> bool:
@@ -110,6 +109,48 @@ class LateParser(CmdParse):
         for option in self._own:
             found.setdefault(option["name"], option["default"])
         return found, names
+
+
+class OverCore:
+    """What our commands have in common that stand in for core's of the same name.
+
+    Before a command that has `own` options and an `_execute_builds`.
+    """
+
+    own: Sequence[Mapping[str, Any]]
+    loader: Any
+    _cmdparser: Any
+
+    @property
+    def cmdparser(self) -> Any:
+        """The parser, made at the first call."""
+        command: Any = self
+        if self._cmdparser is None:
+            self._cmdparser = LateParser(command.get_options(), self.own)
+            self._cmdparser.overwrite_defaults(command.config_vals)
+        return self._cmdparser
+
+    @property
+    def _execute(self) -> Any:
+        """Core's method itself where there is no Codegen: its tracebacks show no frame of ours."""
+        command: Any = self
+        if builds_of(self.loader):
+            return command._execute_builds
+        if self.cmdparser.refused is not None:
+            raise self.cmdparser.refused
+        return super()._execute  # type: ignore[misc]
+
+    def help(self) -> str:
+        """Return help; it runs no `dodo.py`, so whose it is shows in the text only."""
+        command: Any = self
+        options = {**self.cmdparser.parse([])[0], **command.opt_vals}
+        if names_us(options.get("dodoFile", "")):
+            self.describe()
+            self._cmdparser = self.cmdparser.complete
+        return str(super().help())  # type: ignore[misc]
+
+    def describe(self) -> None:
+        """Change what help says of the command where there is a Codegen."""
 
 
 def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:

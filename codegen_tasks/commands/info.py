@@ -14,12 +14,10 @@ from .. import chains
 from ..digest import short
 from ..survey import StepState, Survey, survey
 from .common import (
-    LateParser,
-    builds_of,
+    OverCore,
     claimed,
     codegens,
     counted,
-    names_us,
     options_first,
     planned,
     say_whatever_the_encoding,
@@ -40,42 +38,21 @@ _OPT_JSON = {
 }
 
 
-class Info(CoreInfo):
+class Info(OverCore, CoreInfo):
     """Core's `info` for a task; for all of them, what is stale and why."""
 
     name = "info"
-    _cmdparser: Any
+    own = (_OPT_JSON,)
 
-    @property
-    def cmdparser(self) -> Any:
-        """The parser, made at the first call."""
-        if self._cmdparser is None:
-            self._cmdparser = LateParser(self.get_options(), [_OPT_JSON])
-            self._cmdparser.overwrite_defaults(self.config_vals)
-        return self._cmdparser
-
-    @property
-    def _execute(self) -> Any:
-        """Core's method itself where there is no Codegen: its tracebacks show no frame of ours."""
-        if builds_of(self.loader):
-            return self._execute_builds
-        if self.cmdparser.refused is not None:
-            raise self.cmdparser.refused
-        return super()._execute
-
-    def help(self) -> str:
-        """Return help; it runs no `dodo.py`, so whose it is shows in the text only."""
-        options = {**self.cmdparser.parse([])[0], **self.opt_vals}
-        if names_us(options.get("dodoFile", "")):
-            self.doc_purpose = "show what is stale and why, or all about one task"
-            self.doc_usage = "[TASK|TARGET]"
-            self.doc_description = (
-                "Without a name: every stale target with its reasons, what follows from them, "
-                "files edited by hand and files that no rule makes any more. Exits with 1 if a "
-                "target is stale. Changes nothing."
-            )
-            self._cmdparser = self.cmdparser.complete
-        return str(super().help())
+    def describe(self) -> None:
+        """Say what it does for all targets."""
+        self.doc_purpose = "show what is stale and why, or all about one task"
+        self.doc_usage = "[TASK|TARGET]"
+        self.doc_description = (
+            "Without a name: every stale target with its reasons, what follows from them, "
+            "files edited by hand and files that no rule makes any more. Exits with 1 if a "
+            "target is stale. Changes nothing."
+        )
 
     def _execute_builds(
         self, pos_args: list[str], hide_status: bool = False, as_json: bool = False
@@ -104,11 +81,11 @@ class Info(CoreInfo):
                     self._write(json.dumps(_state_json(state), ensure_ascii=False, indent=1))
                 else:
                     self._prepare(task)
-                    super()._execute([task], hide_status=True)
+                    CoreInfo._execute(self, [task], hide_status=True)
                     for line in _details(state):
                         self._write(line)
                 return int(bool(state.reasons or state.follows))
-        return int(super()._execute([task], hide_status=hide))
+        return int(CoreInfo._execute(self, [task], hide_status=hide))
 
     def _task_named(self, name: str) -> str:
         for task in self.task_list:

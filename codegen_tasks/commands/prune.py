@@ -11,7 +11,7 @@ from doit.exceptions import InvalidCommand
 
 from .. import orphans
 from ..build import Build
-from ..errors import StepError
+from ..errors import StepError, cause
 from ..orphans import Orphan
 from ..tasks import hold
 from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
@@ -88,8 +88,7 @@ class Prune(DoitCmdBase):
             print(error, file=sys.stderr)
             return False
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            print(f"{orphan.path}: cannot be removed: {why}", file=sys.stderr)
+            print(f"{orphan.path}: cannot be removed: {cause(error)}", file=sys.stderr)
             return False
         how = f"was edited by hand, kept aside as {kept}, removed" if kept else "removed"
         self._say(f"{orphan.path}: {how}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -16,11 +15,11 @@ from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 from doit.task import Stream
 
+from .. import disk
 from .common import (
-    LateParser,
+    OverCore,
     builds_of,
     codegens,
-    names_us,
     planned,
     say_whatever_the_encoding,
 )
@@ -34,37 +33,13 @@ _OPT_NO_WAIT = {
 }
 
 
-class Run(CoreRun):
+class Run(OverCore, CoreRun):
     """Core's `run`; with a Codegen in dodo.py, steps are batched and spread over workers."""
 
     name = "run"
     control: Any
     task_list: Any
-    _cmdparser: Any
-
-    @property
-    def cmdparser(self) -> Any:
-        """The parser, made at the first call."""
-        if self._cmdparser is None:
-            self._cmdparser = LateParser(self.get_options(), [_OPT_NO_WAIT])
-            self._cmdparser.overwrite_defaults(self.config_vals)
-        return self._cmdparser
-
-    @property
-    def _execute(self) -> Any:
-        """Core's method itself where there is no Codegen: its tracebacks show no frame of ours."""
-        if builds_of(self.loader):
-            return self._execute_builds
-        if self.cmdparser.refused is not None:
-            raise self.cmdparser.refused
-        return super()._execute
-
-    def help(self) -> str:
-        """Return help; it runs no `dodo.py`, so whose it is shows in the text only."""
-        options = {**self.cmdparser.parse([])[0], **self.opt_vals}
-        if names_us(options.get("dodoFile", "")):
-            self._cmdparser = self.cmdparser.complete
-        return str(super().help())
+    own = (_OPT_NO_WAIT,)
 
     def _execute_builds(
         self,
@@ -89,7 +64,8 @@ class Run(CoreRun):
             num_process = 0
         if num_process and par_type == "thread" and not self._late():
             self._say_if_less_durable()
-            return super()._execute(
+            return CoreRun._execute(
+                self,
                 outfile,
                 verbosity,
                 always,
@@ -205,7 +181,7 @@ class Run(CoreRun):
             task is None
             or _is_ours(task)
             or task.loader
-            or any(_plain(path).startswith(outputs) for path in task.file_dep)
+            or any(disk.relative(str(path)).startswith(outputs) for path in task.file_dep)
             for task in needed
         )
 
@@ -280,10 +256,6 @@ class Run(CoreRun):
 
 def _is_ours(task: Any) -> bool:
     return "codegen" in (task.meta or {})
-
-
-def _plain(path: Any) -> str:
-    return os.path.relpath(str(path)).replace(os.sep, "/")
 
 
 class _Terminated(KeyboardInterrupt):
