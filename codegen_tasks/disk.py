@@ -52,7 +52,7 @@ def signature(path: str) -> Stat | None:
     its signature.  Its signature is then no file's, so that it is read again.
     """
     found = stat(path)
-    if found is None or time.time_ns() - found[2] > _tick(found):
+    if found is None or time.time_ns() - found[2] > tick(found):
         return found
     if found[1] != found[2]:
         return found  # as `write` leaves files: whoever writes one makes the times equal
@@ -60,13 +60,14 @@ def signature(path: str) -> Stat | None:
     return (size, UNSETTLED, changed, inode)
 
 
-def _tick(found: Stat) -> int:
+def tick(found: Stat) -> int:
+    """Return the nanoseconds within which a file may change twice under one signature."""
     return _COARSE_TICK if found[2] % 1_000_000_000 == 0 else _TICK
 
 
 def settle(stats: Iterable[Stat]) -> None:
     """Wait until files with these unsettled signatures can be told from later versions."""
-    until = max((found[2] + _tick(found) for found in stats), default=0)
+    until = max((found[2] + tick(found) for found in stats), default=0)
     time.sleep(min(max(0, until - time.time_ns()), _COARSE_TICK) / 1e9)
 
 

@@ -11,11 +11,12 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from . import digest, disk, keys, texts
 from .errors import DeclarationError, StepError, cause
+from .folders import Folders
 from .keys import Notes
 from .model import Input, Pattern, Stat
 
@@ -34,28 +35,49 @@ def discover(
     made: Iterable[str] = (),
     within: Iterable[str] = (),
     gone: Callable[[], Collection[str]] = tuple,
+    folders: Folders | None = None,
 ) -> list[str]:
     """Return the paths that match any of `globs`, sorted, forward slashes, no duplicates.
 
     Args:
         folder: the project; the globs and the paths are relative to it.
         globs: shell patterns; `**` crosses folders.
+        folders: its folders, as far as they were listed already.
         made: files that tasks make, there already or not.
         within: folders of what tasks make.
         gone: returns what tasks have made there; of that, only what they still make counts.
     """
     globs, made = list(globs), set(made)
-    found = {
-        path.replace(os.sep, "/")
-        for pattern in globs
-        for path in glob.glob(pattern, root_dir=folder, recursive=True)
-    }
-    found = {path for path in found if os.path.isfile(os.path.join(folder, path))}
-    folders = tuple(f"{folder}/" for folder in within)
-    if any(path not in made and path.startswith(folders) for path in found):
+    folders = Folders(folder) if folders is None else folders
+    found = {path for pattern in globs for path in _found(folder, pattern, folders)}
+    inside = tuple(f"{folder}/" for folder in within)
+    if inside and any(path not in made and path.startswith(inside) for path in found):
         found -= set(gone()) - made
     found |= {path for path in made if any(matches(path, pattern) for pattern in globs)}
     return sorted(found)
+
+
+def _found(root: str, pattern: str, folders: Folders) -> Iterator[str]:
+    """Yield the files that a glob finds."""
+    if not in_one_folder(pattern):
+        for path in glob.glob(pattern, root_dir=root, recursive=True):
+            if os.path.isfile(os.path.join(root, path)):
+                yield path.replace(os.sep, "/")
+        return
+    folder, _, name = pattern.rpartition("/")
+    fits = re.compile(fnmatch.translate(name)).match
+    before = f"{folder}/" if folder else ""
+    hidden = name.startswith(".")
+    for found in folders.listing(folder or ".").files:
+        if fits(found) and (hidden or not found.startswith(".")):
+            yield before + found
+
+
+def in_one_folder(pattern: str) -> bool:
+    """Tell whether a glob is a folder's name and a wildcard for what lies right in it."""
+    folder, _, name = pattern.rpartition("/")
+    plain = os.sep == "/" and os.path.normpath(pattern) == pattern
+    return plain and not _WILD.search(folder) and bool(_WILD.search(name)) and name != "**"
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -136,6 +158,7 @@ class Library:
     """The patterns of one project, each version of a file parsed once per process."""
 
     def __init__(self, root: str):
+        self.folders = Folders(root)
         self._root = root
         self._parsed: dict[tuple[str, Stat | None], Pattern] = {}
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from . import disk, patterns
 from .errors import DeclarationError, StepError, nearest
+from .folders import Folders
 from .model import Phase, Rule, Step
 from .project import Project
 
@@ -28,6 +29,8 @@ _LONGEST_NAME = 255
 _LONGEST_FOLDER = 4096 - 1 - _LONGEST_NAME - 1
 _DEVICE = re.compile("(?i:con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9¹²³])")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+#: Names that are a path below their folder, as it is written, on every file system but Windows'.
+_PLAIN = re.compile(r"(?:\w[\w.-]{0,99}/)*\w[\w.-]{0,99}", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -88,7 +91,7 @@ def make_plan(
             make one file, or a target lies outside of the output folder.
     """
     plan, fence = Plan(others=others or {}, outputs=outputs), Fence(project)
-    for name in template_names(project, plan.others):
+    for name in template_names(project, plan.others, library.folders):
         _add(project, plan, _template_step(project, name))
     made = dict(plan.others)
     rendered: list[Step] = []
@@ -135,7 +138,9 @@ def _refuse_later_patterns(project: Project, plan: Plan) -> None:
                 raise DeclarationError(f"rule {rule.name}", what, f"declare rule {maker} first")
 
 
-def template_names(project: Project, others: Iterable[str] = ()) -> list[str]:
+def template_names(
+    project: Project, others: Iterable[str] = (), folders: Folders | None = None
+) -> list[str]:
     """Return the names of all templates: by suffix, and those a rule names.
 
     One whose name cannot be a task's, because doit allows no `=` there, is left to the
@@ -144,11 +149,13 @@ def template_names(project: Project, others: Iterable[str] = ()) -> list[str]:
     Args:
         project: what was declared.
         others: what other tasks make, templates perhaps.
+        folders: of the project, as far as they were listed already.
     """
     if not project.settings.template_cache:
         return []
     folder = f"{project.templates}/"
-    found = {name for name in disk.walk(project.full(project.templates)) if is_template(name)}
+    folders = folders or Folders(project.root)
+    found = {name for name in folders.walk(project.templates) if is_template(name)}
     found |= {rule.template for rule in project.rules.values()}
     found |= {p.removeprefix(folder) for p in others if p.startswith(folder) and is_template(p)}
     return sorted(name for name in found if "=" not in name)
@@ -194,14 +201,14 @@ def _refuse_folders(plan: Plan) -> None:
     """Refuse a target in whose place another one needs a folder."""
     sound: set[str] = set()
     for path in plan.makers:
-        folder = posixpath.dirname(path)
+        folder = path.rpartition("/")[0]
         while folder and folder not in sound:
             if folder in plan.makers:
                 rule = plan.steps[plan.makers[path]].rule
                 what = f"makes {path}, but {folder} is itself a target"
                 raise DeclarationError(f"rule {rule}", what)
             sound.add(folder)
-            folder = posixpath.dirname(folder)
+            folder = folder.rpartition("/")[0]
 
 
 def _refuse_name_twins(project: Project, plan: Plan) -> None:
@@ -263,14 +270,27 @@ class Fence:
         self.project = project
         self._real = os.path.realpath(project.full(project.output))
         self._inside: dict[str, bool] = {}
+        self._plain: dict[str, bool] = {}  # folders in which nothing is wrong with a plain name
         for folder in (project.templates, project.state):
             real = os.path.realpath(project.full(folder)) + os.sep
             if (self._real + os.sep).startswith(real):
                 what = f"output folder '{project.output}' is a link into {folder}/"
                 raise DeclarationError("Codegen", what)
 
+    def is_plain(self, target: str) -> bool:
+        """Tell at once that nothing is wrong with a target, as with nearly all."""
+        if _PLAIN.fullmatch(target) is None or sys.platform == "win32":
+            return False
+        folder = target.rpartition("/")[0]
+        if folder not in self._plain:
+            self._plain[folder] = not self._fault(f"{folder}/x" if folder else "x")
+        return self._plain[folder]
+
     def fault(self, target: str) -> str:
         """Return why there can be no such target, a path below the output folder; else ""."""
+        return "" if self.is_plain(target) else self._fault(target)
+
+    def _fault(self, target: str) -> str:
         output = self.project.output
         fault = _misnamed(output, target, target)
         folder = posixpath.dirname(posixpath.normpath(f"{output}/{target}"))
@@ -329,13 +349,14 @@ class _Renders:
         chained = patterns.reaches(globs, output)
         made = self.made if chained else self.plan.others
         within = [*self.plan.outputs, output] if chained else self.plan.outputs
-        return patterns.discover(self.project.root, globs, made, within, self.before)
+        return patterns.discover(
+            self.project.root, globs, made, within, self.before, self.library.folders
+        )
 
     def _of_pattern(self, path: str, needs_content: bool) -> Iterator[Step]:
-        known = {
-            "stem": patterns.stem(path),
-            "folder": patterns.folder_below(path, self.rule.patterns),
-        }
+        known = {"stem": patterns.stem(path)}
+        if "{folder}" in self.rule.target:
+            known["folder"] = patterns.folder_below(path, self.rule.patterns)
         try:
             if not needs_content:
                 yield self._step(self._filled(path, known, {}), (path,), many=False)
@@ -403,10 +424,12 @@ class _Renders:
             raise StepError(self._place(found[0], item), fault)
         if fault:
             raise DeclarationError(f"rule {self.rule.name}", fault)
-        output = posixpath.normpath(f"{self.project.output}/{target}")
+        output, name = f"{self.project.output}/{target}", target
+        if not self.fence.is_plain(target):
+            output = posixpath.normpath(output)
+            name = _below(self.project.output, output)
         if output in found:
             raise DeclarationError(f"rule {self.rule.name}", f"makes {output} out of itself")
-        name = _below(self.project.output, output)
         return Step(
             "generate",
             name,

@@ -1,0 +1,103 @@
+"""Listings of folders, each read once, and what tells later that they need not be read again.
+
+A folder's own signature changes with each entry that is made, renamed or removed in it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from . import disk
+from .model import UNSETTLED, Stat
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The names in one folder, sorted: regular files and links to such, others, folders.
+
+    Args:
+        files: regular files, and links to them.
+        others: what is neither a file nor a folder, broken links for instance.
+        folders: folders, and links to them, which `links` names.
+        links: the folders that are links.
+    """
+
+    files: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    links: frozenset[str] = frozenset()
+
+
+class Folders:
+    """The folders of one project.
+
+    Args:
+        root: the project; all folders are relative to it.
+    """
+
+    def __init__(self, root: str):
+        self._root = root
+        self._listings: dict[str, Listing] = {}
+        #: By folder, what it looked like before it was read; one that could change its
+        #: content unnoticed has a signature that no folder has.
+        self.signatures: dict[str, Stat] = {}
+
+    def listing(self, folder: str) -> Listing:
+        """Return what a folder holds; nothing if there is none or it cannot be read."""
+        found = self._listings.get(folder)
+        if found is None:
+            found = self._listings[folder] = self._read(folder)
+        return found
+
+    def walk(self, folder: str) -> list[str]:
+        """Return all files below a folder, relative to it, sorted; links are not followed."""
+        found: list[str] = []
+        left = [""]
+        while left:
+            below = left.pop()
+            listing = self.listing(f"{folder}/{below}".rstrip("/"))
+            found += [below + name for name in (*listing.files, *listing.others)]
+            left += [f"{below}{name}/" for name in listing.folders if name not in listing.links]
+        return sorted(found)
+
+    def _read(self, folder: str) -> Listing:
+        path = os.path.join(self._root, folder)
+        before = _signature(path)
+        files, others, folders, links, any_link = [], [], [], set(), False
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    link = entry.is_symlink()
+                    any_link = any_link or link
+                    if entry.is_file():
+                        files.append(entry.name)
+                    elif entry.is_dir():
+                        folders.append(entry.name)
+                        if link:
+                            links.add(entry.name)
+                    else:
+                        others.append(entry.name)
+        except OSError:
+            before = None
+        if before is not None:
+            size, changed, *rest = before
+            # What a link leads to comes and goes without a trace in the folder.
+            known = UNSETTLED if any_link else changed
+            self.signatures[folder] = (size, known, rest[0], rest[1])
+        return Listing(
+            tuple(sorted(files)), tuple(sorted(others)), tuple(sorted(folders)), frozenset(links)
+        )
+
+
+def _signature(path: str) -> Stat | None:
+    """Return a folder's signature; unsettled if it was changed within the clock's last tick."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    sign = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    if time.time_ns() - found.st_ctime_ns > disk.tick(sign):
+        return sign
+    return (found.st_size, UNSETTLED, found.st_ctime_ns, found.st_ino)
