@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import disk, manifest
 from .model import PATH_KINDS, Change, Outcome, Output, Reason, Step, Trace
@@ -17,6 +17,9 @@ from .project import Project
 from .staleness import verify
 from .steps import Workshop
 from .world import World
+
+if TYPE_CHECKING:
+    from .glance import Glance
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,15 @@ class Build:
         self.plan: Plan = make_plan(project, self.world.library, others, outputs, before)
         self.workshop = Workshop(project, self.plan, self.world)
         self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run
+        #: Steps that have no work as far as is known, so that nobody asks for their verdict.
+        self.fresh: Collection[str] = frozenset()
+        #: The project beside the snapshot that there was, if it could be trusted.
+        self.glance: Glance | None = None
+        #: What each step has read and written, as far as this build has come to know it.
+        self.latest: dict[str, Trace] = {}
+        #: Steps that have failed.
+        self.failed: set[str] = set()
+        self._leaving = False
         self._manifest: manifest.Entries | None = None
         # What each step's record said before it ran, which its new one replaces.
         self._before: dict[str, tuple[Trace | None, dict[str, str]]] = {}
@@ -95,7 +107,22 @@ class Build:
             self.world.on_disk,
         )
         refreshed = self.refreshed(step, trace) if trace is not None and not reasons else None
+        if trace is not None and not reasons:
+            self.learn(step.task, refreshed or trace)
         return Verdict(reasons, trace, refreshed)
+
+    def learn(self, task: str, trace: Trace | None) -> None:
+        """Take in what a step has read and written; None if it has failed."""
+        if trace is None:
+            self.failed.add(task)
+            self.latest.pop(task, None)
+        else:
+            self.latest[task] = trace
+
+    @property
+    def leaves_behind(self) -> bool:
+        """Whether a step's record names files that it made once and does not make now."""
+        return self._leaving or any(left for _, left in self._before.values())
 
     def refreshed(self, step: Step, trace: Trace) -> Trace | None:
         """Return a fresh trace with the signatures as they are; None if all still hold."""
@@ -147,6 +174,7 @@ class Build:
     def renew(self) -> None:
         """Forget what was looked at before another process may have changed it."""
         self._manifest = None
+        self.glance = None
 
     def sweep(self) -> None:
         """Remove what killed runs left half made; to be called with the lock held."""
@@ -160,6 +188,24 @@ class Build:
         if self._manifest is None:
             self._manifest, _ = manifest.read(self.project)
         return self._manifest
+
+    @property
+    def listed(self) -> Collection[str]:
+        """The steps whose files the manifest is known to list as they are."""
+        return self.fresh if self.glance is not None and self.glance.complete else frozenset()
+
+    @property
+    def is_tidy(self) -> bool:
+        """Whether it is known that all that we have made is made by a rule still."""
+        glance = self.glance
+        return glance is not None and glance.kept.tidy and glance.planned
+
+    def entries_of(self, tasks: Collection[str]) -> manifest.Entries:
+        """Return what the manifest says of the files that some steps make."""
+        made = {path for task in tasks for path in self.plan.steps[task].outputs}
+        prefix = f"{self.project.output}/"
+        listed = self.remember_manifest() if made else {}
+        return {key: entry for key, entry in listed.items() if prefix + key in made}
 
     def manifest_due(self, wanted: manifest.Entries) -> tuple[Reason, ...]:
         """Return why the manifest is to be written: it does not hold the `wanted` entries."""
@@ -202,6 +248,7 @@ class Build:
             for path, content in left.items()
             if path not in made and os.path.lexists(self.project.full(path))
         }
+        self._leaving = self._leaving or bool(found)
         return {"left": found} if found else {}
 
     def inputs_inside(self, trace: Trace) -> list[str]:

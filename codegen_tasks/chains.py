@@ -14,8 +14,9 @@ from doit.loader import generate_tasks
 
 from . import disk, patterns
 from .build import Build
+from .glance import would_read
 from .model import PHASES, Step
-from .tasks import tasks_of
+from .tasks import step_task, tasks_of
 
 if TYPE_CHECKING:
     from .codegen import Codegen
@@ -40,6 +41,15 @@ def complete(codegens: Sequence[Codegen], tasks: Sequence[Any]) -> list[Any]:
 def again(codegens: Sequence[Codegen], tasks: Sequence[Any]) -> list[Any]:
     """Return doit's tasks with ours planned anew: tasks have made patterns that name targets."""
     return _agreed(codegens, tasks, anew=True)
+
+
+def unabridged(codegens: Sequence[Codegen], tasks: Sequence[Any]) -> list[Any]:
+    """Return doit's tasks with one for each of our steps, those with no work included."""
+    found = list(tasks)
+    for codegen in codegens:
+        build = codegen.look_closer()
+        found = _replaced(found, set(_names(build)), build)
+    return found
 
 
 def refuse_unmet(codegens: Sequence[Codegen]) -> None:
@@ -77,7 +87,7 @@ def _agreed(codegens: Sequence[Codegen], tasks: Sequence[Any], anew: bool = Fals
             news = {path for path, _ in others.items() ^ plan.others.items()}
             outputs = _outputs_read(codegen, codegens)
             renewed = (anew and plan.late and not turn) or plan.outputs != outputs
-            if renewed or _concern(codegen.build, news):
+            if renewed or would_read(codegen.project, news):
                 found = _replaced(found, ours, codegen.plan_again(others, outputs))
                 agreed = False
             else:
@@ -99,23 +109,38 @@ def _names(build: Build) -> Iterator[str]:
     yield from build.plan.steps
 
 
-def _concern(build: Build, others: Iterable[str]) -> bool:
-    """Tell whether what other tasks make is, or would be, a pattern or template of a rule."""
-    rules = build.project.rules.values()
-    globs = {glob for rule in rules for glob in rule.patterns}
-    folder = f"{build.project.templates}/"
-    return any(
-        path.startswith(folder) or any(patterns.matches(path, glob) for glob in globs)
-        for path in others
-    )
-
-
 def _replaced(tasks: Sequence[Any], old: set[str], build: Build) -> list[Any]:
     places = [index for index, task in enumerate(tasks) if task.name in old]
     place = places[0] if places else len(tasks)
     new = generate_tasks("codegen", tasks_of(build))
     before = [task for task in tasks[:place] if task.name not in old]
     return [*before, *new, *(task for task in tasks[place:] if task.name not in old)]
+
+
+class OnDemand(dict[str, Any]):
+    """doit's tasks by name; one of our steps that has no work gets its task when it is asked for.
+
+    Args:
+        tasks: those that there are.
+        builds: of all Codegen objects.
+    """
+
+    def __init__(self, tasks: Mapping[str, Any], builds: Sequence[Build]):
+        super().__init__(tasks)
+        self._builds = builds
+
+    def __missing__(self, name: str) -> Any:
+        build = next((one for one in self._builds if name in one.fresh), None)
+        if build is None:
+            raise KeyError(name)
+        steps = [build.plan.steps[name]]
+        *_, task = generate_tasks("codegen", (step_task(build, step) for step in steps))
+        self[name] = task
+        return task
+
+    def __reduce__(self) -> Any:
+        """Pickle what there is."""
+        return (dict, (dict(self),))
 
 
 # Waiting --------------------------------------------------------------------------------

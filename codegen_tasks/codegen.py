@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from doit.globals import Globals
@@ -22,6 +23,11 @@ from .toolchains import Toolchain, check_timeout, refuse_surplus
 
 if TYPE_CHECKING:
     from .build import Build
+    from .glance import Glance
+
+#: Set while a command that may do with a part of the tasks loads them: returns what was
+#: selected by name, None if it needs all.
+ASKED: ContextVar[Callable[[], Collection[str] | None] | None] = ContextVar("ASKED", default=None)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -86,6 +92,10 @@ class Codegen:
         # is there on instances only.
         self.create_doit_tasks = self._create_doit_tasks
         self._build: Build | None = None
+        #: The project beside its snapshot, if doit was given only the tasks that may have work.
+        self.glance: Glance | None = None
+        #: Whether it has been seen at once that there is nothing to do.
+        self.quiet = False
 
     # Declaring --------------------------------------------------------------------------
 
@@ -220,13 +230,37 @@ class Codegen:
 
     def _create_doit_tasks(self) -> Iterator[dict[str, Any]] | None:
         """Return our tasks; None if doit has met us under another name of the `dodo.py`."""
-        from .build import Build
-        from .tasks import tasks_of
-
         if not self._is_first_request():
             return None
-        self._build = Build(self.project, before=self._before)
-        return tasks_of(self._build)
+        self._build, self.quiet = None, False
+        names = self._looked_at()
+        if self.glance is not None:
+            self.quiet = self.glance.quiet
+            if self.quiet:
+                Globals.dep_manager.backend.suppose(self.glance.records(names))
+                return self.glance.tasks(names)
+            self.build.glance = self.glance
+            self.build.fresh = self.glance.fresh(self.build.plan, names)
+        from .tasks import tasks_of
+
+        return tasks_of(self.build)
+
+    def _looked_at(self) -> Collection[str]:
+        """Look at the project beside its snapshot, if the command allows; return what it names."""
+        asked = ASKED.get()
+        names = asked() if asked is not None else None
+        self.glance = None
+        if names is not None and Globals.dep_manager is not None:
+            from .glance import look
+
+            self.glance = look(self.project, Globals.dep_manager)
+        return names or ()
+
+    def look_closer(self) -> Build:
+        """Return the build, in which every step counts as one that may have work."""
+        self.glance, self.quiet = None, False
+        self.build.fresh = frozenset()
+        return self.build
 
     def plan_again(self, others: Mapping[str, str], outputs: tuple[str, ...] = ()) -> Build:
         """Return a new build, which knows what tasks make that are not ours; see `chains`.

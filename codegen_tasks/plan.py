@@ -18,7 +18,7 @@ from typing import Any
 from . import disk, patterns
 from .errors import DeclarationError, StepError, nearest
 from .folders import Folders
-from .model import Phase, Rule, Step
+from .model import Phase, Rule, Stat, Step
 from .project import Project
 
 #: What a file's name ends with if it is a template on its own account.
@@ -48,6 +48,8 @@ class Plan:
         unknown: rule → tasks that are to make patterns of it first, for these name targets.
         unread: patterns that should name targets and are not there yet, or cannot.
         unmet: what rules lack, unless a task makes it of which this plan does not know.
+        lists: names of the templates, and each rule's patterns, as they were found.
+        asked: the patterns that were read to name targets, and their signatures.
     """
 
     steps: dict[str, Step] = field(default_factory=dict)
@@ -59,6 +61,8 @@ class Plan:
     unknown: dict[str, list[str]] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     unmet: list[DeclarationError] = field(default_factory=list)
+    lists: list[Sequence[str]] = field(default_factory=list)
+    asked: dict[str, Stat | None] = field(default_factory=dict)
 
     def maker(self, path: str) -> str | None:
         """Return the task that makes a file; None if none does."""
@@ -91,7 +95,8 @@ def make_plan(
             make one file, or a target lies outside of the output folder.
     """
     plan, fence = Plan(others=others or {}, outputs=outputs), Fence(project)
-    for name in template_names(project, plan.others, library.folders):
+    plan.lists.append(template_names(project, plan.others, library.folders))
+    for name in plan.lists[0]:
         _add(project, plan, _template_step(project, name))
     made = dict(plan.others)
     rendered: list[Step] = []
@@ -327,9 +332,11 @@ class _Renders:
         _check_template(self.project, self.rule, self.plan.others)
         _check_target(self.project, self.rule)
         if not self.rule.patterns:
+            self.plan.lists.append(())
             yield self._step(self.rule.target, (), many=False)
             return
         found = self._patterns()
+        self.plan.lists.append(found)
         if not found:
             globs = ", ".join(self.rule.patterns)
             hint = "check the patterns= of the rule, relative to the folder of dodo.py"
@@ -367,7 +374,8 @@ class _Renders:
                     self.plan.unknown.setdefault(self.rule.name, []).append(self.made[path])
                     self.plan.unread.add(path)
                     return
-            data = self.library.load(path).data
+            pattern = self.library.load(path)
+            data, self.plan.asked[path] = pattern.data, pattern.stat
             if self.rule.each is None:
                 target = self._filled(path, {**_scalars(data), **known}, data)
                 yield self._step(target, (path,), many=False)

@@ -41,6 +41,7 @@ class CodegenReporter(ConsoleReporter):
         """Print what begins; with verbosity 2 a step's line comes when its time is known."""
         phase = _phase(task)
         self._others += phase is None
+        self._count_fresh(task)
         if phase is None or (phase in _DONE and _is_step(task) and task.verbosity != 2):
             super().execute_task(task)
 
@@ -60,6 +61,7 @@ class CodegenReporter(ConsoleReporter):
     def add_failure(self, task: Any, fail: Any) -> None:
         """Print a step's failure at once and whole; count what it kept from running."""
         phase = _phase(task)
+        self._count_fresh(task)
         if phase is None and isinstance(fail, UnmetDependency):
             self.write(f"not run: {task.name}, for {fail.message} failed or was not run\n")
         elif phase is None:
@@ -69,6 +71,11 @@ class CodegenReporter(ConsoleReporter):
         else:
             self._failed.append(task.name)
             self.write(f"failed: {task.name}\n{_indented(self._unsaid(task.name, fail))}\n")
+
+    def _count_fresh(self, task: Any) -> None:
+        """Count the steps of a phase that are up to date and have no task."""
+        if _phase(task) in _DONE:
+            self._uptodate += task.meta["codegen"].get("fresh", 0)
 
     def _unsaid(self, name: str, fail: Any) -> str:
         """Return a failure's message, or whose it was if it has been said already."""

@@ -32,6 +32,7 @@ from doit.task import DelayedLoaded
 from . import disk, lock, manifest, state
 from .build import Build
 from .errors import StepError
+from .glance import remember
 from .model import Outcome, Step, Trace
 from .process import Keeper
 from .steps import internal, iso
@@ -582,6 +583,7 @@ class CodegenRunner(Runner):
             if outcome.trace is not None and outcome.trace.unsettled:
                 self._unsettled[outcome.task] = outcome.trace
             self._made.setdefault(index, []).append(outcome.trace)
+            self._builds[index].learn(outcome.task, outcome.trace)
             self._tell("step_finished", task, outcome)
             self._finish_task(node, failure)
         state.flush(self.dep_manager)
@@ -668,6 +670,10 @@ class CodegenRunner(Runner):
             except (StepError, OSError) as error:
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
+        state.flush(self.dep_manager)
+        for build in self._builds:
+            ended = self._over.get(build.project.task("output"))
+            remember(build, self.dep_manager, ended in ("successful", "up-to-date"))
         return super().finish()
 
     def _settle(self) -> None:
@@ -682,6 +688,8 @@ class CodegenRunner(Runner):
                 index, step = self._steps[name]
                 values = self.dep_manager.get_values(name)
                 settled = self._builds[index].refreshed(step, trace)
+                if settled is not None:
+                    self._builds[index].learn(name, settled)
                 if settled is not None and Trace.from_values(values.get("trace")) == trace:
                     self.dep_manager._set(
                         name, "_values_:", {**values, "trace": settled.to_values()}

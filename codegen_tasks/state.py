@@ -27,7 +27,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,24 @@ class StateDB:
         for name, changes in self._dirty.items():
             self._record(name).update(changes)
         return True
+
+    def record(self, task_id: str) -> dict[str, Any]:
+        """Return all that is recorded of a task."""
+        return self._record(task_id)
+
+    def suppose(self, records: Mapping[str, dict[str, Any]]) -> None:
+        """Take records for what is stored, so that it need not be read.
+
+        Args:
+            records: by task, as they were when the database had the stamp it has.
+        """
+        for name, record in records.items():
+            self._records.setdefault(name, dict(record))
+
+    def stamp(self) -> str:
+        """Return what tells this database from any other version of it; "" if there is none."""
+        found, seen = _counter(self.name), disk.stat(self.name)
+        return f"{found} {seen}" if found and seen else ""
 
     def tasks(self) -> list[str]:
         """Return the names of all tasks that have a record."""

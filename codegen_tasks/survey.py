@@ -44,11 +44,13 @@ class Survey:
         states: by task, in the order of the phases.
         orphans: (path, whether it was edited since we made it).
         unknown: rule → tasks that must run before it is known what all it makes.
+        fresh: the number of targets besides, which are known to be up to date.
     """
 
     states: dict[str, StepState]
     orphans: list[tuple[str, bool]]
     unknown: dict[str, list[str]]
+    fresh: int = 0
 
     @property
     def stale(self) -> list[StepState]:
@@ -77,17 +79,25 @@ def survey(
     """
     states: dict[str, StepState] = {}
     for step in build.plan.steps.values():
+        if step.task in build.fresh:
+            continue
         verdict = build.verdict(step, dep_manager.get_values(step.task))
         states[step.task] = StepState(step, verdict.trace, verdict.reasons)
     follows = _Follows(build, states, stale)
     for state in states.values():
         state.follows = follows.of(state)
     if not any(state.reasons and state.is_target for state in states.values()):
-        output = _manifest_state(build, states)
+        output = _manifest_state(build, states, dep_manager)
         states[output.step.task] = output
+    fresh = sum(build.plan.steps[task].phase != "templates" for task in build.fresh)
+    return Survey(states, _orphans(build, dep_manager, claimed), build.plan.unknown, fresh)
+
+
+def _orphans(build: Build, dep_manager: Any, claimed: Collection[str]) -> list[tuple[str, bool]]:
+    if build.is_tidy:
+        return []
     found = orphans.find(build, dep_manager, claimed)
-    edited = [(orphan.path, orphan.edited) for orphan in found]
-    return Survey(states, edited, build.plan.unknown)
+    return [(orphan.path, orphan.edited) for orphan in found]
 
 
 class _Follows:
@@ -126,9 +136,12 @@ class _Follows:
         return bool(state.reasons or self.of(state))
 
 
-def _manifest_state(build: Build, states: dict[str, StepState]) -> StepState:
+def _manifest_state(build: Build, states: dict[str, StepState], dep_manager: Any) -> StepState:
     """Return the state of the `output` task while no target is stale."""
-    project = build.project
+    project, listed = build.project, build.listed
     made = [state.trace for state in states.values() if state.is_target]
+    unasked = (dep_manager.get_values(task) or {} for task in build.fresh if task not in listed)
+    made += [Trace.from_values(values.get("trace")) for values in unasked]
+    wanted = build.entries_of(listed) | manifest.entries_of(project, made)
     step = Step("output", "", project.task("output"), (project.manifest_path,))
-    return StepState(step, None, build.manifest_due(manifest.entries_of(project, made)))
+    return StepState(step, None, build.manifest_due(wanted))

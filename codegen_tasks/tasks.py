@@ -9,7 +9,7 @@ import contextlib
 import inspect
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from doit.action import BaseAction
@@ -20,35 +20,30 @@ from doit.globals import Globals
 from . import digest, disk, lock, manifest, orphans, state, steps
 from .build import Build, left_in
 from .errors import StepError, cause
+from .glance import DOCS, group_task
 from .model import PHASES, Outcome, Phase, Step, Trace
 from .orphans import Orphan
 from .steps import iso
 
-_DOCS = {
-    "templates": "parse templates into the cache",
-    "generate": "render templates with patterns",
-    "compile": "compile what was generated",
-    "output": "complete the manifest",
-}
-
 
 def tasks_of(build: Build) -> Iterator[dict[str, Any]]:
-    """Yield the tasks of a build: a group for each phase, and one task a step."""
+    """Yield the tasks of a build: a group for each phase, and one for each step.
+
+    Steps of `Build.fresh` have none; the group tells their number.
+    """
     for phase in PHASES:
         if phase == "output":
             yield _output_task(build)
             continue
-        yield {
-            "basename": build.project.task(phase),
-            "name": None,
-            "doc": _DOCS[phase],
-            "meta": {"codegen": {"phase": phase, "target": ""}},
-        }
-        for step in build.plan.of_phase(phase):
-            yield _step_task(build, step)
+        steps_of = build.plan.of_phase(phase)
+        chosen = [step for step in steps_of if step.task not in build.fresh]
+        yield group_task(build.project, phase, len(steps_of) - len(chosen))
+        for step in chosen:
+            yield step_task(build, step)
 
 
-def _step_task(build: Build, step: Step) -> dict[str, Any]:
+def step_task(build: Build, step: Step) -> dict[str, Any]:
+    """Return the task of one step."""
     template = f"{build.project.templates}/{step.template}"
     task: dict[str, Any] = {
         "basename": build.project.task(step.phase),
@@ -65,7 +60,8 @@ def _step_task(build: Build, step: Step) -> dict[str, Any]:
     elif step.phase == "generate":
         task["file_dep"] = [template, *step.patterns] if step.template else list(step.patterns)
         parsed = build.project.task("templates", step.template)
-        task["task_dep"] = [parsed] if parsed in build.plan.steps else []
+        known = parsed in build.plan.steps and parsed not in build.fresh
+        task["task_dep"] = [parsed] if known else []
     else:
         maker = build.plan.makers[step.source]
         if build.plan.steps[maker].phase == "generate":
@@ -92,7 +88,7 @@ def _output_task(build: Build) -> dict[str, Any]:
     project = build.project
     return {
         "basename": project.task("output"),
-        "doc": _DOCS["output"],
+        "doc": DOCS["output"],
         "actions": [ManifestAction(build)],
         "uptodate": [ManifestUptodate(build)],
         "targets": [project.manifest_path],
@@ -263,7 +259,9 @@ class ManifestUptodate(UptodateCalculator):
     def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
         """Answer, and leave on the task what the manifest should say."""
         project = self.build.project
-        wanted = manifest.entries_of(project, traces(self.build, self.get_val))
+        listed = self.build.listed
+        wanted = self.build.entries_of(listed)
+        wanted |= manifest.entries_of(project, traces(self.build, listed, self.get_val))
         due = bool(self.build.manifest_due(wanted))
         # Kept on the task, where doit's runners carry it to the action in any process.
         task.meta["manifest"] = wanted
@@ -272,11 +270,13 @@ class ManifestUptodate(UptodateCalculator):
         return not due
 
 
-def traces(build: Build, get_val: Any) -> Iterator[Trace | None]:
-    """Yield the recorded trace of each step that makes targets."""
+def traces(build: Build, without: Collection[str], get_val: Any) -> Iterator[Trace | None]:
+    """Yield the recorded trace of each step that makes targets, but of some."""
     phases: tuple[Phase, ...] = ("generate", "compile")
     for phase in phases:
         for step in build.plan.of_phase(phase):
+            if step.task in without:
+                continue
             values = get_val(step.task, "_values_:") or {}
             yield Trace.from_values(values.get("trace"))
 
@@ -390,7 +390,7 @@ def clean_output(build: Build, dryrun: bool) -> None:
         disk.remove(project.full(project.manifest_path))
     disk.sweep(output)
     orphans.forget(build, Globals.dep_manager, staying)
-    for name in ("cache", "logs", "tmp"):
+    for name in ("cache", "logs", "tmp", "snapshot"):
         disk.clear(os.path.join(home, name))
     disk.remove_empty_folders(output, project.root)
     disk.remove_empty_folders(home, project.root)

@@ -28,10 +28,12 @@ LAYERS = [
         "toolchains",
         "state",
         "sandbox",
+        "snapshot",
     ],
     ["explain", "project", "checks", "record"],
     ["templates"],
     ["world", "plan"],
+    ["glance"],
     ["steps"],
     ["manifest"],
     ["build"],
@@ -44,7 +46,13 @@ LAYERS = [
     ["__init__", "__main__"],
 ]
 #: Imported where it is used, or for its type only.
-LATE = {("chains", "codegen"), ("codegen", "build"), ("codegen", "tasks"), ("explain", "templates")}
+LATE = {
+    ("chains", "codegen"),
+    ("codegen", "build"),
+    ("codegen", "tasks"),
+    ("explain", "templates"),
+    ("glance", "build"),
+}
 
 
 def imports(path: Path) -> set[str]:

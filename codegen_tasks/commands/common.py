@@ -9,13 +9,13 @@ from __future__ import annotations
 import getopt
 import io
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 
 from .. import disk
-from ..codegen import Codegen
+from ..codegen import ASKED, Codegen
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -36,8 +36,12 @@ def codegens(namespace: Any) -> list[Codegen]:
 
 
 def builds_of(loader: Any) -> list[Build]:
-    """Return the builds of the `dodo.py` that a doit task loader has loaded."""
-    return [codegen.build for codegen in codegens(getattr(loader, "namespace", None))]
+    """Return the builds of the `dodo.py` that a doit task loader has loaded.
+
+    A Codegen with nothing to do has none.
+    """
+    found = codegens(getattr(loader, "namespace", None))
+    return [codegen.build for codegen in found if not codegen.quiet]
 
 
 def planned(command: Any) -> list[Build]:
@@ -47,12 +51,27 @@ def planned(command: Any) -> list[Build]:
         DeclarationError: a rule lacks its template or patterns, and no task makes them.
     """
     found = codegens(getattr(command.loader, "namespace", None))
-    if found:
+    if any(one.glance is not None for one in found) and _must_be_whole(command, found):
+        from .. import chains
+
+        command.task_list = chains.unabridged(found, command.task_list)
+    if not all(one.quiet for one in found):
         from .. import chains
 
         command.task_list = chains.complete(found, command.task_list)
         chains.order([one.build for one in found], command.task_list, command.dep_manager)
-    return [one.build for one in found]
+    return builds_of(command.loader)
+
+
+def _must_be_whole(command: Any, found: Sequence[Codegen]) -> bool:
+    """Tell whether tasks that have no work must be there all the same."""
+    from ..glance import are_concerned
+
+    glances = [one.glance for one in found if one.glance is not None]
+    alike = len({one.quiet for one in found}) == 1
+    tidy = not command.needs_tidy or all(one.kept.tidy for one in glances)
+    whole = len(glances) < len(found) or not alike or not tidy
+    return whole or are_concerned(glances, command.task_list, command.sel_tasks)
 
 
 def claimed(tasks: Iterable[Any]) -> set[str]:
@@ -120,6 +139,25 @@ class OverCore:
     own: Sequence[Mapping[str, Any]]
     loader: Any
     _cmdparser: Any
+    #: Whether the command must know what we made and no rule makes any more.
+    needs_tidy = False
+
+    def execute(self, params: Any, args: list[str]) -> Any:
+        """Run the command; tasks are made of what may have work, if `names` allows it."""
+        token = ASKED.set(lambda: self.names(params, args))
+        try:
+            return super().execute(params, args)  # type: ignore[misc]
+        finally:
+            ASKED.reset(token)
+
+    def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
+        """Return what was selected by name; None if the command needs all tasks.
+
+        Args:
+            params: values of the options, by name; those of `DOIT_CONFIG` are among them.
+            args: the other arguments.
+        """
+        return None
 
     @property
     def cmdparser(self) -> Any:
@@ -134,7 +172,7 @@ class OverCore:
     def _execute(self) -> Any:
         """Core's method itself where there is no Codegen: its tracebacks show no frame of ours."""
         command: Any = self
-        if builds_of(self.loader):
+        if codegens(getattr(self.loader, "namespace", None)):
             return command._execute_builds
         if self.cmdparser.refused is not None:
             raise self.cmdparser.refused

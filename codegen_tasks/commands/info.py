@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_info import Info as CoreInfo
@@ -43,6 +43,7 @@ class Info(OverCore, CoreInfo):
 
     name = "info"
     own = (_OPT_JSON,)
+    needs_tidy = True
 
     def describe(self) -> None:
         """Say what it does for all targets."""
@@ -102,19 +103,26 @@ class Info(OverCore, CoreInfo):
 
     # All --------------------------------------------------------------------------------
 
+    def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
+        """Return that nothing is selected; None if one is, which is looked at closely."""
+        return () if all(arg.startswith("-") for arg in args) else None
+
     def _all(self, builds: Sequence[Build], as_json: bool) -> int:
         taken = claimed(self.task_list)
         others = self._other_tasks()
         would_run = {name for name, _ in others}
         surveys = [survey(build, self.dep_manager, taken, would_run) for build in builds]
-        stale = any(s.step.phase != "templates" for found in surveys for s in found.stale)
-        if not stale:
-            chains.refuse_unmet(codegens(self.loader.namespace))
+        found = codegens(self.loader.namespace)
+        quiet = [one.glance for one in found if one.quiet and one.glance is not None]
+        surveys += [Survey({}, [], {}, glance.targets) for glance in quiet]
+        stale = any(s.step.phase != "templates" for each in surveys for s in each.stale)
+        if not stale and builds:
+            chains.refuse_unmet(found)
         if as_json:
             self._write(json.dumps(_json(surveys, others), ensure_ascii=False, indent=1))
             return int(stale)
-        for found in surveys:
-            for line in _screen(found):
+        for each in surveys:
+            for line in _screen(each):
                 self._write(line)
         if others:
             self._write("other tasks: " + ", ".join(f"{n} ({status})" for n, status in others))
@@ -138,7 +146,7 @@ class Info(OverCore, CoreInfo):
 
 def _screen(found: Survey) -> Iterable[str]:
     """Yield the lines that say what is stale; templates are no targets and take one line."""
-    total = sum(state.is_target for state in found.states.values())
+    total = found.fresh + sum(state.is_target for state in found.states.values())
     stale = [state for state in found.stale if state.step.phase != "templates"]
     if stale:
         yield "stale:"
@@ -260,9 +268,9 @@ def _json(surveys: Sequence[Survey], others: Sequence[tuple[str, str]]) -> dict[
             for rule, tasks in found.unknown.items()
         ],
         "up_to_date": sum(
-            state.is_target and not (state.reasons or state.follows)
+            found.fresh
+            + sum(s.is_target and not (s.reasons or s.follows) for s in found.states.values())
             for found in surveys
-            for state in found.states.values()
         ),
         "other_tasks": [{"task": name, "status": status} for name, status in others],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from doit.action import PythonAction
 from doit.cmd_run import Run as CoreRun
 from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
+from doit.runner import Runner
 from doit.task import Stream
 
 from .. import disk
@@ -23,6 +24,9 @@ from .common import (
     planned,
     say_whatever_the_encoding,
 )
+
+#: Reporters that show no task which is up to date.
+_TELLING_WHAT_RAN = ("codegen", "executed-only", "error-only", "zero")
 
 _OPT_NO_WAIT = {
     "name": "no_wait",
@@ -38,8 +42,15 @@ class Run(OverCore, CoreRun):
 
     name = "run"
     control: Any
+    sel_tasks: Any
     task_list: Any
     own = (_OPT_NO_WAIT,)
+
+    def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
+        """Return what is selected; None if all tasks are to run, or each is to be told of."""
+        quiet = params["reporter"] in _TELLING_WHAT_RAN
+        whole = params["always"] or params["single"] or not quiet
+        return None if whole else self.sel_tasks or ()
 
     def _execute_builds(
         self,
@@ -110,6 +121,8 @@ class Run(OverCore, CoreRun):
         wait: bool,
         stages: Iterator[tuple[Sequence[Any], Any]],
     ) -> Any:
+        if not builds and not workers:
+            return Runner(*shared).run_all(self.control.task_dispatcher())
         from ..runner import CodegenRunner
 
         runner = CodegenRunner(*shared, builds=builds, workers=workers, wait=wait, stages=stages)
@@ -191,6 +204,8 @@ class Run(OverCore, CoreRun):
 
     def _waited_for_others(self, builds: Sequence[Any], wait: bool) -> bool:
         """Wait while another process builds what is to be built here; True if one did."""
+        if not builds:
+            return False
         from ..runner import locks_of
 
         locks = locks_of(builds, self.dep_manager)
@@ -226,6 +241,10 @@ class Run(OverCore, CoreRun):
         """Decide what is to run, as core does."""
         self.control = TaskControl(self.task_list, auto_delayed_regex=auto_delayed_regex)
         self.control.process(self.sel_tasks)
+        if any(build.fresh for build in builds_of(self.loader)):
+            from .. import chains
+
+            self.control.tasks = chains.OnDemand(self.control.tasks, builds_of(self.loader))
         if not single:
             return
         for name in self.control.selected_tasks:

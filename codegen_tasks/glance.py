@@ -1,0 +1,407 @@
+"""What of a project may have work, seen from its snapshot before any task is made.
+
+A run that has nothing to do gets one task for each phase and one for each step that was named;
+one with little to do gets the tasks of what may have work.  Whatever the snapshot cannot vouch
+for is left to the plan and its verdicts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from doit.exceptions import TaskFailed
+
+from . import digest, disk, lock, patterns, snapshot
+from .errors import StepError
+from .folders import Folders
+from .model import PHASES, Input, Phase, Step
+from .project import FORMAT, Project
+from .snapshot import Fact, Kept, Row, Snapshot
+from .state import recorded_tasks
+from .world import World
+
+if TYPE_CHECKING:
+    from .build import Build
+    from .plan import Plan
+
+DOCS = {
+    "templates": "parse templates into the cache",
+    "generate": "render templates with patterns",
+    "compile": "compile what was generated",
+    "output": "complete the manifest",
+}
+
+
+def path_of(project: Project) -> str:
+    """Return where a project's snapshot lies, absolute."""
+    return project.full(f"{project.home}/snapshot")
+
+
+def declaration_of(project: Project) -> str:
+    """Return the digest of what was declared, as far as the steps hang on it."""
+    rules = [
+        [
+            *(rule.name, rule.template, rule.target, list(rule.patterns), rule.each),
+            *([tool.identity for tool in rule.compile], rule.context is not None),
+        ]
+        for rule in project.rules.values()
+    ]
+    folders = [project.templates, project.output, project.state, project.name]
+    return digest.of_data([FORMAT, folders, project.settings.template_cache, rules])
+
+
+def lists_of(found: Iterable[Iterable[str]]) -> str:
+    """Return the digest of lists of names."""
+    return digest.of_parts(*("\0".join(names) for names in found))
+
+
+class Glance:
+    """A project beside its snapshot.
+
+    Args:
+        project: what was declared.
+        kept: the snapshot.
+    """
+
+    def __init__(self, project: Project, kept: Kept):
+        self.project = project
+        self.kept = kept
+        self._world = World(project)
+        files = kept.changed_files(project.root)
+        facts = kept.changed_facts(self._holds)
+        self._stale = kept.steps_of(files, facts)
+        #: Whether the steps are those of the snapshot.
+        self.planned = (
+            kept.plan == declaration_of(project)
+            and files.isdisjoint(kept.asked)
+            and ((kept.listed and files.isdisjoint(kept.folders)) or kept.lists == self._lists())
+        )
+        #: Whether the manifest says what the steps made.
+        self.complete = kept.manifest is not None and kept.manifest == disk.stat(
+            project.full(project.manifest_path)
+        )
+
+    def _holds(self, fact: Fact) -> bool:
+        """Tell whether an input that is no file is as it was; no program is started for it."""
+        kind, name, rule, link, content, stat = fact
+        step = Step("compile", "", "", rule=rule, link=link)
+        item = Input(kind, name, content, stat)
+        try:
+            if kind == "toolchain" and (stat is None or self._world.signature(step, item) != stat):
+                return False
+            return self._world.current(step, item)[0] == content
+        except (KeyError, IndexError):
+            return False  # there is no such rule any more
+
+    def _lists(self) -> str:
+        from .plan import template_names
+
+        project, folders = self.project, Folders(self.project.root)
+        found = [
+            patterns.discover(project.root, rule.patterns, folders=folders)
+            for rule in project.rules.values()
+        ]
+        return lists_of([template_names(project, (), folders), *found])
+
+    @property
+    def quiet(self) -> bool:
+        """Whether there is nothing to do, and nobody else is doing anything."""
+        folder = self.project.full(self.project.state)
+        fresh = not self._stale and self.planned and self.complete
+        return fresh and lock.Lock(folder).holder() is None
+
+    @property
+    def targets(self) -> int:
+        """The number of steps that make targets."""
+        phases: tuple[Phase, ...] = ("generate", "compile")
+        return sum(self.kept.phases.get(self.project.task(phase), 0) for phase in phases)
+
+    @cached_property
+    def _named(self) -> dict[str, int]:
+        kept = self.kept
+        found = {task: number for number, task in enumerate(kept.tasks)}
+        for number in range(len(kept.tasks)):
+            found.update(dict.fromkeys(kept.made(number), number))
+        return found
+
+    def numbers_of(self, names: Iterable[str]) -> set[int]:
+        """Return the steps that are named by task, target or wildcard."""
+        found: set[int] = set()
+        for name in names:
+            if "*" in name:
+                tasks = enumerate(self.kept.tasks)
+                found.update(n for n, task in tasks if fnmatch.fnmatch(task, name))
+            elif name in self._named:
+                found.add(self._named[name])
+        return found
+
+    # Nothing to do ----------------------------------------------------------------------
+
+    def records(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return what doit's database says of the tasks that `tasks` yields, as far as it matters.
+
+        Those of steps are left out: that there is nothing to do is known already.
+        """
+        named: dict[str, dict[str, Any]] = {self.kept.tasks[n]: {} for n in self.numbers_of(names)}
+        return {**self.kept.records, **named}
+
+    def tasks(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Yield doit's tasks of a project with nothing to do: phases, and the steps named."""
+        chosen = sorted(self.numbers_of(names))
+        for phase in PHASES:
+            group = self.project.task(phase)
+            if phase == "output":
+                yield self._fresh(phase, "", [self.project.manifest_path])
+                continue
+            of_phase = [n for n in chosen if self.kept.tasks[n].startswith(f"{group}:")]
+            yield group_task(self.project, phase, self.kept.phases.get(group, 0) - len(of_phase))
+            for number in of_phase:
+                target = self.kept.tasks[number].removeprefix(f"{group}:")
+                made = self.kept.made(number) if phase != "templates" else []
+                yield self._fresh(phase, target, made)
+
+    def _fresh(self, phase: Phase, target: str, made: list[str]) -> dict[str, Any]:
+        task: dict[str, Any] = {
+            "basename": self.project.task(phase),
+            "doc": DOCS[phase],
+            "actions": [(_too_late, [self.project.task(phase, target)])],
+            "uptodate": [True],
+            "targets": made,
+            "meta": {"codegen": {"phase": phase, "target": target}},
+        }
+        if target:
+            task["name"] = target
+        else:
+            task["task_dep"] = [self.project.task("generate"), self.project.task("compile")]
+        return task
+
+    # Little to do -----------------------------------------------------------------------
+
+    def fresh(self, plan: Plan, names: Iterable[str]) -> set[str]:
+        """Return the steps of a plan that have no work, whatever the others come to.
+
+        Args:
+            plan: of the project as it is.
+            names: tasks, targets and wildcards; the steps they name are left out.
+        """
+        if not is_simple(plan):
+            return set()
+        kept = self.kept
+        named = self.numbers_of(names)
+        numbers = {task: number for number, task in enumerate(kept.tasks)}
+        found = {}
+        for task, step in plan.steps.items():
+            number = numbers.get(task)
+            if number is None or number in self._stale or number in named:
+                continue
+            if self.planned or kept.mark(number) == snapshot.mark_of(step):
+                found[number] = task
+        moving = {p for t in plan.steps.keys() - set(found.values()) for p in plan.steps[t].outputs}
+        while moving:
+            reading = kept.readers_of(moving) & found.keys()
+            moving = {path for n in reading for path in plan.steps[found.pop(n)].outputs}
+        return set(found.values())
+
+    def reads(self, paths: Collection[str]) -> bool:
+        """Tell whether a file is or would be a pattern or template, or has been read."""
+        known = bool(paths) and not set(self.kept.paths).isdisjoint(paths)
+        return known or would_read(self.project, paths)
+
+
+def is_simple(plan: Plan) -> bool:
+    """Tell whether all steps are known before the first runs, and by this Codegen alone."""
+    return not (plan.late or plan.unknown or plan.unread or plan.unmet or plan.outputs)
+
+
+def are_concerned(
+    glances: Iterable[Glance], tasks: Sequence[Any], selected: Sequence[str] | None
+) -> bool:
+    """Tell whether tasks that are not ours may want a step that has no work, or give it some.
+
+    Args:
+        glances: of all Codegen objects.
+        tasks: doit's.
+        selected: what was selected by name; None if nothing was.
+    """
+    glances = list(glances)
+    groups = {one.project.task(phase) for one in glances for phase in PHASES}
+    others = [task for task in tasks if not _is_ours(task)]
+    present = {task.name for task in tasks}
+    for task in others:
+        named = {*task.task_dep, *task.setup_tasks}
+        asked = {given[0] for given in task.getargs.values()} & groups
+        asked |= {one[0].dep_name for one in task.uptodate if hasattr(one[0], "dep_name")} & groups
+        if task.loader or task.wild_dep or task.calc_dep or asked or not named <= present:
+            return True
+    made = {disk.relative(str(target)) for task in others for target in task.targets}
+    if any(one.reads(made) for one in glances):
+        return True
+    return _may_precede(tasks, selected)
+
+
+def _may_precede(tasks: Sequence[Any], selected: Sequence[str] | None) -> bool:
+    """Tell whether a task that is not ours runs before one of ours, and could change its inputs."""
+    order = _order(tasks, selected)
+    last = max((place for place, task in enumerate(order) if _is_ours(task)), default=0)
+    return any(task._actions and not _is_ours(task) for task in order[:last])
+
+
+def _order(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[Any]:
+    """Return the selected tasks and what they wait for in the order in which doit takes them."""
+    known = {task.name: task for task in tasks}
+    makers = {target: task.name for task in tasks for target in task.targets}
+    found: dict[str, Any] = {}
+    seen: set[str] = set()
+
+    def take(name: str) -> None:
+        if name in seen or name not in known:
+            return
+        seen.add(name)
+        task = known[name]
+        read = (makers[path] for path in task.file_dep if path in makers)
+        for before in (*task.task_dep, *read, *task.setup_tasks):
+            take(before)
+        found[name] = task
+
+    for name in known if selected is None else selected:
+        for one in fnmatch.filter(known, name) if "*" in name else [makers.get(name, name)]:
+            take(one)
+    return list(found.values())
+
+
+def _is_ours(task: Any) -> bool:
+    return "codegen" in (task.meta or {})
+
+
+def group_task(project: Project, phase: Phase, fresh: int = 0) -> dict[str, Any]:
+    """Return the doit task that stands for a phase.
+
+    Args:
+        project: what was declared.
+        phase: which.
+        fresh: how many of its steps are up to date and have no task of their own.
+    """
+    return {
+        "basename": project.task(phase),
+        "name": None,
+        "doc": DOCS[phase],
+        "meta": {"codegen": {"phase": phase, "target": "", "fresh": fresh}},
+    }
+
+
+def _too_late(task: str) -> TaskFailed:
+    """Fail a step that had no work when we looked, and has a moment later."""
+    return TaskFailed(f"{task}: its files were changed while this run began; run doit again")
+
+
+def look(project: Project, dep_manager: Any) -> Glance | None:
+    """Return a project beside its snapshot; None if it has none that can be trusted.
+
+    Args:
+        project: what was declared.
+        dep_manager: doit's database.
+    """
+    stamp: Callable[[], str] | None = getattr(dep_manager.backend, "stamp", None)
+    if stamp is None or not project.settings.incremental:
+        return None
+    kept = snapshot.read(path_of(project), stamp())
+    return Glance(project, kept) if kept is not None else None
+
+
+# Remembering ----------------------------------------------------------------------------
+
+
+def remember(build: Build, dep_manager: Any, whole: bool) -> None:
+    """Write the snapshot of what has been built; nothing if it says what it said before.
+
+    It is no more than a help: where it cannot be written, the next run goes without.
+
+    Args:
+        build: the build, all of whose records have been written.
+        dep_manager: doit's database.
+        whole: whether the manifest has been completed in this run.
+    """
+    stamp: Callable[[], str] | None = getattr(dep_manager.backend, "stamp", None)
+    home = build.project.full(build.project.home)
+    if stamp is None or not build.project.settings.incremental or not os.path.isdir(home):
+        return
+    if not is_simple(build.plan) or _concerns(build):
+        return
+    found = _snapshot(build, dep_manager, whole, stamp())
+    if found.stamp:
+        with contextlib.suppress(StepError):
+            disk.write(path_of(build.project), snapshot.packed(found))
+
+
+def _concerns(build: Build) -> bool:
+    """Tell whether a step reads what a task makes that is not ours."""
+    made = build.plan.others
+    reads = (item.name for trace in build.latest.values() for item in trace.inputs)
+    return bool(made) and (would_read(build.project, made) or any(name in made for name in reads))
+
+
+def would_read(project: Project, paths: Iterable[str]) -> bool:
+    """Tell whether one of some files is, or would be, a pattern or template."""
+    globs = {glob for rule in project.rules.values() for glob in rule.patterns}
+    folder = f"{project.templates}/"
+    return any(
+        path.startswith(folder) or any(patterns.matches(path, glob) for glob in globs)
+        for path in paths
+    )
+
+
+def _snapshot(build: Build, dep_manager: Any, whole: bool, stamp: str) -> Snapshot:
+    before = build.glance
+    project, plan, signatures = build.project, build.plan, build.world.library.folders.signatures
+    complete = whole or (before is not None and before.complete and before.planned)
+    globs = [glob for rule in project.rules.values() for glob in rule.patterns]
+    groups = [project.task(phase) for phase in PHASES]
+    return Snapshot(
+        stamp,
+        declaration_of(project),
+        lists_of(plan.lists),
+        all(map(patterns.in_one_folder, globs)),
+        list(signatures.items()),
+        [(path, stat or snapshot.ABSENT) for path, stat in plan.asked.items()],
+        _is_tidy(build, dep_manager),
+        disk.stat(project.full(project.manifest_path)) if complete else None,
+        {name: dep_manager.backend.record(name) for name in groups},
+        dict(_rows(build, before)),
+    )
+
+
+def _rows(build: Build, before: Glance | None) -> Iterator[tuple[str, Row]]:
+    """Yield what is known of each step: by this run, or by the snapshot it began with."""
+    templates = build.project.templates
+    kept = before.kept if before is not None else None
+    numbers = {task: number for number, task in enumerate(kept.tasks)} if kept else {}
+    for task, step in build.plan.steps.items():
+        trace, number = build.latest.get(task), numbers.get(task)
+        unseen = trace is None and task not in build.failed
+        if kept and number is not None and unseen and kept.mark(number) == snapshot.mark_of(step):
+            yield task, kept.row(number)
+        else:
+            yield task, snapshot.row_of(step, trace, templates)
+
+
+def _is_tidy(build: Build, dep_manager: Any) -> bool:
+    """Tell whether all that we have made is made by a rule still."""
+    if build.leaves_behind:
+        return False
+    if build.is_tidy:
+        return True
+    prefixes = tuple(f"{build.project.task(phase)}:" for phase in PHASES)
+    recorded = {n for n in recorded_tasks(dep_manager) or () if n.startswith(prefixes)}
+    output = dep_manager.get_values(build.project.task("output")) or {}
+    entries = build.remember_manifest()
+    made = {f"{build.project.output}/{key}" for key in entries}
+    return (
+        recorded <= build.plan.steps.keys()
+        and made <= build.plan.makers.keys()
+        and (not output.get("left"))
+    )

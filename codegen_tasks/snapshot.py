@@ -1,0 +1,361 @@
+"""The snapshot: signatures of all that the last build read and wrote.
+
+By them a later run sees at once, before it makes a task, which steps may have work.
+
+It is made of the traces in doit's database and tied to it by the database's stamp: one that
+another run has outdated, or that is broken in any way, is none.  It says only that *nothing
+has another signature*; whatever has is left to `staleness`.
+
+    magic, digits of a checksum, length of the header
+    the header, JSON
+    names of the steps and paths of files, separated by NUL
+    numbers: eight bytes each for signatures, four for all others, in the machine's order
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from . import disk
+from .model import PATH_KINDS, Stat, Step, Trace
+
+_MAGIC = b"codegen-tasks snapshot 1 "
+_HEAD = len(_MAGIC) + 8 + 8
+#: Signatures of what is not to be there, and of what only has to be.
+ABSENT: Stat = (-1, 0, 0, 0)
+PRESENT: Stat = (-2, 0, 0, 0)
+_LARGEST = (1 << 63) - 1
+_BLOCK = 4 * 256  # numbers that are compared at once
+
+#: A file, or a folder, and its signature.
+Entry: TypeAlias = tuple[str, Stat]
+#: An input that is no file: kind, name, rule and link of its compiler, digest, signature.
+Fact: TypeAlias = tuple[str, str, str, int, str, Stat | None]
+
+
+@dataclass(slots=True)
+class Row:
+    """What is known of one step.
+
+    Args:
+        mark: what tells it from another step of the same name, see `mark_of`.
+        made: the files it made.
+        read: the files it read, and those that it found not to exist.
+        facts: everything else that it read.
+        sure: whether that is all; else the step is to be looked at whatever has changed.
+    """
+
+    mark: int
+    made: Sequence[Entry] = ()
+    read: Sequence[Entry] = ()
+    facts: Sequence[Fact] = ()
+    sure: bool = True
+
+
+def mark_of(step: Step) -> int:
+    """Return a number that differs between steps of one name that are made from other things."""
+    said = (step.rule, step.template, step.patterns, step.many, step.item, step.source, step.link)
+    return zlib.crc32(repr((said, step.outputs)).encode("utf-8", "surrogatepass"))
+
+
+def row_of(step: Step, trace: Trace | None, templates: str) -> Row:
+    """Return what a snapshot keeps of a step.
+
+    Args:
+        step: the step.
+        trace: what it read and wrote; None if that is not known.
+        templates: the templates folder.
+    """
+    row = Row(mark_of(step), sure=trace is not None and step.problem is None)
+    if trace is None:
+        return row
+    made, read, facts = [], [], []
+    for output in trace.outputs:
+        made.append((output.path, (output.stat or ABSENT) if output.digest else PRESENT))
+    for item in trace.inputs:
+        if item.kind in PATH_KINDS:
+            read.append((item.name, (item.stat or PRESENT) if item.digest else ABSENT))
+            row.sure = row.sure and (item.stat is not None or not item.digest)
+        elif item.kind == "missing template":
+            read.append((f"{templates}/{item.name}", ABSENT))
+        elif item.kind in ("toolchain", "command"):
+            facts.append((item.kind, item.name, step.rule, step.link, item.digest, item.stat))
+        else:
+            facts.append((item.kind, item.name, "", 0, item.digest, None))
+    row.made, row.read, row.facts = made, read, facts
+    return row
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What the last build left.
+
+    Args:
+        stamp: of the database it was made from.
+        plan: digest of what was declared, as far as the steps hang on it.
+        lists: digest of the lists of patterns and templates.
+        listed: whether the signatures of folders vouch for these lists.
+        folders: the folders that were listed.
+        asked: the patterns that were read to name targets.
+        tidy: whether nothing of ours was left that no rule makes any more.
+        manifest: the manifest's signature; None if it may not say what the traces say.
+        records: what the database holds of the tasks that stand for a whole phase.
+        tasks: names of the steps, in the order of the plan.
+        rows: by name.
+    """
+
+    stamp: str
+    plan: str
+    lists: str
+    listed: bool
+    folders: Sequence[Entry]
+    asked: Sequence[Entry]
+    tidy: bool
+    manifest: Stat | None
+    records: Mapping[str, Any]
+    rows: Mapping[str, Row] = field(default_factory=dict)
+
+
+class _Numbered(dict[Any, int]):
+    """Numbers things in the order in which they are met."""
+
+    def __missing__(self, key: Any) -> int:
+        self[key] = number = len(self)
+        return number
+
+
+def packed(snapshot: Snapshot) -> bytes:
+    """Return a snapshot as the bytes of its file."""
+    entries, facts = _Numbered(), _Numbered()
+    folders = [entries[entry] for entry in snapshot.folders]
+    asked = [entries[entry] for entry in snapshot.asked]
+    marks, counts, uses, told = (array.array("I") for _ in range(4))
+    unsure = []
+    for number, row in enumerate(snapshot.rows.values()):
+        marks.append(row.mark)
+        counts.extend((len(row.made), len(row.read), len(row.facts)))
+        uses.extend([entries[entry] for entry in row.made])
+        uses.extend([entries[entry] for entry in row.read])
+        told.extend([facts[fact] for fact in row.facts])
+        if not row.sure:
+            unsure.append(number)
+    signs = array.array("q")
+    for _, sign in entries:
+        signs.extend(map(_small, sign))
+    names = "\0".join(snapshot.rows).encode("utf-8", "surrogateescape")
+    paths = "\0".join(path for path, _ in entries).encode("utf-8", "surrogateescape")
+    header = {
+        "stamp": snapshot.stamp,
+        "plan": snapshot.plan,
+        "lists": snapshot.lists,
+        "listed": snapshot.listed,
+        "folders": folders,
+        "asked": asked,
+        "tidy": snapshot.tidy,
+        "manifest": snapshot.manifest,
+        "records": snapshot.records,
+        "facts": list(facts),
+        "unsure": unsure,
+        "order": sys.byteorder,
+        "phases": Counter(name.partition(":")[0] for name in snapshot.rows),
+        "steps": len(snapshot.rows),
+        "files": len(entries),
+        "bytes": [len(names), len(paths), len(uses), len(told)],
+    }
+    said = json.dumps(header, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    arrays = [part.tobytes() for part in (signs, marks, counts, uses, told)]
+    body = b"".join([said, names, paths, *arrays])
+    head = f"{zlib.crc32(body):08x}{len(said):08x}".encode()
+    return _MAGIC + head + body
+
+
+def _small(number: int) -> int:
+    return number & _LARGEST if number > _LARGEST else number
+
+
+class Kept:
+    """A snapshot as it was read: looked at in the large, its steps unpacked only if need be.
+
+    Args:
+        data: of its file.
+
+    Raises:
+        ValueError: this is no snapshot, or a broken one.
+    """
+
+    def __init__(self, data: bytes):
+        if len(data) < _HEAD or not data.startswith(_MAGIC):
+            raise ValueError("not a snapshot")
+        check, length = data[len(_MAGIC) : _HEAD - 8], data[_HEAD - 8 : _HEAD]
+        body = memoryview(data)[_HEAD:]
+        if int(check, 16) != zlib.crc32(body):
+            raise ValueError("the checksum is wrong")
+        end = int(length, 16)
+        header = json.loads(bytes(body[:end]).decode("utf-8", "surrogateescape"))
+        if header["order"] != sys.byteorder:
+            raise ValueError("from a machine of another kind")
+        self.stamp: str = header["stamp"]
+        self.plan: str = header["plan"]
+        self.lists: str = header["lists"]
+        self.listed: bool = header["listed"]
+        self.tidy: bool = header["tidy"]
+        self.manifest: Stat | None = tuple(header["manifest"]) if header["manifest"] else None
+        self.records: dict[str, Any] = header["records"]
+        self.unsure: set[int] = set(header["unsure"])
+        self.facts: list[Fact] = [_fact(values) for values in header["facts"]]
+        self.folders: list[int] = header["folders"]
+        self.asked: list[int] = header["asked"]
+        #: By the task that stands for a phase, the number of its steps.
+        self.phases: dict[str, int] = header["phases"]
+        steps, files = header["steps"], header["files"]
+        names, paths, uses, told = header["bytes"]
+
+        def text(size: int, count: int) -> list[str]:
+            nonlocal end
+            end += size
+            found = bytes(body[end - size : end]).decode("utf-8", "surrogateescape")
+            return found.split("\0") if count else []
+
+        def numbers(kind: str, count: int) -> Any:
+            nonlocal end
+            found = array.array(kind)
+            end += count * found.itemsize
+            found.frombytes(body[end - count * found.itemsize : end])
+            return found
+
+        self.tasks = text(names, steps)
+        self.paths = text(paths, files)
+        self._signs = numbers("q", 4 * files)
+        self._marks = numbers("I", steps)
+        self._counts = numbers("I", 3 * steps)
+        self._uses = numbers("I", uses)
+        self._told = numbers("I", told)
+
+    # Looking ----------------------------------------------------------------------------
+
+    def changed_files(self, root: str) -> set[int]:
+        """Return the numbers of files that are not as they were."""
+        now = _signatures(self.paths, root)
+        if now == self._signs:
+            return set()
+        before, found = self._signs, set()
+        for first in range(0, len(now), _BLOCK):
+            if now[first : first + _BLOCK] == before[first : first + _BLOCK]:
+                continue
+            for at in range(first, min(first + _BLOCK, len(now)), 4):
+                if now[at : at + 4] != before[at : at + 4]:
+                    found.add(at // 4)
+        present = {n for n in found if before[4 * n] == PRESENT[0] and now[4 * n] >= 0}
+        return found - present
+
+    def changed_facts(self, holds: Callable[[Fact], bool]) -> set[int]:
+        """Return the numbers of facts that hold no longer."""
+        return {number for number, fact in enumerate(self.facts) if not holds(fact)}
+
+    def steps_of(self, files: set[int], facts: set[int]) -> set[int]:
+        """Return the numbers of steps that have made or read one of these, or may have."""
+        found = set(self.unsure)
+        if not files and not facts:
+            return found
+        for number, uses, told in self._each():
+            if not (files.isdisjoint(uses) and facts.isdisjoint(told)):
+                found.add(number)
+        return found
+
+    def readers_of(self, paths: Container[str]) -> set[int]:
+        """Return the steps that have read a file, or found that it does not exist."""
+        wanted = {number for number, path in enumerate(self.paths) if path in paths}
+        if not wanted:
+            return set()
+        return {
+            number
+            for number, (_, made, start, end) in enumerate(self._spans())
+            if not wanted.isdisjoint(self._uses[start + made : end])
+        }
+
+    def made(self, number: int) -> list[str]:
+        """Return the paths of what a step made."""
+        _, outputs, start, _ = self._span(number)
+        return [self.paths[use] for use in self._uses[start : start + outputs]]
+
+    def mark(self, number: int) -> int:
+        """Return the mark of a step."""
+        return int(self._marks[number])
+
+    def row(self, number: int) -> Row:
+        """Return all that is known of a step."""
+        told, outputs, start, end = self._span(number)
+        entries = [self._entry(use) for use in self._uses[start:end]]
+        facts = [self.facts[one] for one in self._told[told : told + self._counts[3 * number + 2]]]
+        sure = number not in self.unsure
+        return Row(self.mark(number), entries[:outputs], entries[outputs:], facts, sure)
+
+    def _entry(self, number: int) -> Entry:
+        size, changed, created, inode = self._signs[4 * number : 4 * number + 4]
+        return self.paths[number], (size, changed, created, inode)
+
+    def _each(self) -> Iterator[tuple[int, Any, Any]]:
+        """Yield of each step its number, and the numbers of its files and of its facts."""
+        counts = self._counts
+        for number, (told, _, start, end) in enumerate(self._spans()):
+            yield number, self._uses[start:end], self._told[told : told + counts[3 * number + 2]]
+
+    def _spans(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield of each step: first fact, number of files made, the first of these, past the last.
+
+        What it read follows what it made.
+        """
+        start, told, counts = 0, 0, self._counts
+        for number in range(0, len(counts), 3):
+            end = start + counts[number] + counts[number + 1]
+            yield told, counts[number], start, end
+            start, told = end, told + counts[number + 2]
+
+    def _span(self, number: int) -> tuple[int, int, int, int]:
+        if not hasattr(self, "_known_spans"):
+            self._known_spans = list(self._spans())
+        return self._known_spans[number]
+
+
+def _fact(values: Sequence[Any]) -> Fact:
+    kind, name, rule, link, digest, stat = values
+    return (kind, name, rule, link, digest, tuple(stat) if stat else None)
+
+
+def _signatures(paths: Iterable[str], root: str) -> Any:
+    """Return the signatures of files as they are now, four numbers each."""
+    found = array.array("q")
+    extend, look = found.extend, os.stat
+    if os.path.realpath(os.curdir) != os.path.realpath(root):
+        paths = [os.path.join(root, path) for path in paths]
+    for path in paths:
+        try:
+            now = look(path)
+        except (OSError, ValueError):
+            extend(ABSENT)
+            continue
+        sign = (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino)
+        extend(sign if now.st_ino <= _LARGEST else map(_small, sign))
+    return found
+
+
+def read(path: str, stamp: str) -> Kept | None:
+    """Return the snapshot of a file; None if there is none that was made from this database.
+
+    Args:
+        path: the file.
+        stamp: of the database as it is; "" if there is none.
+    """
+    try:
+        kept = Kept(disk.read(path)) if stamp else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    return kept if kept is not None and kept.stamp == stamp else None
