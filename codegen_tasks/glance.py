@@ -199,13 +199,16 @@ class Glance:
             number = numbers.get(task)
             if number is None or number in self._stale or number in named:
                 continue
-            if self.planned or kept.mark(number) == snapshot.mark_of(step):
+            if self.planned or kept.mark(number) == self._mark(step):
                 found[number] = task
         moving = {p for t in plan.steps.keys() - set(found.values()) for p in plan.steps[t].outputs}
         while moving:
             reading = kept.readers_of(moving) & found.keys()
             moving = {path for n in reading for path in plan.steps[found.pop(n)].outputs}
         return set(found.values())
+
+    def _mark(self, step: Step) -> int:
+        return snapshot.mark_of(step, self._world.declared(step))
 
     def reads(self, paths: Collection[str]) -> bool:
         """Tell whether a file is or would be a pattern or template, or has been read."""
@@ -332,10 +335,12 @@ def remember(build: Build, dep_manager: Any, whole: bool) -> None:
         return
     if not is_simple(build.plan) or _concerns(build):
         return
+    if dep_manager.backend.spoilt:
+        build.glance = None  # the records may be gone that it vouches for
     found = _snapshot(build, dep_manager, whole, stamp())
     if found.stamp:
         with contextlib.suppress(StepError):
-            disk.write(path_of(build.project), snapshot.packed(found))
+            disk.write_ours(path_of(build.project), snapshot.packed(found), home)
 
 
 def _concerns(build: Build) -> bool:
@@ -382,11 +387,12 @@ def _rows(build: Build, before: Glance | None) -> Iterator[tuple[str, Row]]:
     numbers = {task: number for number, task in enumerate(kept.tasks)} if kept else {}
     for task, step in build.plan.steps.items():
         trace, number = build.latest.get(task), numbers.get(task)
+        mark = snapshot.mark_of(step, build.world.declared(step))
         unseen = trace is None and task not in build.failed
-        if kept and number is not None and unseen and kept.mark(number) == snapshot.mark_of(step):
+        if kept and number is not None and unseen and kept.mark(number) == mark:
             yield task, kept.row(number)
         else:
-            yield task, snapshot.row_of(step, trace, templates)
+            yield task, snapshot.row_of(step, mark, trace, templates)
 
 
 def _is_tidy(build: Build, dep_manager: Any) -> bool:

@@ -35,13 +35,24 @@ class CodegenReporter(ConsoleReporter):
         self._finished: set[str] = set()
         self._others = 0
 
+    def initialize(self, tasks: Any, selected_tasks: Any) -> None:
+        """Count the steps that are up to date and have no task: their phase tells how many."""
+        super().initialize(tasks, selected_tasks)
+        left, seen = list(selected_tasks), set(selected_tasks)
+        while left:
+            task = tasks.get(left.pop())
+            if _phase(task) in _DONE:
+                self._uptodate += task.meta["codegen"].get("fresh", 0)
+            before = set(task.task_dep) - seen if task is not None else set()
+            seen |= before
+            left += before
+
     # What doit tells --------------------------------------------------------------------
 
     def execute_task(self, task: Any) -> None:
         """Print what begins; with verbosity 2 a step's line comes when its time is known."""
         phase = _phase(task)
         self._others += phase is None
-        self._count_fresh(task)
         if phase is None or (phase in _DONE and _is_step(task) and task.verbosity != 2):
             super().execute_task(task)
 
@@ -61,7 +72,6 @@ class CodegenReporter(ConsoleReporter):
     def add_failure(self, task: Any, fail: Any) -> None:
         """Print a step's failure at once and whole; count what it kept from running."""
         phase = _phase(task)
-        self._count_fresh(task)
         if phase is None and isinstance(fail, UnmetDependency):
             self.write(f"not run: {task.name}, for {fail.message} failed or was not run\n")
         elif phase is None:
@@ -71,11 +81,6 @@ class CodegenReporter(ConsoleReporter):
         else:
             self._failed.append(task.name)
             self.write(f"failed: {task.name}\n{_indented(self._unsaid(task.name, fail))}\n")
-
-    def _count_fresh(self, task: Any) -> None:
-        """Count the steps of a phase that are up to date and have no task."""
-        if _phase(task) in _DONE:
-            self._uptodate += task.meta["codegen"].get("fresh", 0)
 
     def _unsaid(self, name: str, fail: Any) -> str:
         """Return a failure's message, or whose it was if it has been said already."""
@@ -151,7 +156,7 @@ class CodegenReporter(ConsoleReporter):
 
 def _phase(task: Any) -> str | None:
     """Return the phase of one of our tasks; None for another's."""
-    found = (task.meta or {}).get("codegen")
+    found = (task.meta or {}).get("codegen") if task is not None else None
     return found["phase"] if found else None
 
 

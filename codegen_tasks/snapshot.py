@@ -60,21 +60,27 @@ class Row:
     sure: bool = True
 
 
-def mark_of(step: Step) -> int:
-    """Return a number that differs between steps of one name that are made from other things."""
-    said = (step.rule, step.template, step.patterns, step.many, step.item, step.source, step.link)
-    return zlib.crc32(repr((said, step.outputs)).encode("utf-8", "surrogatepass"))
+def mark_of(step: Step, declared: Sequence[tuple[str, str]]) -> int:
+    """Return a number that differs between steps of one name that are made from other things.
+
+    Args:
+        step: the step.
+        declared: the inputs that its declaration gives to it.
+    """
+    said = (declared, step.outputs, step.many, step.item, step.link)
+    return zlib.crc32(repr(said).encode("utf-8", "surrogatepass"))
 
 
-def row_of(step: Step, trace: Trace | None, templates: str) -> Row:
+def row_of(step: Step, mark: int, trace: Trace | None, templates: str) -> Row:
     """Return what a snapshot keeps of a step.
 
     Args:
         step: the step.
+        mark: of the step.
         trace: what it read and wrote; None if that is not known.
         templates: the templates folder.
     """
-    row = Row(mark_of(step), sure=trace is not None and step.problem is None)
+    row = Row(mark, sure=trace is not None and step.problem is None)
     if trace is None:
         return row
     made, read, facts = [], [], []

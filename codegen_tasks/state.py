@@ -183,7 +183,15 @@ class StateDB:
     def stamp(self) -> str:
         """Return what tells this database from any other version of it; "" if there is none."""
         found, seen = _counter(self.name), disk.stat(self.name)
-        return f"{found} {seen}" if found and seen else ""
+        journal = self.name + "-journal"
+        if not found or not seen or (os.path.lexists(journal) and os.path.islink(journal)):
+            return ""
+        return f"{found} {seen} {disk.stat(journal)}"
+
+    @property
+    def spoilt(self) -> bool:
+        """Whether something of it could not be read."""
+        return self._said
 
     def tasks(self) -> list[str]:
         """Return the names of all tasks that have a record."""
