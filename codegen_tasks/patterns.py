@@ -10,7 +10,6 @@ import glob
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -137,6 +136,7 @@ class Library:
 
     def __init__(self, root: str):
         self._root = root
+        self._inside = disk.Inside(root)
         self._parsed: dict[tuple[str, Stat | None], Pattern] = {}
 
     def load(self, path: str) -> Pattern:
@@ -150,7 +150,7 @@ class Library:
         signature = disk.stat(full)
         found = self._parsed.get((path, signature))
         if found is None:
-            if not disk.is_inside(full, self._root):
+            if not self._inside.holds(full):
                 raise StepError(path, "a pattern cannot lie outside the project")
             if signature is None and os.path.exists(full):
                 raise StepError(path, "cannot read: not a regular file")
@@ -196,7 +196,7 @@ def parse(path: str, raw: bytes) -> dict[str, Any]:
 def _parser_for(path: str) -> Callable[[str], Any]:
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".toml":
-        return tomllib.loads
+        return texts.toml
     if suffix == ".json":
         return json.loads
     if suffix in YAML_SUFFIXES:

@@ -483,7 +483,7 @@ class Workshop:
             there = self._there(path)
             if there and there not in (content, recorded.get(path)):
                 notes.append(f"{path}: was edited by hand, kept aside as {self.keep(path)}")
-            changed = self._write(path, data, there == content) or changed
+            changed = self._write(path, data, there == content, there is None) or changed
             outputs.append(Output(path, content, len(data), disk.stat(self.project.full(path))))
         return _Made((), tuple(outputs), (), changed, tuple(notes))
 
@@ -504,9 +504,9 @@ class Workshop:
         kept = disk.keep_aside(self.project.root, path, self.project.kept_folder)
         return kept.replace(os.sep, "/")
 
-    def _write(self, path: str, data: bytes, unchanged: bool) -> bool:
+    def _write(self, path: str, data: bytes, unchanged: bool, new: bool) -> bool:
         try:
-            return disk.write(self.project.full(path), data, unchanged)
+            return disk.write(self.project.full(path), data, unchanged, new)
         except StepError as error:
             hint = error.hint.replace(self.project.root + os.sep, "")
             raise StepError(path, error.what, hint) from None
