@@ -27,6 +27,7 @@ How: TypeAlias = Literal["value", "keys", "there", "table"]
 Reads: TypeAlias = tuple[tuple[Path, How], ...]
 WHOLE: Reads = (((), "value"),)
 _MISSING = object()
+_get = dict.get
 
 
 class Notes:
@@ -48,12 +49,20 @@ class Notes:
     def reads(self) -> Reads:
         """Return what was read, without what a whole value covers."""
         whole = {path for path, how in self._found if how == "value"}
+        if () in whole:
+            return WHOLE
         return tuple(
-            (path, how)
-            for path, how in self._found
-            if not (how != "value" and path in whole)
-            and not any(path[:length] in whole for length in range(len(path)))
+            [
+                (path, how)
+                for path, how in self._found
+                if not (how != "value" and path in whole)
+                and (len(path) < 2 or not _is_within(path, whole))
+            ]
         )
+
+
+def _is_within(path: Path, whole: Collection[Path]) -> bool:
+    return any(path[:length] in whole for length in range(1, len(path)))
 
 
 class Table(dict[Any, Any]):
@@ -74,18 +83,20 @@ class Table(dict[Any, Any]):
         self._codegen_handed: set[Any] = set()  # keys whose value is the render's own already
 
     def __getitem__(self, key: Any) -> Any:
-        value = super().get(key, _MISSING)
+        value = _get(self, key, _MISSING)
         if value is _MISSING:
             self._codegen_notes.add((*self._codegen_path, _noted(key)), "value")
             raise KeyError(key)
         return value if key in self._codegen_handed else self._codegen_hand(key, value)
 
     def _codegen_hand(self, key: Any, value: Any) -> Any:
-        path = (*self._codegen_path, key)
         self._codegen_handed.add(key)
+        path = (*self._codegen_path, key)
+        if type(value) not in (dict, list):
+            self._codegen_notes.add(path, "value")
+            return value
         handed = _handed(value, self._codegen_notes, path)
-        if handed is not value:
-            super().__setitem__(key, handed)
+        super().__setitem__(key, handed)
         return handed
 
     def _codegen_hand_all(self) -> None:
@@ -386,9 +397,15 @@ def _put_back(made: Collection[tuple[Table, dict[Any, Any]]]) -> None:
 # Selecting ------------------------------------------------------------------------------
 
 
-def select(data: Any, reads: Reads) -> tuple[str, str]:
-    """Return the digest of what was read of a pattern's data, and the text it is made from."""
-    text = digest.text_of([_selected(data, path, how) for path, how in reads])
+def select(data: Any, reads: Reads, string_keys: bool = False) -> tuple[str, str]:
+    """Return the digest of what was read of a pattern's data, and the text it is made from.
+
+    Args:
+        data: what the pattern says.
+        reads: what was read of it.
+        string_keys: all keys in it are known to be strings.
+    """
+    text = digest.text_of([_selected(data, path, how) for path, how in reads], string_keys)
     return digest.of_bytes(text.encode("utf-8", "surrogatepass")), text
 
 

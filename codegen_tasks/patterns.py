@@ -15,7 +15,7 @@ from typing import Any
 
 from . import digest, disk, keys, texts
 from .errors import DeclarationError, StepError, cause
-from .keys import Notes
+from .keys import Notes, Reads
 from .model import Input, Pattern, Stat
 
 #: Names that templates get from us; a pattern's own keys must leave them free.
@@ -127,8 +127,17 @@ def data_input(
         room: characters of what was read that may be kept, so that a change can be shown.
     """
     reads = notes.reads()
-    content, text = keys.select(data, reads)
+    content, text = selected(path, data, reads)
     return Input(kind, path, content, stat, text if len(text) <= room else "", reads)
+
+
+def selected(path: str, data: Any, reads: Reads) -> tuple[str, str]:
+    """Return digest and text of what was read of a file of data, see `keys.select`."""
+    return keys.select(data, reads, string_keys=not _is_yaml(path))
+
+
+def _is_yaml(path: str) -> bool:
+    return path.lower().endswith(YAML_SUFFIXES)
 
 
 class Library:
