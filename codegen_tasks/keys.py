@@ -31,12 +31,17 @@ _get = dict.get
 
 
 class Notes:
-    """What was read of one pattern so far."""
+    """What was read of one pattern so far.
 
-    __slots__ = ("_found",)
+    Args:
+        known: what others that noted the same have come to; it is one object for all.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_found", "_known")
+
+    def __init__(self, known: dict[Reads, Reads] | None = None) -> None:
         self._found: dict[tuple[Path, How], None] = {}
+        self._known = {} if known is None else known
 
     def add(self, path: Path, how: How) -> None:
         """Note that something was read."""
@@ -48,21 +53,21 @@ class Notes:
 
     def reads(self) -> Reads:
         """Return what was read, without what a whole value covers."""
-        whole = {path for path, how in self._found if how == "value"}
-        if () in whole:
-            return WHOLE
-        return tuple(
-            [
-                (path, how)
-                for path, how in self._found
-                if not (how != "value" and path in whole)
-                and (len(path) < 2 or not _is_within(path, whole))
-            ]
-        )
+        found = tuple(self._found)
+        reads = self._known.get(found)
+        if reads is None:
+            reads = self._known[found] = _uncovered(found)
+        return reads
 
 
-def _is_within(path: Path, whole: Collection[Path]) -> bool:
-    return any(path[:length] in whole for length in range(1, len(path)))
+def _uncovered(found: Reads) -> Reads:
+    whole = {path for path, how in found if how == "value"}
+    return tuple(
+        (path, how)
+        for path, how in found
+        if not (how != "value" and path in whole)
+        and not any(path[:length] in whole for length in range(len(path)))
+    )
 
 
 class Table(dict[Any, Any]):
@@ -411,6 +416,8 @@ def select(data: Any, reads: Reads, string_keys: bool = False) -> tuple[str, str
 
 def _selected(data: Any, path: Path, how: How) -> list[Any]:
     """Return a list of what was read; an empty one if there is no such thing."""
+    if how == "value" and len(path) == 1 and type(data) is dict:  # as most are
+        return [data[path[0]]] if path[0] in data else []
     for part in path:
         if isinstance(data, dict):
             if part not in data:

@@ -22,6 +22,8 @@ from .model import Input, Pattern, Stat
 RESERVED = ("pattern", "patterns", "item")
 #: What a YAML pattern's name ends with.
 YAML_SUFFIXES = (".yaml", ".yml")
+#: In so many bytes of TOML or JSON no number is too large to be written, and no table too deep.
+_HARMLESS = 1_000
 #: Characters and values of a YAML pattern with all aliases replaced; more is taken for an attack.
 _LARGEST = 10_000_000
 _WILD = re.compile(r"[*?\[]")
@@ -164,17 +166,21 @@ class Library:
             if signature is None and os.path.exists(full):
                 raise StepError(path, "cannot read: not a regular file")
             try:
-                data = parse(path, _read(path, full))
-                found = Pattern(path, stem(path), data, _digest(path, data), signature)
+                raw = _read(path, full)
+                data = parse(path, raw)
+                if len(raw) > _HARMLESS or _is_yaml(path):
+                    _refuse_unwritable(path, data)
+                found = Pattern(path, stem(path), data, signature)
             except RecursionError:
                 raise StepError(path, "is nested too deeply") from None
             self._parsed[path, signature] = found
         return found
 
 
-def _digest(path: str, data: dict[str, Any]) -> str:
+def _refuse_unwritable(path: str, data: dict[str, Any]) -> None:
+    """Refuse what has no digest, whether a render reads it or not."""
     try:
-        return digest.of_data(data)
+        digest.text_of(data)
     except (TypeError, ValueError) as error:
         raise StepError(path, f"holds a value that no template can rely on: {error}") from None
 

@@ -25,7 +25,7 @@ from . import digest, disk, keys, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .functions import describe
-from .keys import Notes, Table, View
+from .keys import Notes, Reads, Table, View
 from .model import Input, Outcome, Output, Pattern, Step, Trace
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
@@ -84,6 +84,8 @@ class Workshop:
         self._engine: Engine | None = None
         self._cache: TemplateCache | None = None
         self._guarding: Guard | None = None
+        self._reads: dict[Reads, Reads] = {}
+        self._second = (0, "")
         self._shared: dict[Any, tuple[list[Input], list[Input]]] = {}
 
     def __reduce__(self) -> Any:
@@ -240,10 +242,16 @@ class Workshop:
     def _trace(self, made: _Made, seconds: float) -> Trace:
         """Return what is recorded of a step; `made` is when its outputs' bytes last changed."""
         # Files are written only if their bytes change, so the newest one's mtime tells.
-        newest = max(
-            (output.stat[1] for output in made.outputs if output.stat), default=time.time_ns()
-        )
-        return Trace(tuple(made.inputs), made.outputs, iso(newest / 1e9), round(seconds, 6))
+        written = [output.stat[1] for output in made.outputs if output.stat]
+        newest = max(written) if written else time.time_ns()
+        return Trace(tuple(made.inputs), made.outputs, self._iso(newest), round(seconds, 6))
+
+    def _iso(self, nanoseconds: int) -> str:
+        """Return a time as `iso` does; what it says of a second is made once."""
+        second, rest = divmod(nanoseconds, 1_000_000_000)
+        if self._second[0] != second:
+            self._second = (second, iso(second))
+        return self._second[1].replace(".000", f".{rest // 1_000_000:03d}")
 
     # Templates --------------------------------------------------------------------------
 
@@ -291,7 +299,7 @@ class Workshop:
 
     def _view(self, step: Step, loaded: Sequence[Pattern]) -> View:
         """Return what the template sees, in copies of its own."""
-        notes = {pattern.path: Notes() for pattern in loaded}
+        notes = {pattern.path: Notes(self._reads) for pattern in loaded}
         rule = self.project.rules[step.rule]
         tops = [Table(pattern.data, notes[pattern.path]) for pattern in loaded]
         if step.many:
