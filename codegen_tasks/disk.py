@@ -34,9 +34,11 @@ def stat(path: str) -> Stat | None:
         result = os.stat(path)
     except (OSError, ValueError):
         return None
-    if not modes.S_ISREG(result.st_mode):
-        return None
-    return (result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
+    return _signed(result) if modes.S_ISREG(result.st_mode) else None
+
+
+def _signed(status: os.stat_result) -> Stat:
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 #: Longer than a tick of any clock that stamps files, in nanoseconds; and where files are
@@ -76,13 +78,19 @@ _MORE = 1 << 20
 
 def read(path: str) -> bytes:
     """Return a regular file's bytes; a pipe is never waited for.  Raises OSError."""
+    return read_signed(path)[0]
+
+
+def read_signed(path: str) -> tuple[bytes, Stat]:
+    """Return a regular file's bytes, and the signature it had before.  Raises OSError."""
     # Without a file object, which costs more than to read a small file.
     handle = _opened_at_once(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        data = os.read(handle, _regular(handle, path).st_size + 1)
+        status = _regular(handle, path)
+        data = os.read(handle, status.st_size + 1)
         while more := os.read(handle, _MORE):
             data += more
-        return data
+        return data, _signed(status)
     finally:
         os.close(handle)
 
@@ -101,7 +109,7 @@ def _regular(handle: int, path: str) -> os.stat_result:
     if modes.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not modes.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "no regular file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return status
 
 

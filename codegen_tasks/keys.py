@@ -27,6 +27,7 @@ How: TypeAlias = Literal["value", "keys", "there", "table"]
 Reads: TypeAlias = tuple[tuple[Path, How], ...]
 WHOLE: Reads = (((), "value"),)
 _MISSING = object()
+_HOLDERS = (dict, list)
 _get = dict.get
 
 
@@ -82,7 +83,7 @@ class Table(dict[Any, Any]):
     __slots__ = ("_codegen_handed", "_codegen_notes", "_codegen_path")
 
     def __init__(self, content: Mapping[str, Any], notes: Notes, path: Path = ()):
-        super().__init__(content)
+        dict.__init__(self, content)
         self._codegen_notes = notes
         self._codegen_path = path
         self._codegen_handed: set[Any] = set()  # keys whose value is the render's own already
@@ -92,16 +93,12 @@ class Table(dict[Any, Any]):
         if value is _MISSING:
             self._codegen_notes.add((*self._codegen_path, _noted(key)), "value")
             raise KeyError(key)
-        return value if key in self._codegen_handed else self._codegen_hand(key, value)
-
-    def _codegen_hand(self, key: Any, value: Any) -> Any:
-        self._codegen_handed.add(key)
-        path = (*self._codegen_path, key)
-        if type(value) not in (dict, list):
-            self._codegen_notes.add(path, "value")
+        if key in self._codegen_handed:
             return value
-        handed = _handed(value, self._codegen_notes, path)
-        super().__setitem__(key, handed)
+        self._codegen_handed.add(key)
+        handed = _handed(value, self._codegen_notes, (*self._codegen_path, key))
+        if handed is not value:
+            super().__setitem__(key, handed)
         return handed
 
     def _codegen_hand_all(self) -> None:
@@ -217,12 +214,13 @@ def handed(data: Any, notes: Notes, tracked: bool = True, path: Path = ()) -> An
 
 def _handed(value: Any, notes: Notes, path: Path) -> Any:
     """Return a value of a pattern as a render may have it, and note that it does."""
-    if type(value) is dict and all(type(key) is str for key in value):
+    kind = type(value)
+    if kind is dict and all(type(key) is str for key in value):
         # Code in C (that of `json`) sees without asking that a table is empty.
         notes.add(path, "table" if value else "keys")
         return Table(value, notes, path)
     notes.add(path, "value")
-    return copied(value)
+    return copied(value) if kind in _HOLDERS else value
 
 
 def _noted(key: Any) -> Any:
@@ -232,7 +230,7 @@ def _noted(key: Any) -> Any:
 
 def copied(value: Any) -> Any:
     """Return a copy of JSON-like data that shares no table and no list with it."""
-    if type(value) not in (dict, list):
+    if type(value) not in _HOLDERS:
         return value
     try:
         return marshal.loads(marshal.dumps(value))  # twice as fast as in Python

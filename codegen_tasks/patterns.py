@@ -148,7 +148,7 @@ class Library:
     def __init__(self, root: str):
         self._root = root
         self._inside = disk.Inside(root)
-        self._parsed: dict[tuple[str, Stat | None], Pattern] = {}
+        self._parsed: dict[str, Pattern] = {}
 
     def load(self, path: str) -> Pattern:
         """Return the parsed pattern at `path`.
@@ -158,23 +158,26 @@ class Library:
                 reserved key.
         """
         full = os.path.join(self._root, path)
-        signature = disk.stat(full)
-        found = self._parsed.get((path, signature))
-        if found is None:
+        found = self._parsed.get(path)
+        if found is None or found.stat != disk.stat(full):
             if not self._inside.holds(full):
                 raise StepError(path, "a pattern cannot lie outside the project")
-            if signature is None and os.path.exists(full):
-                raise StepError(path, "cannot read: not a regular file")
-            try:
-                raw = _read(path, full)
-                data = parse(path, raw)
-                if len(raw) > _HARMLESS or _is_yaml(path):
-                    _refuse_unwritable(path, data)
-                found = Pattern(path, stem(path), data, signature)
-            except RecursionError:
-                raise StepError(path, "is nested too deeply") from None
-            self._parsed[path, signature] = found
+            found = self._parsed[path] = _loaded(path, full)
         return found
+
+
+def _loaded(path: str, full: str) -> Pattern:
+    try:
+        raw, signature = disk.read_signed(full)
+    except OSError as error:
+        raise StepError(path, f"cannot read: {cause(error)}") from None
+    try:
+        data = parse(path, raw)
+        if len(raw) > _HARMLESS or _is_yaml(path):
+            _refuse_unwritable(path, data)
+    except RecursionError:
+        raise StepError(path, "is nested too deeply") from None
+    return Pattern(path, stem(path), data, signature)
 
 
 def _refuse_unwritable(path: str, data: dict[str, Any]) -> None:
@@ -183,13 +186,6 @@ def _refuse_unwritable(path: str, data: dict[str, Any]) -> None:
         digest.text_of(data)
     except (TypeError, ValueError) as error:
         raise StepError(path, f"holds a value that no template can rely on: {error}") from None
-
-
-def _read(path: str, full: str) -> bytes:
-    try:
-        return disk.read(full)
-    except OSError as error:
-        raise StepError(path, f"cannot read: {cause(error)}") from None
 
 
 def parse(path: str, raw: bytes) -> dict[str, Any]:

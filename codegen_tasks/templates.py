@@ -288,11 +288,8 @@ class Engine:
         self._furnish(self._environment)
         self.last_undefined: tuple[Any, str] | None = None
         self._data: dict[tuple[str, str], Any] = {}
-
-    @property
-    def tracks(self) -> bool:
-        """Whether it is noted which keys of a pattern a render reads."""
-        return self._spec.tracks
+        #: Whether it is noted which keys of a pattern a render reads.
+        self.tracks = spec.tracks
 
     def _made(self) -> Any:
         limit = self._spec.sandbox_bytes
