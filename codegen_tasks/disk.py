@@ -73,7 +73,9 @@ def settle(stats: Iterable[Stat]) -> None:
 
 
 #: Of a file that grows while it is read, so much is read at a time, in bytes.
-_MORE = 1 << 20
+_MORE = 1 << 16
+#: Whether a file can be stamped while it is open, which spares looking for it by its name.
+_STAMPS_OPEN = os.utime in os.supports_fd
 
 
 def read(path: str) -> bytes:
@@ -195,12 +197,9 @@ def _replace(path: str, folder: str, data: bytes, new: bool) -> None:
         os.makedirs(folder, exist_ok=True)
         handle = _created(temporary)
     try:
-        _fill(handle, data)
+        _fill(handle, temporary, data)
         if not new:
             _keep_mode(path, temporary)
-        # Now, more exactly than the clock that stamps files: see `signature`.
-        now = time.time_ns()
-        os.utime(temporary, ns=(now, now))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -214,12 +213,15 @@ def _created(path: str) -> int:
     return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
 
 
-def _fill(handle: int, data: bytes) -> None:
-    """Write all of `data` to a file, and close it."""
+def _fill(handle: int, path: str, data: bytes) -> None:
+    """Write all of `data` to a file, stamp and close it."""
     try:
         written = os.write(handle, data)
         while written < len(data):  # the system may take less than it is given
             written += os.write(handle, memoryview(data)[written:])
+        # Now, more exactly than the clock that stamps files: see `signature`.
+        now = time.time_ns()
+        os.utime(handle if _STAMPS_OPEN else path, ns=(now, now))
     finally:
         os.close(handle)
 

@@ -83,7 +83,7 @@ class _Context(Context):
         try:
             return macro(self.eval_ctx, *args, **kwargs)
         except StopIteration:
-            return self.environment.undefined("a macro ended an iteration that was not its own")
+            return self.environment.undefined("what a macro called raised StopIteration")
 
 
 _MISSING = jinja2.utils.missing
