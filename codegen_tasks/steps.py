@@ -249,9 +249,10 @@ class Workshop:
     def _iso(self, nanoseconds: int) -> str:
         """Return a time as `iso` does; what it says of a second is made once."""
         second, rest = divmod(nanoseconds, 1_000_000_000)
-        if self._second[0] != second:
-            self._second = (second, iso(second))
-        return self._second[1].replace(".000", f".{rest // 1_000_000:03d}")
+        known = self._second
+        if known[0] != second:
+            known = self._second = (second, iso(second))
+        return known[1].replace(".000", f".{rest // 1_000_000:03d}")
 
     # Templates --------------------------------------------------------------------------
 

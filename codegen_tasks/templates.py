@@ -133,8 +133,9 @@ class _Template(jinja2.Template):
 
     def new_context(self, vars: Any = None, shared: bool = False, locals: Any = None) -> Context:  # noqa: A002
         # Jinja2 copies globals with every context, from a chain of maps many times slower.
-        own = self.globals.maps[0] if isinstance(self.globals, ChainMap) else self.globals
-        known = self.globals if own else self.environment.globals
+        known = self.globals
+        if isinstance(known, ChainMap) and len(known.maps) == 2 and not known.maps[0]:
+            known = known.maps[1]
         return new_context(self.environment, self.name, self.blocks, vars, shared, known, locals)
 
     def _get_default_module(self, ctx: Any = None) -> Any:
@@ -527,7 +528,8 @@ def _environment_class(base: type[Any]) -> type[Any]:
             return super().getattr(obj, attribute)
 
         def get_template(self, name: Any, parent: Any = None, globals: Any = None) -> Any:  # noqa: A002
-            if type(name) is str and globals is None and name in self._loaded:
+            usual = type(name) is str and globals is None and not self.overlayed
+            if usual and name in self._loaded:
                 self.record.templates.setdefault(name, parent or "")
                 return self._loaded[name]
             if isinstance(name, jinja2.Template):
@@ -539,7 +541,8 @@ def _environment_class(base: type[Any]) -> type[Any]:
                 if error.name == wanted:
                     self.record.missing[wanted] = None
                 raise
-            self._loaded[template.name] = template
+            if usual:
+                self._loaded[name] = template
             self.record.templates.setdefault(template.name, parent or "")
             return template
 
