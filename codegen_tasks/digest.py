@@ -10,6 +10,16 @@ from typing import Any
 _KEYS = (bool, int, float)
 
 
+def _encode(value: Any) -> Any:
+    isoformat = getattr(value, "isoformat", None)
+    if isoformat is not None:
+        return {f"\0{type(value).__name__}": isoformat()}  # no table has such a key
+    raise TypeError(f"no digest for a {type(value).__name__}")
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_encode)
+
+
 def of_bytes(data: bytes) -> str:
     """Return the sha256 of `data`, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
@@ -28,19 +38,21 @@ def of_data(value: Any) -> str:
     return of_bytes(text_of(value).encode("utf-8", "surrogatepass"))
 
 
-def text_of(value: Any) -> str:
+def text_of(value: Any, string_keys: bool = False) -> str:
     """Return the text that `of_data` digests: JSON, dates and times as tables of their own.
+
+    Args:
+        value: the data.
+        string_keys: all keys in it are known to be strings, as in TOML and JSON.
 
     Raises:
         TypeError: a value is neither JSON-like nor a date or time.
         ValueError: it is a number with more digits than Python writes.
     """
-    text = _json(value)  # refuses what holds itself
-    return _json(_keyed(value)) if _has_other_keys(value) else text
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_encode)
+    text = _JSON.encode(value)  # refuses what holds itself
+    if string_keys or not _has_other_keys(value):
+        return text
+    return _JSON.encode(_keyed(value))
 
 
 def _has_other_keys(value: Any) -> bool:
@@ -75,10 +87,3 @@ def of_parts(*parts: str) -> str:
 def short(digest: str) -> str:
     """Return a digest as people are shown it: its first four digits."""
     return f"{digest[:4]}…" if len(digest) > 8 else digest
-
-
-def _encode(value: Any) -> Any:
-    isoformat = getattr(value, "isoformat", None)
-    if isoformat is not None:
-        return {f"\0{type(value).__name__}": isoformat()}  # no table has such a key
-    raise TypeError(f"no digest for a {type(value).__name__}")

@@ -34,9 +34,11 @@ def stat(path: str) -> Stat | None:
         result = os.stat(path)
     except (OSError, ValueError):
         return None
-    if not modes.S_ISREG(result.st_mode):
-        return None
-    return (result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
+    return _signed(result) if modes.S_ISREG(result.st_mode) else None
+
+
+def _signed(status: os.stat_result) -> Stat:
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 #: Longer than a tick of any clock that stamps files, in nanoseconds; and where files are
@@ -71,19 +73,47 @@ def settle(stats: Iterable[Stat]) -> None:
     time.sleep(min(max(0, until - time.time_ns()), _COARSE_TICK) / 1e9)
 
 
+#: Of a file that grows while it is read, so much is read at a time, in bytes.
+_MORE = 1 << 16
+#: Whether a file can be stamped while it is open, which spares looking for it by its name.
+_STAMPS_OPEN = os.utime in os.supports_fd
+
+
 def read(path: str) -> bytes:
     """Return a regular file's bytes; a pipe is never waited for.  Raises OSError."""
-    with opened(path) as file:
-        return file.read()
+    return read_signed(path)[0]
+
+
+def read_signed(path: str) -> tuple[bytes, Stat]:
+    """Return a regular file's bytes, and the signature it had before.  Raises OSError."""
+    # Without a file object, which costs more than to read a small file.
+    handle = _opened_at_once(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        status = _regular(handle, path)
+        data = os.read(handle, status.st_size + 1)
+        while more := os.read(handle, _MORE):
+            data += more
+        return data, _signed(status)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
     """Open a regular file for reading; a pipe is never waited for.  Raises OSError."""
     with open(path, "rb", opener=_opened_at_once) as file:
-        if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", path)
+        _regular(file.fileno(), path)
         yield file
+
+
+def _regular(handle: int, path: str) -> os.stat_result:
+    """Return the status of an open file.  Raises OSError if it is no regular one."""
+    status = os.fstat(handle)
+    if modes.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not modes.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return status
 
 
 def _opened_at_once(path: str, flags: int) -> int:
@@ -93,8 +123,7 @@ def _opened_at_once(path: str, flags: int) -> int:
 def append(path: str, data: bytes) -> int:
     """Append to a regular file in one write; return its size in bytes.  Raises OSError."""
     with open(path, "ab", buffering=0, opener=_opened_for_appending) as file:
-        if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", path)
+        _regular(file.fileno(), path)
         file.write(data)
         return file.tell()
 
@@ -103,7 +132,7 @@ def _opened_for_appending(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
-def write(path: str, data: bytes, unchanged: bool | None = None) -> bool:
+def write(path: str, data: bytes, unchanged: bool | None = None, new: bool = False) -> bool:
     """Make `path` hold `data`; False if it already did and nothing was written.
 
     The file is replaced at once: another process sees the old bytes or the new ones.
@@ -112,6 +141,7 @@ def write(path: str, data: bytes, unchanged: bool | None = None) -> bool:
         path: the file.
         data: its bytes.
         unchanged: whether it holds `data` already, for who knows; None: read it and see.
+        new: no file is there, for who knows.
 
     Raises:
         StepError: it cannot be written; the old file, if any, is untouched.
@@ -120,8 +150,7 @@ def write(path: str, data: bytes, unchanged: bool | None = None) -> bool:
         return False
     folder = os.path.dirname(path) or "."
     try:
-        os.makedirs(folder, exist_ok=True)
-        _replace(path, folder, data)
+        _replace(path, folder, data, new)
     except OSError as error:
         raise _problem(path, folder, error) from None
     return True
@@ -161,23 +190,41 @@ def make_way(path: str, home: str) -> bool:
     return True
 
 
-def _replace(path: str, folder: str, data: bytes) -> None:
+def _replace(path: str, folder: str, data: bytes, new: bool) -> None:
     temporary = os.path.join(folder, f".codegen-{os.urandom(8).hex()}")
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-    # The kernel applies the umask; asking for it would change it for every thread.
-    handle = os.open(temporary, flags, 0o666)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        _keep_mode(path, temporary)
-        # Now, more exactly than the clock that stamps files: see `signature`.
-        now = time.time_ns()
-        os.utime(temporary, ns=(now, now))
+        handle = _created(temporary)
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        handle = _created(temporary)
+    try:
+        _fill(handle, temporary, data)
+        if not new:
+            _keep_mode(path, temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _created(path: str) -> int:
+    """Return a handle to write a file that was not there."""
+    # The kernel applies the umask; asking for it would change it for every thread.
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _fill(handle: int, path: str, data: bytes) -> None:
+    """Write all of `data` to a file, stamp and close it."""
+    try:
+        written = os.write(handle, data)
+        while written < len(data):  # the system may take less than it is given
+            written += os.write(handle, memoryview(data)[written:])
+        # Now, more exactly than the clock that stamps files: see `signature`.
+        now = time.time_ns()
+        os.utime(handle if _STAMPS_OPEN else path, ns=(now, now))
+    finally:
+        os.close(handle)
 
 
 def _keep_mode(path: str, temporary: str) -> None:
@@ -385,6 +432,34 @@ def leftovers(folder: str) -> list[str]:
         for name in names
         if _TEMPORARY.fullmatch(name)
     ]
+
+
+class Inside:
+    """Tells which files lie below a folder once all links are followed.
+
+    The links of a file's folder are followed again when another folder stands there.
+
+    Args:
+        folder: the folder.
+    """
+
+    def __init__(self, folder: str):
+        self._folder = folder
+        self._inside: dict[tuple[str, int, int], bool] = {}
+
+    def holds(self, path: str) -> bool:
+        """Tell whether a file, or what it links to, lies below the folder."""
+        try:
+            if modes.S_ISLNK(os.lstat(path).st_mode):
+                return is_inside(path, self._folder)
+            above = os.path.dirname(path)
+            there = os.stat(above)
+        except (OSError, ValueError):
+            return is_inside(path, self._folder)
+        key = (above, there.st_dev, there.st_ino)
+        if key not in self._inside:
+            self._inside[key] = is_inside(path, self._folder)
+        return self._inside[key]
 
 
 @dataclass(slots=True)

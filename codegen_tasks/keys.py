@@ -27,15 +27,22 @@ How: TypeAlias = Literal["value", "keys", "there", "table"]
 Reads: TypeAlias = tuple[tuple[Path, How], ...]
 WHOLE: Reads = (((), "value"),)
 _MISSING = object()
+_HOLDERS = (dict, list)
+_get = dict.get
 
 
 class Notes:
-    """What was read of one pattern so far."""
+    """What was read of one pattern so far.
 
-    __slots__ = ("_found",)
+    Args:
+        known: what others that noted the same have come to; it is one object for all.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_found", "_known")
+
+    def __init__(self, known: dict[Reads, Reads] | None = None) -> None:
         self._found: dict[tuple[Path, How], None] = {}
+        self._known = {} if known is None else known
 
     def add(self, path: Path, how: How) -> None:
         """Note that something was read."""
@@ -47,13 +54,21 @@ class Notes:
 
     def reads(self) -> Reads:
         """Return what was read, without what a whole value covers."""
-        whole = {path for path, how in self._found if how == "value"}
-        return tuple(
-            (path, how)
-            for path, how in self._found
-            if not (how != "value" and path in whole)
-            and not any(path[:length] in whole for length in range(len(path)))
-        )
+        found = tuple(self._found)
+        reads = self._known.get(found)
+        if reads is None:
+            reads = self._known[found] = _uncovered(found)
+        return reads
+
+
+def _uncovered(found: Reads) -> Reads:
+    whole = {path for path, how in found if how == "value"}
+    return tuple(
+        (path, how)
+        for path, how in found
+        if not (how != "value" and path in whole)
+        and not any(path[:length] in whole for length in range(len(path)))
+    )
 
 
 class Table(dict[Any, Any]):
@@ -68,22 +83,20 @@ class Table(dict[Any, Any]):
     __slots__ = ("_codegen_handed", "_codegen_notes", "_codegen_path")
 
     def __init__(self, content: Mapping[str, Any], notes: Notes, path: Path = ()):
-        super().__init__(content)
+        dict.__init__(self, content)
         self._codegen_notes = notes
         self._codegen_path = path
         self._codegen_handed: set[Any] = set()  # keys whose value is the render's own already
 
     def __getitem__(self, key: Any) -> Any:
-        value = super().get(key, _MISSING)
+        value = _get(self, key, _MISSING)
         if value is _MISSING:
             self._codegen_notes.add((*self._codegen_path, _noted(key)), "value")
             raise KeyError(key)
-        return value if key in self._codegen_handed else self._codegen_hand(key, value)
-
-    def _codegen_hand(self, key: Any, value: Any) -> Any:
-        path = (*self._codegen_path, key)
+        if key in self._codegen_handed:
+            return value
         self._codegen_handed.add(key)
-        handed = _handed(value, self._codegen_notes, path)
+        handed = _handed(value, self._codegen_notes, (*self._codegen_path, key))
         if handed is not value:
             super().__setitem__(key, handed)
         return handed
@@ -201,12 +214,13 @@ def handed(data: Any, notes: Notes, tracked: bool = True, path: Path = ()) -> An
 
 def _handed(value: Any, notes: Notes, path: Path) -> Any:
     """Return a value of a pattern as a render may have it, and note that it does."""
-    if type(value) is dict and all(type(key) is str for key in value):
+    kind = type(value)
+    if kind is dict and all(type(key) is str for key in value):
         # Code in C (that of `json`) sees without asking that a table is empty.
         notes.add(path, "table" if value else "keys")
         return Table(value, notes, path)
     notes.add(path, "value")
-    return copied(value)
+    return copied(value) if kind in _HOLDERS else value
 
 
 def _noted(key: Any) -> Any:
@@ -216,7 +230,7 @@ def _noted(key: Any) -> Any:
 
 def copied(value: Any) -> Any:
     """Return a copy of JSON-like data that shares no table and no list with it."""
-    if type(value) not in (dict, list):
+    if type(value) not in _HOLDERS:
         return value
     try:
         return marshal.loads(marshal.dumps(value))  # twice as fast as in Python
@@ -386,14 +400,22 @@ def _put_back(made: Collection[tuple[Table, dict[Any, Any]]]) -> None:
 # Selecting ------------------------------------------------------------------------------
 
 
-def select(data: Any, reads: Reads) -> tuple[str, str]:
-    """Return the digest of what was read of a pattern's data, and the text it is made from."""
-    text = digest.text_of([_selected(data, path, how) for path, how in reads])
+def select(data: Any, reads: Reads, string_keys: bool = False) -> tuple[str, str]:
+    """Return the digest of what was read of a pattern's data, and the text it is made from.
+
+    Args:
+        data: what the pattern says.
+        reads: what was read of it.
+        string_keys: all keys in it are known to be strings.
+    """
+    text = digest.text_of([_selected(data, path, how) for path, how in reads], string_keys)
     return digest.of_bytes(text.encode("utf-8", "surrogatepass")), text
 
 
 def _selected(data: Any, path: Path, how: How) -> list[Any]:
     """Return a list of what was read; an empty one if there is no such thing."""
+    if how == "value" and len(path) == 1 and type(data) is dict:  # as most are
+        return [data[path[0]]] if path[0] in data else []
     for part in path:
         if isinstance(data, dict):
             if part not in data:

@@ -233,12 +233,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One parsed spec file: where it lies, what it says, and the digest of what it says."""
+    """One parsed spec file: where it lies and what it says."""
 
     path: str
     stem: str
     data: Mapping[str, Any]
-    digest: str
     stat: Stat | None = None
 
     def names(self) -> dict[str, str]:

@@ -10,20 +10,21 @@ import glob
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from . import digest, disk, keys, texts
 from .errors import DeclarationError, StepError, cause
 from .folders import Folders
-from .keys import Notes
+from .keys import Notes, Reads
 from .model import Input, Pattern, Stat
 
 #: Names that templates get from us; a pattern's own keys must leave them free.
 RESERVED = ("pattern", "patterns", "item")
 #: What a YAML pattern's name ends with.
 YAML_SUFFIXES = (".yaml", ".yml")
+#: In so many bytes of TOML or JSON no number is too large to be written, and no table too deep.
+_HARMLESS = 1_000
 #: Characters and values of a YAML pattern with all aliases replaced; more is taken for an attack.
 _LARGEST = 10_000_000
 _WILD = re.compile(r"[*?\[]")
@@ -150,8 +151,17 @@ def data_input(
         room: characters of what was read that may be kept, so that a change can be shown.
     """
     reads = notes.reads()
-    content, text = keys.select(data, reads)
+    content, text = selected(path, data, reads)
     return Input(kind, path, content, stat, text if len(text) <= room else "", reads)
+
+
+def selected(path: str, data: Any, reads: Reads) -> tuple[str, str]:
+    """Return digest and text of what was read of a file of data, see `keys.select`."""
+    return keys.select(data, reads, string_keys=not _is_yaml(path))
+
+
+def _is_yaml(path: str) -> bool:
+    return path.lower().endswith(YAML_SUFFIXES)
 
 
 class Library:
@@ -160,7 +170,8 @@ class Library:
     def __init__(self, root: str):
         self.folders = Folders(root)
         self._root = root
-        self._parsed: dict[tuple[str, Stat | None], Pattern] = {}
+        self._inside = disk.Inside(root)
+        self._parsed: dict[str, Pattern] = {}
 
     def load(self, path: str) -> Pattern:
         """Return the parsed pattern at `path`.
@@ -170,34 +181,34 @@ class Library:
                 reserved key.
         """
         full = os.path.join(self._root, path)
-        signature = disk.stat(full)
-        found = self._parsed.get((path, signature))
-        if found is None:
-            if not disk.is_inside(full, self._root):
+        found = self._parsed.get(path)
+        if found is None or found.stat != disk.stat(full):
+            if not self._inside.holds(full):
                 raise StepError(path, "a pattern cannot lie outside the project")
-            if signature is None and os.path.exists(full):
-                raise StepError(path, "cannot read: not a regular file")
-            try:
-                data = parse(path, _read(path, full))
-                found = Pattern(path, stem(path), data, _digest(path, data), signature)
-            except RecursionError:
-                raise StepError(path, "is nested too deeply") from None
-            self._parsed[path, signature] = found
+            found = self._parsed[path] = _loaded(path, full)
         return found
 
 
-def _digest(path: str, data: dict[str, Any]) -> str:
+def _loaded(path: str, full: str) -> Pattern:
     try:
-        return digest.of_data(data)
-    except (TypeError, ValueError) as error:
-        raise StepError(path, f"holds a value that no template can rely on: {error}") from None
-
-
-def _read(path: str, full: str) -> bytes:
-    try:
-        return disk.read(full)
+        raw, signature = disk.read_signed(full)
     except OSError as error:
         raise StepError(path, f"cannot read: {cause(error)}") from None
+    try:
+        data = parse(path, raw)
+        if len(raw) > _HARMLESS or _is_yaml(path):
+            _refuse_unwritable(path, data)
+    except RecursionError:
+        raise StepError(path, "is nested too deeply") from None
+    return Pattern(path, stem(path), data, signature)
+
+
+def _refuse_unwritable(path: str, data: dict[str, Any]) -> None:
+    """Refuse what has no digest, whether a render reads it or not."""
+    try:
+        digest.text_of(data)
+    except (TypeError, ValueError) as error:
+        raise StepError(path, f"holds a value that no template can rely on: {error}") from None
 
 
 def parse(path: str, raw: bytes) -> dict[str, Any]:
@@ -219,7 +230,7 @@ def parse(path: str, raw: bytes) -> dict[str, Any]:
 def _parser_for(path: str) -> Callable[[str], Any]:
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".toml":
-        return tomllib.loads
+        return texts.toml
     if suffix == ".json":
         return json.loads
     if suffix in YAML_SUFFIXES:

@@ -109,6 +109,7 @@ class Project:
             *(f"{name}={sources.of(value)}" for name, value in sorted(self.options.items())),
             *map(sources.of_module, self._extension_modules()),
             metadata.version("jinja2"),
+            metadata.version("tomli"),
             sys.implementation.cache_tag or sys.version,
         )
 
@@ -127,6 +128,7 @@ class Project:
             **modules,
             "sandbox": str(self.sandbox),
             "jinja2": metadata.version("jinja2"),
+            "tomli": metadata.version("tomli"),
             "python": sys.implementation.cache_tag or sys.version,
             "codegen-tasks format": FORMAT,
         }

@@ -86,6 +86,17 @@ class Record:
         self.filters.update(other.filters)
         self.tests.update(other.tests)
 
+    def used(self) -> tuple[tuple[Any, ...], ...]:
+        """Return all that was read but files, to compare it with another record's."""
+        return (
+            tuple(self.templates.items()),
+            *map(tuple, (self.missing, self.names, self.filters, self.tests)),
+        )
+
+    def file_inputs(self) -> list[Input]:
+        """Return the files as inputs."""
+        return [read.as_input(kind, path) for (kind, path), read in self.files.items()]
+
     def add_file(self, key: tuple[str, str], read: Read) -> Read:
         """Note a file; return what is known of it, all times it was read taken together."""
         known = self.files.setdefault(key, read)

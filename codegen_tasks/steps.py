@@ -11,6 +11,7 @@ import io
 import os
 import posixpath
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -24,7 +25,7 @@ from . import digest, disk, keys, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .functions import describe
-from .keys import Notes, Table, View
+from .keys import Notes, Reads, Table, View
 from .model import Input, Outcome, Output, Pattern, Step, Trace
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 Recorded: TypeAlias = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Made:
     """What the work of a step came to, before it is timed and recorded."""
 
@@ -52,7 +53,6 @@ class _Made:
     notes: tuple[str, ...] = ()
 
 
-_NOTHING = _Made()
 #: For each task, the tasks that it waited for.
 Over: TypeAlias = Mapping[str, Collection[str]]
 #: Is called with each path that a render is about to read.
@@ -84,6 +84,9 @@ class Workshop:
         self._engine: Engine | None = None
         self._cache: TemplateCache | None = None
         self._guarding: Guard | None = None
+        self._reads: dict[Reads, Reads] = {}
+        self._second = (0, "")
+        self._shared: dict[Any, tuple[list[Input], list[Input]]] = {}
 
     def __reduce__(self) -> Any:
         """Pickle without what is made at first use: a worker makes its own."""
@@ -202,9 +205,9 @@ class Workshop:
         work = self._cache_template if step.phase == "templates" else self._generate
         hits, misses = self._template_counts()
         start = time.perf_counter()
-        made, error = _NOTHING, ""
+        made, error = _Made(), ""
         self._guarding = guard
-        with _printed() as printed:
+        with _Printed() as printed:
             try:
                 if step.problem is not None:
                     raise step.problem
@@ -239,10 +242,17 @@ class Workshop:
     def _trace(self, made: _Made, seconds: float) -> Trace:
         """Return what is recorded of a step; `made` is when its outputs' bytes last changed."""
         # Files are written only if their bytes change, so the newest one's mtime tells.
-        newest = max(
-            (output.stat[1] for output in made.outputs if output.stat), default=time.time_ns()
-        )
-        return Trace(tuple(made.inputs), made.outputs, iso(newest / 1e9), round(seconds, 6))
+        written = [output.stat[1] for output in made.outputs if output.stat]
+        newest = max(written) if written else time.time_ns()
+        return Trace(tuple(made.inputs), made.outputs, self._iso(newest), round(seconds, 6))
+
+    def _iso(self, nanoseconds: int) -> str:
+        """Return a time as `iso` does; what it says of a second is made once."""
+        second, rest = divmod(nanoseconds, 1_000_000_000)
+        known = self._second
+        if known[0] != second:
+            known = self._second = (second, iso(second))
+        return known[1].replace(".000", f".{rest // 1_000_000:03d}")
 
     # Templates --------------------------------------------------------------------------
 
@@ -264,7 +274,8 @@ class Workshop:
     def _generate(self, step: Step, recorded: Recorded) -> _Made:
         rendered = self.rendered(step)
         made = self._publish({step.outputs[0]: rendered.data}, recorded)
-        return replace(made, inputs=rendered.inputs, references=rendered.references)
+        made.inputs, made.references = rendered.inputs, rendered.references
+        return made
 
     def rendered(self, step: Step) -> Rendered:
         """Return what a generating step makes; nothing is written.
@@ -283,14 +294,13 @@ class Workshop:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise StepError(step.outputs[0], f"cannot be UTF-8: {error.reason}") from None
-        inputs = self._declared_inputs(step, loaded, view)
-        inputs += engine.inputs(record)
-        inputs += self._functions_used(record)
-        return Rendered(data, inputs, self._references(step, text))
+        return Rendered(
+            data, self._inputs(step, loaded, view, record), self._references(step, text)
+        )
 
     def _view(self, step: Step, loaded: Sequence[Pattern]) -> View:
         """Return what the template sees, in copies of its own."""
-        notes = {pattern.path: Notes() for pattern in loaded}
+        notes = {pattern.path: Notes(self._reads) for pattern in loaded}
         rule = self.project.rules[step.rule]
         tops = [Table(pattern.data, notes[pattern.path]) for pattern in loaded]
         if step.many:
@@ -328,17 +338,29 @@ class Workshop:
             data.update(_context(rule.name, rule.context, data, step.patterns))
         return View([], data, view.notes)
 
-    def _declared_inputs(self, step: Step, loaded: Sequence[Pattern], view: View) -> list[Input]:
-        """Return the inputs of every step of a rule, patterns by the keys that were read."""
+    def _inputs(
+        self, step: Step, loaded: Sequence[Pattern], view: View, record: Record
+    ) -> list[Input]:
+        """Return the inputs of a render, patterns by the keys that were read."""
         room = max(200, min(EXPLAINED, 50 * EXPLAINED // max(1, len(loaded))))
         found = [
             data_input("pattern", one.path, one.data, view.notes[one.path], one.stat, room)
             for one in loaded
         ]
+        # What renders have in common are the same objects, made once.
+        key = (step.rule, record.used())
+        if key not in self._shared:
+            templates = self.engine.template_inputs(record)
+            before = [*self._declared_inputs(step.rule), *templates]
+            self._shared[key] = (before, self._functions_used(record))
+        before, after = self._shared[key]
+        return [*found, *before, *record.file_inputs(), *after]
+
+    def _declared_inputs(self, rule: str) -> list[Input]:
+        """Return the inputs of every step of a rule, besides patterns."""
         now = self.world.declared_input
-        if self.project.rules[step.rule].context is not None:
-            found.append(now("context", step.rule))
-        return [*found, now("rule", step.rule), now("environment", "jinja2")]
+        context = [] if self.project.rules[rule].context is None else [now("context", rule)]
+        return [*context, now("rule", rule), now("environment", "jinja2")]
 
     def _functions_used(self, record: Record) -> list[Input]:
         """Return the filters, tests, functions and globals that a render used.
@@ -412,13 +434,13 @@ class Workshop:
         recorded: Mapping[str, Recorded],
         seconds: float,
     ) -> Outcome:
-        made, error = _NOTHING, ""
+        made, error = _Made(), ""
         try:
             if result.error is not None:
                 raise result.error
             made = self._publish(result.outputs, recorded.get(step.task, {}))
             discovered = [self._read(name, began) for name in result.discovered]
-            made = replace(made, inputs=[*inputs, *discovered])
+            made.inputs = [*inputs, *discovered]
         except CodegenError as problem:
             error = str(problem)
         except Exception:
@@ -479,18 +501,21 @@ class Workshop:
         """Write what differs; keep aside what somebody else put at a target's place."""
         outputs, notes, changed = [], [], False
         for path, data in made.items():
+            full = self.project.full(path)
             content = digest.of_bytes(data)
-            there = self._there(path)
+            there = self._there(path, full)
             if there and there not in (content, recorded.get(path)):
                 notes.append(f"{path}: was edited by hand, kept aside as {self.keep(path)}")
-            changed = self._write(path, data, there == content) or changed
-            outputs.append(Output(path, content, len(data), disk.stat(self.project.full(path))))
+            if there != content:
+                self._write(path, full, data, new=there is None)
+                changed = True
+            outputs.append(Output(path, content, len(data), disk.stat(full)))
         return _Made((), tuple(outputs), (), changed, tuple(notes))
 
-    def _there(self, path: str) -> str | None:
-        """Return the digest of what stands at a target's place; None if nothing does."""
+    def _there(self, path: str, full: str) -> str | None:
+        """Return the digest of what stands at a target's place; None if no file does."""
         try:
-            return self.world.files.get(self.project.full(path))
+            return self.world.files.get(full)
         except OSError:
             what = "cannot read what stands there, so it is left alone"
             raise StepError(path, what, "remove it, or make it readable") from None
@@ -504,9 +529,9 @@ class Workshop:
         kept = disk.keep_aside(self.project.root, path, self.project.kept_folder)
         return kept.replace(os.sep, "/")
 
-    def _write(self, path: str, data: bytes, unchanged: bool) -> bool:
+    def _write(self, path: str, full: str, data: bytes, new: bool) -> None:
         try:
-            return disk.write(self.project.full(path), data, unchanged)
+            disk.write(full, data, unchanged=False, new=new)
         except StepError as error:
             hint = error.hint.replace(self.project.root + os.sep, "")
             raise StepError(path, error.what, hint) from None
@@ -544,15 +569,20 @@ def template_cache(project: Project) -> TemplateCache:
     )
 
 
-@contextlib.contextmanager
-def _printed() -> Iterator[io.StringIO]:
-    """Catch what a step prints; in a thread, where that would catch others' too, let it pass."""
-    printed = io.StringIO()
-    if threading.current_thread() is not threading.main_thread():
-        yield printed
-        return
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        yield printed
+class _Printed:
+    """Catches what a step prints; in a thread, where that would catch others' too, lets it pass."""
+
+    def __enter__(self) -> io.StringIO:
+        printed = io.StringIO()
+        self._catches = threading.current_thread() is threading.main_thread()
+        if self._catches:
+            self._streams = sys.stdout, sys.stderr
+            sys.stdout = sys.stderr = printed
+        return printed
+
+    def __exit__(self, *_: object) -> None:
+        if self._catches:
+            sys.stdout, sys.stderr = self._streams
 
 
 def _context(

@@ -12,13 +12,14 @@ import posixpath
 import re
 import time
 import types
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 import jinja2
-from jinja2.runtime import Context
+from jinja2.runtime import Context, Macro, new_context
 from jinja2.utils import _PassArg, internalcode
 
 from . import digest, disk, keys, sandbox, texts
@@ -53,24 +54,36 @@ class _Context(Context):
     """Notes the names a template looks up, and which keys of a pattern it reads by them."""
 
     def resolve_or_missing(self, key: str) -> Any:
-        found = super().resolve_or_missing(key)
+        if key in self.vars:  # the template's own, which hides all others
+            return self.vars[key]
+        found = self.parent.get(key, _MISSING)
         if found is _MISSING or key in self.environment.globals:
             self.environment.record.names[key] = None  # type: ignore[attr-defined]
         view = self.parent.get(_VIEW)
-        if view is None or key in self.vars:
-            return found
-        return view.seen(key, found, _MISSING)
+        return found if view is None else view.seen(key, found, _MISSING)
 
     @internalcode
     def call(__self, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        view = __self.parent.get(_VIEW)
+        if type(__obj) is Macro:
+            return __self._call_macro(__obj, args, kwargs)
         if _is_jinjas(__obj):
             return super().call(__obj, *args, **kwargs)
+        view = __self.parent.get(_VIEW)
         # A macro that was imported without context has no view, and may be given tables.
         if view is not None and _PassArg.from_obj(__obj) is _PassArg.context:
             view.see_all()
         call = super().call
         return keys.called_with_plain(lambda *a, **k: call(__obj, *a, **k), args, kwargs)
+
+    @internalcode
+    def _call_macro(self, macro: Macro, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Call a macro as Jinja2 does, without finding out again what a macro asks for."""
+        kwargs.pop("_block_vars", None)
+        kwargs.pop("_loop_vars", None)
+        try:
+            return macro(self.eval_ctx, *args, **kwargs)
+        except StopIteration:
+            return self.environment.undefined("what a macro called raised StopIteration")
 
 
 _MISSING = jinja2.utils.missing
@@ -118,8 +131,18 @@ class _Template(jinja2.Template):
 
     _module_record: Record | None = None
 
+    def new_context(self, vars: Any = None, shared: bool = False, locals: Any = None) -> Context:  # noqa: A002
+        # Jinja2 copies globals with every context, from a chain of maps many times slower.
+        known = self.globals
+        if isinstance(known, ChainMap) and len(known.maps) == 2 and not known.maps[0]:
+            known = known.maps[1]
+        return new_context(self.environment, self.name, self.blocks, vars, shared, known, locals)
+
     def _get_default_module(self, ctx: Any = None) -> Any:
         environment: Any = self.environment
+        if self._module is not None and self._module_record is not None and _is_usual(ctx):
+            environment.record.include(self._module_record)
+            return self._module
         outer, environment.record = environment.record, Record()
         try:
             module = super()._get_default_module(ctx)
@@ -131,6 +154,11 @@ class _Template(jinja2.Template):
         finally:
             outer.include(environment.record)
             environment.record = outer
+
+
+def _is_usual(context: Context | None) -> bool:
+    """Tell whether a context has no globals of its own, besides those of its environment."""
+    return context is None or context.globals_keys <= context.environment.globals.keys()
 
 
 class _Loader(jinja2.BaseLoader):
@@ -261,11 +289,8 @@ class Engine:
         self._furnish(self._environment)
         self.last_undefined: tuple[Any, str] | None = None
         self._data: dict[tuple[str, str], Any] = {}
-
-    @property
-    def tracks(self) -> bool:
-        """Whether it is noted which keys of a pattern a render reads."""
-        return self._spec.tracks
+        #: Whether it is noted which keys of a pattern a render reads.
+        self.tracks = spec.tracks
 
     def _made(self) -> Any:
         limit = self._spec.sandbox_bytes
@@ -362,12 +387,10 @@ class Engine:
             return contextlib.nullcontext()
         return sandbox.limited_memory(self._spec.sandbox_bytes)
 
-    def inputs(self, record: Record) -> list[Input]:
-        """Return the templates and files of a record as inputs."""
+    def template_inputs(self, record: Record) -> list[Input]:
+        """Return the templates of a record, those that are missing too, as inputs."""
         found = [self._template_input(name, via) for name, via in record.templates.items()]
-        found += [Input("missing template", name, "") for name in record.missing]
-        found += [read.as_input(kind, path) for (kind, path), read in record.files.items()]
-        return found
+        return found + [Input("missing template", name, "") for name in record.missing]
 
     def _template_input(self, name: str, via: str = "") -> Input:
         content, signature = self._loader.loaded[name]
@@ -478,6 +501,11 @@ class Engine:
         return list(self._environment.tests)
 
 
+_TABLES = (dict, keys.Table)
+#: What of a table is no key of it, for a template that says `table.name`.
+_OF_TABLES = frozenset(dir(keys.Table))
+
+
 def _environment_class(base: type[Any]) -> type[Any]:
     """Return `base` with a record of the templates it hands out."""
 
@@ -486,7 +514,24 @@ def _environment_class(base: type[Any]) -> type[Any]:
         template_class = _Template
         record = Record()
 
+        def __init__(self, *args: Any, **named: Any):
+            super().__init__(*args, **named)
+            self._loaded: dict[str, Any] = {}
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            # Jinja2 tries first whether it is an attribute, which costs an exception.
+            if type(obj) in _TABLES and attribute not in _OF_TABLES:
+                try:
+                    return obj[attribute]
+                except KeyError:
+                    pass
+            return super().getattr(obj, attribute)
+
         def get_template(self, name: Any, parent: Any = None, globals: Any = None) -> Any:  # noqa: A002
+            usual = type(name) is str and globals is None and not self.overlayed
+            if usual and name in self._loaded:
+                self.record.templates.setdefault(name, parent or "")
+                return self._loaded[name]
             if isinstance(name, jinja2.Template):
                 return name
             wanted = name if parent is None else self.join_path(name, parent)
@@ -496,6 +541,8 @@ def _environment_class(base: type[Any]) -> type[Any]:
                 if error.name == wanted:
                     self.record.missing[wanted] = None
                 raise
+            if usual:
+                self._loaded[name] = template
             self.record.templates.setdefault(template.name, parent or "")
             return template
 

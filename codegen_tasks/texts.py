@@ -8,14 +8,21 @@ from __future__ import annotations
 import ast
 import json
 import re
-import tomllib
 from collections.abc import Callable
 from typing import Any
 
 from .errors import StepError
 
+
+def toml(text: str) -> Any:
+    """Return what a TOML text says."""
+    import tomli
+
+    return tomli.loads(text)
+
+
 #: Parsers of the formats that templates read data from, by kind of input.
-PARSERS: dict[str, Callable[[str], Any]] = {"toml": tomllib.loads, "json": json.loads}
+PARSERS: dict[str, Callable[[str], Any]] = {"toml": toml, "json": json.loads}
 
 
 def load(path: str, kind: str) -> Any:
@@ -58,7 +65,7 @@ def decoded(path: str, raw: bytes) -> str:
 
 
 _AT = re.compile(r"\s*\(at (?:line (\d+)(?:, column (\d+))?|end of document)\)")
-#: A key as tomllib tells it: a tuple of its parts.
+#: A key as tomli tells it: a tuple of its parts.
 _KEY = re.compile(r"""\((?:'[^']*'|"[^"]*")(?:, ?(?:'[^']*'|"[^"]*")?)+\)""")
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import digest, disk, keys, texts
+from . import digest, disk, texts
 from .errors import StepError
 from .functions import Sources
 from .model import DATA_KINDS, FILE_KINDS, PATH_KINDS, Input, Output, Stat, Step
-from .patterns import Library
+from .patterns import Library, selected
 from .process import find
 from .project import Project
 from .toolchains import Toolchain
@@ -30,6 +30,7 @@ class World:
         self.sources = Sources()
         self.files = disk.FileDigests()
         self._declared: dict[str, str] = {}
+        self._inputs: dict[tuple[str, str], Input] = {}
         self._shown: dict[tuple[str, str], str] = {}
         self._versions: dict[tuple[Any, ...], tuple[str, str]] = {}
         self._programs: dict[str, str | None] = {}
@@ -110,7 +111,7 @@ class World:
                 data = self.library.load(item.name).data
             else:
                 data = texts.load(self.project.full(item.name), item.kind)
-            return keys.select(data, item.reads)
+            return selected(item.name, data, item.reads)
         except (StepError, TypeError, OSError):
             return digest.of_parts("unreadable", self.file(item.name, None)), ""
 
@@ -166,8 +167,13 @@ class World:
         return ""
 
     def declared_input(self, kind: str, name: str) -> Input:
-        """Return something declared as an input."""
-        return Input(kind, name, self.declaration(kind, name), None, self.shown(kind, name))
+        """Return something declared as an input, the same object each time."""
+        found = self._inputs.get((kind, name))
+        if found is None:
+            now = self.declaration(kind, name)
+            found = Input(kind, name, now, None, self.shown(kind, name))
+            self._inputs[kind, name] = found
+        return found
 
     def _of_declaration(self, kind: str, name: str) -> str:
         project = self.project

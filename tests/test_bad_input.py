@@ -1470,6 +1470,16 @@ def test_an_exception_in_a_filter_names_filter_and_template(project: Project) ->
     )
 
 
+def test_a_macro_in_which_an_iteration_ends_is_undefined(project: Project) -> None:
+    declared = "\n\n@codegen.filter\ndef first(text):\n    return next(iter([]))\n"
+    project.write("dodo.py", dodo(PAGE + declared))
+    page = "{% macro head(x) %}{{ x|first }}{% endmacro %}{{ head(name) }}\n"
+    project.write("templates/page.txt.j2", page)
+    result = project.doit("generate:ash.txt")
+    assert result.code == 1
+    assert "  templates/page.txt.j2:1: what a macro called raised StopIteration\n" in result.out
+
+
 def test_an_exception_in_a_library_names_the_projects_own_line(project: Project) -> None:
     declared = (
         "from fractions import Fraction\n\n\n"

@@ -137,3 +137,41 @@ def test_a_file_system_that_counts_whole_seconds_takes_longer_to_settle(
     assert disk.signature("any") == (1, UNSETTLED, now, 7)
     monkeypatch.setattr(disk, "stat", lambda path: (1, now - 3_000_000_000, now - 3_000_000_000, 7))
     assert disk.signature("any") == (1, now - 3_000_000_000, now - 3_000_000_000, 7)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs such a file")
+def test_a_file_whose_size_is_not_told_is_read_to_its_end() -> None:
+    assert disk.stat("/proc/self/status")[0] == 0  # type: ignore[index]
+    assert disk.read("/proc/self/status").endswith(b"\n")
+
+
+def test_a_system_that_takes_less_than_it_is_given_gets_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: real(handle, data[:3]))
+    disk.write(str(tmp_path / "a"), b"ten bytes.")
+    assert (tmp_path / "a").read_bytes() == b"ten bytes."
+
+
+def test_links_are_followed_once_a_folder_and_again_when_another_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = os.path.realpath
+    home, outside = tmp_path / "home", tmp_path / "outside"
+    for folder in (home / "sub", outside):
+        folder.mkdir(parents=True)
+        for name in "ab":
+            (folder / name).touch()
+    (home / "sub/link").symlink_to(outside / "a")
+    inside = disk.Inside(str(home))
+    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(path) or real(path))
+    assert inside.holds(f"{home}/sub/a")
+    first = len(asked)
+    assert inside.holds(f"{home}/sub/b")
+    assert len(asked) == first
+    assert not inside.holds(f"{home}/sub/link")
+    (home / "sub").rename(home / "moved")
+    (home / "sub").symlink_to(outside)
+    assert not inside.holds(f"{home}/sub/b")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,19 @@ def test_a_file_of_data_that_a_template_reads_counts_by_its_keys_too(built: Proj
     built.write("config.toml", '[paths]\nhome = "d"\nwork = "c"\n')
     assert built.doit("info").out.splitlines()[2] == '    config.toml: paths.home "a" → "d"'
     assert rebuilt(built) == {"config.txt"}
+
+
+@pytest.mark.parametrize("package", ["jinja2", "tomli"])
+def test_another_version_of_what_parses_rebuilds_all(built: Project, package: str) -> None:
+    other = f"""
+        from importlib import metadata
+        known = metadata.version
+        metadata.version = lambda name: "99" if name == "{package}" else known(name)
+    """
+    built.write("dodo.py", textwrap.dedent(other) + built.read("dodo.py"))
+    assert re.search(rf"{package}: \S+ → 99\n", built.doit("info").out)
+    made = {path.name for path in (built.path / "generated").iterdir()}
+    assert rebuilt(built) == made
 
 
 def test_a_pattern_of_which_a_template_reads_nothing_but_its_name_rebuilds_nothing(
