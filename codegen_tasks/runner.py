@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from doit.exceptions import (
+    DependencyError,
     InvalidTask,
     SetupError,
     TaskError,
@@ -595,12 +596,26 @@ class CodegenRunner(Runner):
     def _finish_task(self, node: Any, failure: Any) -> None:
         if failure is None and node.task.name not in self._steps:
             failure = self._unstorable(node.task)
-        self.process_task_result(node, failure)
+        if failure is None and node.task.name in self._steps:
+            self._succeed(node)
+        else:
+            self.process_task_result(node, failure)
         if node.task.name not in self._steps:
             state.flush(self.dep_manager)
         if node.task.name not in self._told:
             self._done.append(node)
         self._end(node)
+
+    def _succeed(self, node: Any) -> None:
+        """Record a finished step, and tell of it, as doit's `process_task_result` would."""
+        try:
+            state.save(self.dep_manager, node.task)
+        except FileNotFoundError as error:
+            what = f"{error.filename} has been removed since it was read"
+            self._handle_task_error(node, DependencyError(f"{node.task.name}: {what}"))
+            return
+        node.run_status = "successful"
+        self.reporter.add_success(node.task)
 
     def _unstorable(self, task: Any) -> TaskError | None:
         """Fail a task whose values the database cannot hold, before they spoil the others'."""

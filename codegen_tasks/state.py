@@ -31,6 +31,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
+from doit.dependency import get_md5
+
 from . import disk
 from .errors import LockedError, StateError
 from .lock import Lock
@@ -74,6 +76,7 @@ class StateDB:
         self._connection: sqlite3.Connection | None = None
         self._rows: dict[str, Any] | None = None  # as stored, when first read
         self._records: dict[str, dict[str, Any]] = {}  # decoded, with what was changed since
+        self._supplied: dict[str, dict[str, Any]] = {}  # see `supply`
         self._seen: tuple[int, int] | None = None  # the file as it was when it was read
         self._dirty: dict[str, dict[str, Any]] = {}  # what was changed of each record
         self._removed: set[str] = set()  # before that
@@ -86,6 +89,9 @@ class StateDB:
 
     def get(self, task_id: str, dependency: str) -> Any:
         """Return one value of a task's record; None if there is none."""
+        supplied = self._supplied.get(task_id)
+        if supplied is not None and dependency in supplied:
+            return supplied[dependency]
         return self._record(task_id).get(dependency)
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
@@ -94,6 +100,7 @@ class StateDB:
         doit records its group tasks anew at every run: what stays equal is not written.
         """
         record = self._record(task_id)
+        self._supplied.get(task_id, {}).pop(dependency, None)
         if isinstance(value, tuple):
             value = list(value)  # as it will be read back
         elif isinstance(value, dict):
@@ -110,6 +117,7 @@ class StateDB:
     def remove(self, task_id: str) -> None:
         """Forget a task."""
         self._records[task_id] = {}
+        self._supplied.pop(task_id, None)
         self._dirty.pop(task_id, None)
         self._removed.add(task_id)
 
@@ -117,6 +125,7 @@ class StateDB:
         """Forget every task."""
         self._rows = {}
         self._records.clear()
+        self._supplied.clear()
         self._dirty.clear()
         self._removed.clear()
         self._removed_all = True
@@ -166,6 +175,10 @@ class StateDB:
         for name, changes in self._dirty.items():
             self._record(name).update(changes)
         return True
+
+    def supply(self, task_id: str, values: dict[str, Any]) -> None:
+        """Answer with these values when a task's record is asked; nothing is recorded."""
+        self._supplied[task_id] = values
 
     def tasks(self) -> list[str]:
         """Return the names of all tasks that have a record."""
@@ -548,6 +561,22 @@ def refresh(dep_manager: Any) -> bool:
     """Read again what others have recorded meanwhile; tell whether they had, if it can be told."""
     refresh_backend = getattr(dep_manager.backend, "refresh", None)
     return refresh_backend is not None and bool(refresh_backend())
+
+
+def save(dep_manager: Any, task: Any) -> None:
+    """Record that a step's task has been executed, as doit's `save_success` would.
+
+    What doit's own file check compares is left out where the backend is ours, which answers
+    it from the step's trace; see `StateDB.supply`.
+
+    Raises:
+        FileNotFoundError: a file that the step read is gone.
+    """
+    if hasattr(dep_manager.backend, "supply"):
+        dep_manager._set(task.name, "_values_:", task.values)
+        dep_manager._set(task.name, "result:", get_md5(task.result))
+    else:
+        dep_manager.save_success(task)
 
 
 def flush(dep_manager: Any) -> None:

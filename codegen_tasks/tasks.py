@@ -220,7 +220,8 @@ class StepUptodate(UptodateCalculator):
         verdict = self.build.verdict(self.step, values)
         if verdict.reasons:
             return False
-        self._restore(task)
+        assert verdict.trace is not None
+        self._restore(task, verdict.trace)
         kept = dict(values)
         if verdict.refreshed is not None:
             kept["trace"] = verdict.refreshed.to_values()
@@ -230,17 +231,38 @@ class StepUptodate(UptodateCalculator):
             self._dependency._set(task.name, "_values_:", kept)
         return True
 
-    def _restore(self, task: Any) -> None:
+    def _restore(self, task: Any, trace: Trace) -> None:
         """Let doit's own file check, which comes next, agree with the verdict.
 
-        The discovered inputs become `file_dep` again, and a file whose bytes changed
-        without meaning (a comment in a pattern) gets its new state; so do all if another
-        of doit's checkers was chosen.
+        The discovered inputs become `file_dep` again, and doit is told that none of them has
+        changed; of what it recorded itself, nothing is needed.
         """
         dependency, name = self._dependency, task.name
-        task.file_dep.update(dependency._get(name, "deps:") or ())
         checker = dependency.checker
         chosen = type(checker).__name__
+        supply = getattr(dependency.backend, "supply", None)
+        if supply is None:
+            self._record_states(task, chosen)
+            return
+        task.file_dep.update(self.build.inputs_inside(trace))
+        states: dict[str, Any] = {"checker:": chosen, "deps:": None}
+        for path in task.file_dep:
+            if chosen == "MD5Checker":
+                states[path] = _UNCHANGED
+                continue
+            with contextlib.suppress(OSError):  # doit reports a missing file itself
+                states[path] = checker.get_state(path, None)
+        supply(name, states)
+
+    def _record_states(self, task: Any, chosen: str) -> None:
+        """Do the same in another backend than ours, which has to record it.
+
+        A file whose bytes changed without meaning (a comment in a pattern) gets its new
+        state; so do all if another of doit's checkers was chosen.
+        """
+        dependency, name = self._dependency, task.name
+        checker = dependency.checker
+        task.file_dep.update(dependency._get(name, "deps:") or ())
         same = dependency._get(name, "checker:") == chosen
         for path in task.file_dep:
             state = dependency._get(name, path) if same else None
@@ -251,6 +273,20 @@ class StepUptodate(UptodateCalculator):
                 continue  # doit reports a missing file itself
         if not same:
             dependency._set(name, "checker:", chosen)
+
+
+class _AnyTime:
+    """Equals any modification time."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+
+#: A state of doit's `MD5Checker` (time, size, md5) that tells it that a file has not changed.
+_UNCHANGED = (_AnyTime(), 0, "")
 
 
 class ManifestUptodate(UptodateCalculator):

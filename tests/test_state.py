@@ -145,6 +145,43 @@ def test_a_record_that_cannot_be_decoded_is_a_miss_with_one_line(project: Projec
     assert project.doit().out.startswith("5 up to date")
 
 
+# What is recorded -----------------------------------------------------------------------
+
+
+def test_a_steps_record_is_its_trace_and_no_file_is_read_for_doits_own_check(
+    project: Project,
+) -> None:
+    forbid = (
+        "import doit.dependency\n\n"
+        "def refuse(path):\n    raise AssertionError(path)\n\n"
+        "doit.dependency.get_file_md5 = refuse\n"
+    )
+    project.write("dodo.py", project.read("dodo.py") + forbid)
+    assert project.doit().code == 0
+    db = opened(project.path / DATABASE)
+    assert set(db._record("generate:ash.txt")) == {"_values_:", "result:"}
+    project.write("patterns/ash.toml", '# a comment\nname = "ash"\ngain = 0\n')
+    again = project.doit()
+    assert (again.code, again.err) == (0, "")
+    assert again.out.startswith("5 up to date")
+
+
+def test_what_doit_recorded_of_files_itself_is_ignored(project: Project) -> None:
+    project.doit()
+    db = opened(project.path / DATABASE)
+    db.set("generate:ash.txt", "checker:", "TimestampChecker")
+    db.set("generate:ash.txt", "deps:", ["patterns/ash.toml", "gone.txt"])
+    db.set("generate:ash.txt", "patterns/ash.toml", 5)
+    db.dump()
+    before = project.stamps()
+    for arguments in ([], ["info"], ["list", "-s", "--all"]):
+        result = project.doit(*arguments)
+        assert (result.code, result.err) == (0, "")
+    assert "R generate:ash.txt" not in result.out
+    assert project.doit().out.startswith("5 up to date")
+    assert project.stamps() == before
+
+
 # In use, or not writable ----------------------------------------------------------------
 
 
