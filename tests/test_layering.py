@@ -18,7 +18,7 @@ LAYERS = [
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock"],
+    ["lock", "rows"],
     [
         "settings",
         "functions",
