@@ -6,7 +6,7 @@ What `doit`, `doit info` and the other commands all ask, so that they cannot dis
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -176,10 +176,13 @@ class Build:
         made = {output.path for output in outcome.trace.outputs}
         return {
             "trace": outcome.trace.to_values(),
-            "references": list(outcome.references),
-            **self._chained(outcome.task, outcome.trace),
+            **self.beside(outcome.task, outcome.trace, outcome.references),
             **self.left(outcome.task, made),
         }
+
+    def beside(self, task: str, trace: Trace, references: Sequence[str]) -> dict[str, Any]:
+        """Return what doit is to keep of a finished step beside its trace, whatever was before."""
+        return {"references": list(references), **self._chained(task, trace)}
 
     def _chained(self, task: str, trace: Trace) -> dict[str, Any]:
         """Return what doit is to keep of files that a step read and tasks make."""

@@ -329,7 +329,7 @@ class Outcome:
 
     Args:
         task: the step's task.
-        trace: what it read and wrote; None if it failed.
+        trace: what it read and wrote; None if it failed, or if `record` says it all.
         changed: an output's bytes are not what they were before.
         error: the whole message of a failed step, else "".
         printed: what the step printed, or its compiler.
@@ -340,6 +340,9 @@ class Outcome:
         notes: lines the user is shown whatever the verbosity, such as a file kept aside.
         skipped: it was not begun, because another step failed first.
         awaits: a file it reads that another task is to make first; it is to run again.
+        record: the text of its record, if that was made already; see `rows`.
+        parts: what the text names that is to be stored with it.
+        made: paths of its outputs, beside such a record.
     """
 
     task: str
@@ -355,3 +358,10 @@ class Outcome:
     notes: tuple[str, ...] = ()
     skipped: bool = False
     awaits: str = ""
+    record: str = ""
+    parts: Mapping[str, str] | None = None
+    made: tuple[str, ...] = ()
+
+    def __reduce__(self) -> Any:
+        # Thousands of them are sent; a frozen class with slots is slow to pickle by itself.
+        return (Outcome, tuple([getattr(self, name) for name in self.__slots__]))

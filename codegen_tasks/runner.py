@@ -21,7 +21,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from doit.exceptions import (
-    DependencyError,
     InvalidTask,
     SetupError,
     TaskError,
@@ -30,13 +29,13 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import disk, lock, manifest, state
+from . import disk, lock, manifest, rows, state
 from .build import Build
 from .errors import StepError
 from .model import Outcome, Step, Trace
 from .process import Keeper
 from .steps import internal, iso
-from .tasks import adopt
+from .tasks import adopt, adopt_packed, packed
 from .workers import Died, Knowledge, Overdue, Part, Pool, StepsJob, TaskDone, TaskJob, Unreadable
 
 #: A job for a worker should take about this long, in seconds: long enough that a message
@@ -91,7 +90,8 @@ class CodegenRunner(Runner):
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
         self._seconds = 0.0  # of steps that ran, to size the next jobs
         self._count = 0
-        self._made: dict[int, list[Trace | None]] = {}
+        self._packer = rows.Packer() if state.packs(self.dep_manager) else None
+        self._made: dict[int, list[str]] = {}  # steps the manifest has yet to hear of
         self._over: dict[str, str] = {}  # how tasks ended, in this stage or before
         self._awaited: dict[str, list[tuple[Any, str]]] = {}  # by task: nodes, and what they read
         self._unsettled: dict[str, Trace] = {}  # of steps that read what was just written
@@ -232,6 +232,10 @@ class CodegenRunner(Runner):
             return  # it is to come again when its setup tasks have run
         name = node.task.name
         self._over[name] = node.run_status
+        if node.run_status in ("successful", "up-to-date"):
+            for index, build in enumerate(self._builds):
+                if name == build.project.task("output"):
+                    self._made.pop(index, None)  # it had the manifest say all
         for waiting, path in self._awaited.pop(name, ()):
             self._resume(waiting, path, name)
 
@@ -367,9 +371,12 @@ class CodegenRunner(Runner):
         found = {}
         for name in names:
             index, step = self._steps[name]
-            trace = Trace.from_values(self.dep_manager.get_values(name).get("trace"))
-            found[name] = self._builds[index].recorded(step, trace)
+            found[name] = self._builds[index].recorded(step, self._trace(name))
         return found
+
+    def _trace(self, name: str) -> Trace | None:
+        """Return what is recorded of a step."""
+        return Trace.from_values(self.dep_manager.get_values(name).get("trace"))
 
     def _waited_for(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Return for each step the tasks that have ended before it, as far as they make files."""
@@ -579,13 +586,22 @@ class CodegenRunner(Runner):
             task.executed = True
             for action in task.actions:
                 action.finish(outcome)
-            failure = adopt(task, self._builds[index], outcome)
+            failure = self._adopt(task, self._builds[index], outcome)
             if outcome.trace is not None and outcome.trace.unsettled:
                 self._unsettled[outcome.task] = outcome.trace
-            self._made.setdefault(index, []).append(outcome.trace)
+            self._made.setdefault(index, []).append(outcome.task)
             self._tell("step_finished", task, outcome)
-            self._finish_task(node, failure)
+            self._finish_task(node, failure, self._packer is not None)
         state.flush(self.dep_manager)
+
+    def _adopt(self, task: Any, build: Build, outcome: Outcome) -> Any:
+        """Take in what a step came to; return the failure, if it is one."""
+        if self._packer is None or outcome.error:
+            return adopt(task, build, outcome)
+        if not outcome.record:
+            outcome = packed(build, outcome, self._packer)
+        adopt_packed(task, build, outcome, self.dep_manager)
+        return None
 
     def _tell(self, event: str, *details: Any) -> None:
         """Tell a reporter of ours what doit's reporters have no method for."""
@@ -593,11 +609,13 @@ class CodegenRunner(Runner):
         if method is not None:
             method(*details)
 
-    def _finish_task(self, node: Any, failure: Any) -> None:
+    def _finish_task(self, node: Any, failure: Any, recorded: bool = False) -> None:
+        """Do what doit does with a task that has ended; a step may be `recorded` already."""
         if failure is None and node.task.name not in self._steps:
             failure = self._unstorable(node.task)
-        if failure is None and node.task.name in self._steps:
-            self._succeed(node)
+        if failure is None and recorded:
+            node.run_status = "successful"
+            self.reporter.add_success(node.task)
         else:
             self.process_task_result(node, failure)
         if node.task.name not in self._steps:
@@ -605,17 +623,6 @@ class CodegenRunner(Runner):
         if node.task.name not in self._told:
             self._done.append(node)
         self._end(node)
-
-    def _succeed(self, node: Any) -> None:
-        """Record a finished step, and tell of it, as doit's `process_task_result` would."""
-        try:
-            state.save(self.dep_manager, node.task)
-        except FileNotFoundError as error:
-            what = f"{error.filename} has been removed since it was read"
-            self._handle_task_error(node, DependencyError(f"{node.task.name}: {what}"))
-            return
-        node.run_status = "successful"
-        self.reporter.add_success(node.task)
 
     def _unstorable(self, task: Any) -> TaskError | None:
         """Fail a task whose values the database cannot hold, before they spoil the others'."""
@@ -679,7 +686,7 @@ class CodegenRunner(Runner):
         self._settle()
         for index, made in self._made.items():
             try:
-                self._update_manifest(self._builds[index], made)
+                self._update_manifest(self._builds[index], map(self._trace, made))
             except (StepError, OSError) as error:
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is

@@ -37,8 +37,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from doit.dependency import get_md5
-
 from . import disk, rows
 from .errors import LockedError, StateError
 from .lock import Lock
@@ -190,7 +188,8 @@ class StateDB:
 
     def put(self, task_id: str, text: str, parts: Mapping[str, str]) -> None:
         """Replace a step's record by what `rows.Packer` made of the new one, not decoded."""
-        self._forget_changes(task_id)
+        self._dirty.pop(task_id, None)
+        self._records.pop(task_id, None)
         self._supplied.pop(task_id, None)
         self._take_parts(parts)
         self._put[task_id] = self._newer[task_id] = rows.sealed(task_id, text)
@@ -904,6 +903,11 @@ def fold(dep_manager: Any) -> str:
     return backend.stamp()
 
 
+def packs(dep_manager: Any) -> bool:
+    """Tell whether the backend takes records as `rows.Packer` makes them."""
+    return isinstance(dep_manager.backend, StateDB)
+
+
 def reserve(dep_manager: Any, steps: Container[str]) -> None:
     """Leave the rows of a run's steps to the lock's holder, if the backend can: `StateDB.steps`."""
     if hasattr(dep_manager.backend, "steps"):
@@ -914,22 +918,6 @@ def refresh(dep_manager: Any) -> bool:
     """Read again what others have recorded meanwhile; tell whether they had, if it can be told."""
     refresh_backend = getattr(dep_manager.backend, "refresh", None)
     return refresh_backend is not None and bool(refresh_backend())
-
-
-def save(dep_manager: Any, task: Any) -> None:
-    """Record that a step's task has been executed, as doit's `save_success` would.
-
-    What doit's own file check compares is left out where the backend is ours, which answers
-    it from the step's trace; see `StateDB.supply`.
-
-    Raises:
-        FileNotFoundError: a file that the step read is gone.
-    """
-    if hasattr(dep_manager.backend, "supply"):
-        dep_manager._set(task.name, "_values_:", task.values)
-        dep_manager._set(task.name, "result:", get_md5(task.result))
-    else:
-        dep_manager.save_success(task)
 
 
 def flush(dep_manager: Any) -> None:

@@ -10,14 +10,15 @@ import inspect
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from doit.action import BaseAction
-from doit.dependency import UptodateCalculator
+from doit.dependency import UptodateCalculator, get_md5
 from doit.exceptions import TaskFailed
 from doit.globals import Globals
 
-from . import digest, disk, lock, manifest, orphans, state, steps
+from . import digest, disk, lock, manifest, orphans, rows, state, steps
 from .build import Build, left_in
 from .errors import StepError, cause
 from .model import PHASES, Outcome, Phase, Step, Trace
@@ -149,6 +150,38 @@ def adopt(task: Any, build: Build, outcome: Outcome) -> TaskFailed | None:
     task.result = result_of(outcome.trace)
     task.file_dep.update(build.inputs_inside(outcome.trace))
     return None
+
+
+def packed(build: Build, outcome: Outcome, packer: rows.Packer) -> Outcome:
+    """Return what a step came to with its record made, in any process.
+
+    The record is that of `adopt`, but for `Build.left`.  The trace is left out, unless it is
+    to be settled.
+    """
+    trace = outcome.trace
+    if trace is None:
+        return outcome
+    step = build.plan.steps[outcome.task]
+    values = build.beside(outcome.task, trace, outcome.references)
+    if step.phase == "generate":
+        values |= waits_for(build, step, outcome.references)
+    text = packer.pack(trace, values, {"result:": get_md5(result_of(trace))})
+    parts, packer.parts = packer.parts, {}
+    made = tuple([output.path for output in trace.outputs])
+    kept = trace if trace.unsettled else None
+    return replace(outcome, trace=kept, record=text, parts=parts or None, made=made)
+
+
+def adopt_packed(task: Any, build: Build, outcome: Outcome, dep_manager: Any) -> None:
+    """Record a step whose record is made; what doit waits for next becomes its task's values."""
+    step = build.plan.steps[outcome.task]
+    backend = dep_manager.backend
+    backend.put(outcome.task, outcome.record, outcome.parts or {})
+    left = build.left(outcome.task, outcome.made)
+    if left:
+        values = dep_manager.get_values(outcome.task)
+        backend.set(outcome.task, "_values_:", {**values, **left})
+    task.values = waits_for(build, step, outcome.references) if step.phase == "generate" else {}
 
 
 class StepAction(BaseAction):
