@@ -6,7 +6,7 @@ What `doit`, `doit info` and the other commands all ask, so that they cannot dis
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +77,8 @@ class Build:
         self.glance: Glance | None = None
         #: What each step has read and written, as far as this build has come to know it.
         self.latest: dict[str, Trace] = {}
-        #: Steps that have failed.
-        self.failed: set[str] = set()
+        #: Steps that have run; the database knows what they have read, or that they failed.
+        self.ran: set[str] = set()
         self._leaving = False
         self._manifest: manifest.Entries | None = None
         # What each step's record said before it ran, which its new one replaces.
@@ -108,16 +108,13 @@ class Build:
         )
         refreshed = self.refreshed(step, trace) if trace is not None and not reasons else None
         if trace is not None and not reasons:
-            self.learn(step.task, refreshed or trace)
+            self.latest[step.task] = refreshed or trace
         return Verdict(reasons, trace, refreshed)
 
-    def learn(self, task: str, trace: Trace | None) -> None:
-        """Take in what a step has read and written; None if it has failed."""
-        if trace is None:
-            self.failed.add(task)
-            self.latest.pop(task, None)
-        else:
-            self.latest[task] = trace
+    def ended(self, outcome: Outcome) -> None:
+        """Take in that a step has run: what was known of it holds no longer."""
+        self.ran.add(outcome.task)
+        self.latest.pop(outcome.task, None)
 
     @property
     def leaves_behind(self) -> bool:
@@ -222,10 +219,13 @@ class Build:
         made = {output.path for output in outcome.trace.outputs}
         return {
             "trace": outcome.trace.to_values(),
-            "references": list(outcome.references),
-            **self._chained(outcome.task, outcome.trace),
+            **self.beside(outcome.task, outcome.trace, outcome.references),
             **self.left(outcome.task, made),
         }
+
+    def beside(self, task: str, trace: Trace, references: Sequence[str]) -> dict[str, Any]:
+        """Return what doit is to keep of a finished step beside its trace, whatever was before."""
+        return {"references": list(references), **self._chained(task, trace)}
 
     def _chained(self, task: str, trace: Trace) -> dict[str, Any]:
         """Return what doit is to keep of files that a step read and tasks make."""

@@ -19,7 +19,7 @@ from doit.exceptions import TaskFailed
 from . import digest, disk, lock, patterns, snapshot
 from .errors import StepError
 from .folders import Folders
-from .model import PHASES, Input, Phase, Step
+from .model import PHASES, Input, Phase, Step, Trace
 from .project import FORMAT, Project
 from .snapshot import Fact, Kept, Row, Snapshot
 from .state import recorded_tasks
@@ -319,7 +319,7 @@ def look(project: Project, dep_manager: Any) -> Glance | None:
 # Remembering ----------------------------------------------------------------------------
 
 
-def remember(build: Build, dep_manager: Any, whole: bool) -> None:
+def remember(build: Build, dep_manager: Any, stamp: str, whole: bool) -> None:
     """Write the snapshot of what has been built; nothing if it says what it said before.
 
     It is no more than a help: where it cannot be written, the next run goes without.
@@ -327,20 +327,19 @@ def remember(build: Build, dep_manager: Any, whole: bool) -> None:
     Args:
         build: the build, all of whose records have been written.
         dep_manager: doit's database.
+        stamp: of that, see `StateDB.stamp`.
         whole: whether the manifest has been completed in this run.
     """
-    stamp: Callable[[], str] | None = getattr(dep_manager.backend, "stamp", None)
     home = build.project.full(build.project.home)
-    if stamp is None or not build.project.settings.incremental or not os.path.isdir(home):
+    if not build.project.settings.incremental or not os.path.isdir(home):
         return
     if not is_simple(build.plan) or _concerns(build):
         return
     if dep_manager.backend.spoilt:
         build.glance = None  # the records may be gone that it vouches for
-    found = _snapshot(build, dep_manager, whole, stamp())
-    if found.stamp:
-        with contextlib.suppress(StepError):
-            disk.write_ours(path_of(build.project), snapshot.packed(found), home)
+    found = _snapshot(build, dep_manager, whole, stamp)
+    with contextlib.suppress(StepError):
+        disk.write_ours(path_of(build.project), snapshot.packed(found), home)
 
 
 def _concerns(build: Build) -> bool:
@@ -376,23 +375,25 @@ def _snapshot(build: Build, dep_manager: Any, whole: bool, stamp: str) -> Snapsh
         _is_tidy(build, dep_manager),
         disk.stat(project.full(project.manifest_path)) if complete else None,
         {name: dep_manager.backend.record(name) for name in groups},
-        dict(_rows(build, before)),
+        dict(_rows(build, dep_manager, before)),
     )
 
 
-def _rows(build: Build, before: Glance | None) -> Iterator[tuple[str, Row]]:
+def _rows(build: Build, dep_manager: Any, before: Glance | None) -> Iterator[tuple[str, Row]]:
     """Yield what is known of each step: by this run, or by the snapshot it began with."""
     templates = build.project.templates
     kept = before.kept if before is not None else None
     numbers = {task: number for number, task in enumerate(kept.tasks)} if kept else {}
     for task, step in build.plan.steps.items():
-        trace, number = build.latest.get(task), numbers.get(task)
-        mark = snapshot.mark_of(step, build.world.declared(step))
-        unseen = trace is None and task not in build.failed
-        if kept and number is not None and unseen and kept.mark(number) == mark:
+        number, mark = numbers.get(task), snapshot.mark_of(step, build.world.declared(step))
+        seen = task in build.latest or task in build.ran
+        if kept and number is not None and not seen and kept.mark(number) == mark:
             yield task, kept.row(number)
-        else:
-            yield task, snapshot.row_of(step, mark, trace, templates)
+            continue
+        trace = build.latest.get(task)
+        if task in build.ran and trace is None:
+            trace = Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
+        yield task, snapshot.row_of(step, mark, trace, templates)
 
 
 def _is_tidy(build: Build, dep_manager: Any) -> bool:

@@ -6,7 +6,7 @@ unless they lead outside of it.  Digests are lower-case hexadecimal sha256.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -70,8 +70,11 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(Mapping[str, Any]):
     """What a finished step read and wrote; kept in doit's database, verified by `staleness`.
+
+    It is among the values that doit hands to users' tasks; to those, it is the table that
+    `to_values` returns.
 
     Args:
         inputs: everything that was read, in the order it was met.
@@ -90,11 +93,20 @@ class Trace:
         """The signatures of inputs that could have changed again unnoticed."""
         return [item.stat for item in self.inputs if item.stat and item.stat[1] == UNSETTLED]
 
+    def __getitem__(self, key: str) -> Any:
+        return self.to_values()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_values())
+
+    def __len__(self) -> int:
+        return len(self.to_values())
+
     def to_values(self) -> dict[str, Any]:
         """Return the trace as JSON-able data; `from_values` reads it back."""
         return {
             "version": _VERSION,
-            "inputs": [_row(item) for item in self.inputs],
+            "inputs": [row_of(item) for item in self.inputs],
             "outputs": [[o.path, o.digest, o.size, o.stat] for o in self.outputs],
             "made": self.made,
             "seconds": self.seconds,
@@ -103,12 +115,14 @@ class Trace:
     @classmethod
     def from_values(cls, values: Any) -> Trace | None:
         """Return the trace kept in a task's values; None if there is none we can read."""
+        if isinstance(values, cls):
+            return values  # as our own backend keeps it
         try:
             if values["version"] != _VERSION:
                 return None
             return cls(
-                tuple(_input(*fields) for fields in values["inputs"]),
-                tuple(_output(*fields) for fields in values["outputs"]),
+                tuple(input_of(*fields) for fields in values["inputs"]),
+                tuple(output_of(*fields) for fields in values["outputs"]),
                 "" + values["made"],
                 0.0 + values["seconds"],
             )
@@ -119,7 +133,7 @@ class Trace:
 _VERSION = 2
 
 
-def _row(item: Input) -> list[Any]:
+def row_of(item: Input) -> list[Any]:
     """Return an input as a list, without what is empty at its end."""
     row = [item.kind, item.name, item.digest, item.stat, item.shown, item.reads, item.via]
     while not row[-1] and len(row) > 3:
@@ -131,7 +145,7 @@ def _row(item: Input) -> list[Any]:
 # these run for everything that is recorded, at every run.
 
 
-def _input(
+def input_of(
     kind: str,
     name: str,
     digest: str,
@@ -140,12 +154,27 @@ def _input(
     reads: Iterable[Any] = (),
     via: str = "",
 ) -> Input:
+    """Return the input of a row; `reads` that are a tuple are taken as they are.
+
+    Raises:
+        TypeError, ValueError: it is no such row.
+    """
     "".join((kind, name, digest, shown, via))
-    known: Reads = tuple((tuple(path), how) for path, how in reads)
+    known: Reads = reads if type(reads) is tuple else reads_of(reads)
     return Input(kind, name, digest, _stat(stat), shown, known, via)
 
 
-def _output(path: str, digest: str, size: int, stat: Iterable[int] | None) -> Output:
+def reads_of(rows: Iterable[Any]) -> Reads:
+    """Return what was read of a pattern, from lists."""
+    return tuple((tuple(path), how) for path, how in rows)
+
+
+def output_of(path: str, digest: str, size: int, stat: Iterable[int] | None) -> Output:
+    """Return the output of a row.
+
+    Raises:
+        TypeError, ValueError: it is no such row.
+    """
     "".join((path, digest))
     return Output(path, digest, 0 + size, _stat(stat))
 
@@ -299,7 +328,7 @@ class Outcome:
 
     Args:
         task: the step's task.
-        trace: what it read and wrote; None if it failed.
+        trace: what it read and wrote; None if it failed, or if `record` says it all.
         changed: an output's bytes are not what they were before.
         error: the whole message of a failed step, else "".
         printed: what the step printed, or its compiler.
@@ -310,6 +339,9 @@ class Outcome:
         notes: lines the user is shown whatever the verbosity, such as a file kept aside.
         skipped: it was not begun, because another step failed first.
         awaits: a file it reads that another task is to make first; it is to run again.
+        record: the text of its record, if that was made already; see `rows`.
+        parts: what the text names that is to be stored with it.
+        made: paths of its outputs, beside such a record.
     """
 
     task: str
@@ -325,3 +357,10 @@ class Outcome:
     notes: tuple[str, ...] = ()
     skipped: bool = False
     awaits: str = ""
+    record: str = ""
+    parts: Mapping[str, str] | None = None
+    made: tuple[str, ...] = ()
+
+    def __reduce__(self) -> Any:
+        # Thousands of them are sent; a frozen class with slots is slow to pickle by itself.
+        return (Outcome, tuple([getattr(self, name) for name in self.__slots__]))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import importlib
 import itertools
+import math
 import pickle
 import sys
 import time
@@ -29,20 +30,35 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import disk, lock, manifest, state
+from . import disk, lock, manifest, rows, state
 from .build import Build
 from .errors import StepError
 from .glance import remember
 from .model import Outcome, Step, Trace
 from .process import Keeper
 from .steps import internal, iso
-from .tasks import adopt
-from .workers import Died, Knowledge, Overdue, Part, Pool, StepsJob, TaskDone, TaskJob, Unreadable
+from .tasks import adopt, adopt_packed, packed
+from .workers import (
+    Died,
+    Knowledge,
+    Overdue,
+    Part,
+    Pool,
+    StepsJob,
+    TaskDone,
+    TaskJob,
+    Unbegun,
+    Unreadable,
+)
 
 #: A job for a worker should take about this long, in seconds: long enough that a message
 #: costs little beside it, short enough that a failure elsewhere is heard of soon.
 _JOB_SECONDS = 0.05
-_JOB_STEPS = 64
+_JOB_STEPS = 256
+#: Steps that take longer than this, in seconds, are jobs of their own, and begun first.
+_LONG = 0.02
+#: So often, in seconds, workers are listened to while they have enough to do.
+_LISTEN = 0.005
 #: From so many files on, a batch is worth a second compiler beside the first.
 _COMPILE_BATCH = 200
 
@@ -84,14 +100,16 @@ class CodegenRunner(Runner):
         self._nodes: dict[str, Any] = {}
         self._announced: set[str] = set()
         self._set_up: dict[str, Any] = {}  # tasks that workers are to tear down
-        self._ready: list[tuple[int, int, Any]] = []  # a heap of nodes, first of the plan first
+        # A heap of nodes, first of the plan first; before them those that take long.
+        self._ready: list[tuple[float, int, int, Any]] = []
         self._serial = itertools.count()
         self._unable = False  # to start workers
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
-        self._seconds = 0.0  # of steps that ran, to size the next jobs
-        self._count = 0
-        self._made: dict[int, list[Trace | None]] = {}
+        self._pace = 0.0  # seconds that a step takes, as far as is known: the last count most
+        self._listened = 0.0  # when
+        self._packer = rows.Packer() if state.packs(self.dep_manager) else None
+        self._made: dict[int, list[str]] = {}  # steps the manifest has yet to hear of
         self._over: dict[str, str] = {}  # how tasks ended, in this stage or before
         self._awaited: dict[str, list[tuple[Any, str]]] = {}  # by task: nodes, and what they read
         self._unsettled: dict[str, Trace] = {}  # of steps that read what was just written
@@ -177,7 +195,7 @@ class CodegenRunner(Runner):
             if self._limited_first():
                 self._submit(self._next_steps())
             else:
-                self._run_any_here(heapq.heappop(self._ready)[2])
+                self._run_any_here(heapq.heappop(self._ready)[-1])
             return True
         if self._compiles:
             self._flush_compiles()
@@ -232,6 +250,10 @@ class CodegenRunner(Runner):
             return  # it is to come again when its setup tasks have run
         name = node.task.name
         self._over[name] = node.run_status
+        if node.run_status in ("successful", "up-to-date"):
+            for index, build in enumerate(self._builds):
+                if name == build.project.task("output"):
+                    self._made.pop(index, None)  # it had the manifest say all
         for waiting, path in self._awaited.pop(name, ()):
             self._resume(waiting, path, name)
 
@@ -338,9 +360,20 @@ class CodegenRunner(Runner):
     def _queue(self, node: Any) -> None:
         """Keep a node for a worker, or for this process when doit has no more to offer."""
         # doit releases what waited for the same task in any order; ours is that of the plan.
-        heapq.heappush(self._ready, (self._order.get(node.task.name, -1), next(self._serial), node))
+        name = node.task.name
+        place = (self._order.get(name, -1), next(self._serial), node)
+        heapq.heappush(self._ready, (-self._known_length(name), *place))
         if self._workers:
-            self._dispatch()
+            self._dispatch(offered=True)
+
+    def _known_length(self, name: str) -> float:
+        """Return the seconds by which a step is to go before others, where others could wait."""
+        if self._workers < 2:
+            return 0.0
+        if name not in self._steps:
+            return math.inf
+        trace = self._trace(name)
+        return trace.seconds if trace is not None and trace.seconds > _LONG else 0.0
 
     # Here -------------------------------------------------------------------------------
 
@@ -367,9 +400,12 @@ class CodegenRunner(Runner):
         found = {}
         for name in names:
             index, step = self._steps[name]
-            trace = Trace.from_values(self.dep_manager.get_values(name).get("trace"))
-            found[name] = self._builds[index].recorded(step, trace)
+            found[name] = self._builds[index].recorded(step, self._trace(name))
         return found
+
+    def _trace(self, name: str) -> Trace | None:
+        """Return what is recorded of a step."""
+        return Trace.from_values(self.dep_manager.get_values(name).get("trace"))
 
     def _waited_for(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Return for each step the tasks that have ended before it, as far as they make files."""
@@ -387,23 +423,42 @@ class CodegenRunner(Runner):
 
     # Workers ----------------------------------------------------------------------------
 
-    def _dispatch(self) -> None:
-        """Give idle workers what is ready."""
+    def _dispatch(self, offered: bool = False) -> None:
+        """Give workers what is ready: to idle ones anything, to others what can wait there.
+
+        Args:
+            offered: there is more to come at once, so that others had better wait for that.
+        """
         while self._ready and self._workers and not self._stop_running:
             pool = self._opened_pool()
-            if pool is None or not pool.free:
+            if pool is None:
                 return
-            if self._ready[0][2].task.name in self._steps:
+            ours = self._ready[0][-1].task.name in self._steps
+            if not pool.free and not (ours and pool.spare and self._may_wait(offered)):
+                return
+            if ours:
                 self._submit(self._next_steps())
             else:
-                self._submit_task(heapq.heappop(self._ready)[2])
+                self._submit_task(heapq.heappop(self._ready)[-1])
+
+    def _may_wait(self, offered: bool) -> bool:
+        """Tell whether what comes next is to be given to a worker that has something to do."""
+        long, *_, node = self._ready[0]
+        _, step = self._steps[node.task.name]
+        if long or step.phase == "compile" or not 0 < self._pace <= _LONG:
+            return False
+        if self._limit(node.task.name) is not None:
+            return False
+        return not offered or len(self._ready) >= self._worth()
 
     def _opened_pool(self) -> Pool | None:
         """Return the workers; None if there can be none, and all runs here."""
         if self._pool is None and not self._unable:
             if any(s.phase in ("templates", "generate") for _, s in self._steps.values()):
                 _import_engine()  # once here, and every fork has it
-            knowledge = Knowledge(self._builds, self._tasks, self.stream, self._keeper.mark)
+            packs = self._packer is not None
+            mark = self._keeper.mark
+            knowledge = Knowledge(self._builds, self._tasks, self.stream, mark, packs)
             self._pool = Pool(max(1, self._workers), knowledge, self._keeper)
             problem = self._pool.problem()
             if problem:
@@ -426,7 +481,7 @@ class CodegenRunner(Runner):
 
     def _limited_first(self) -> bool:
         """Tell whether what comes next must run in a worker, to be ended in time."""
-        name = self._ready[0][2].task.name
+        name = self._ready[0][-1].task.name
         limited = name in self._steps and self._limit(name) is not None
         return limited and self._opened_pool() is not None
 
@@ -459,14 +514,20 @@ class CodegenRunner(Runner):
             return None
 
     def _next_steps(self) -> StepsJob:
-        chosen = [heapq.heappop(self._ready)[2].task.name]
+        """Return the next job: one step that takes long, or several of one build."""
+        long, *_, node = heapq.heappop(self._ready)
+        chosen = [node.task.name]
         index, first = self._steps[chosen[0]]
-        limit = 1 if first.phase == "compile" else self._job_size()
-        while self._ready and len(chosen) < limit:
-            known = self._steps.get(self._ready[0][2].task.name)
+        most = 1 if first.phase == "compile" or long else self._job_size()
+        limited = self._limit(chosen[0]) is not None
+        while self._ready and len(chosen) < most:
+            name = self._ready[0][-1].task.name
+            known = self._steps.get(name)
             if known is None or known[0] != index or known[1].phase == "compile":
                 break
-            chosen.append(heapq.heappop(self._ready)[2].task.name)
+            if (self._limit(name) is not None) != limited:
+                break
+            chosen.append(heapq.heappop(self._ready)[-1].task.name)
         return self._steps_job(chosen)
 
     def _steps_job(self, names: Sequence[str], together: bool = False) -> StepsJob:
@@ -482,17 +543,28 @@ class CodegenRunner(Runner):
 
     def _job_size(self) -> int:
         """Return how many steps the next job takes: one, until we know how long they are."""
-        if not self._count or not self._seconds:
+        if not self._pace:
             return 1
-        worth = int(_JOB_SECONDS * self._count / self._seconds)
         fair = len(self._ready) // max(1, self._workers)
-        return max(1, min(worth, fair, _JOB_STEPS))
+        return max(1, min(self._worth(), fair))
+
+    def _worth(self) -> int:
+        """Return how many steps are worth a job."""
+        return max(1, min(int(_JOB_SECONDS / self._pace), _JOB_STEPS))
 
     def _collect(self, block: bool) -> None:
         """Take in results; if `block`, wait for one."""
         if not self._in_flight():
             return
         assert self._pool is not None
+        # What comes is kept, and a worker wakes us no sooner for each of many short steps.
+        early = self._listened + _LISTEN - time.monotonic()
+        if early > 0 and 0 < self._pace <= _LONG:
+            if not block:
+                return
+            if self._pool.steps_left > 2 * self._workers:
+                time.sleep(early)
+        self._listened = time.monotonic()
         for result in self._pool.results(None if block else 0):
             if isinstance(result, TaskDone):
                 self._finish_worker_task(result)
@@ -503,6 +575,8 @@ class CodegenRunner(Runner):
                 self._fail_first(result.job.tasks, f"took longer than {limit:g} s")
             elif isinstance(result, Unreadable):
                 self._fail(result.job.tasks, f"what it returned cannot be read: {result.why}")
+            elif isinstance(result, Unbegun):
+                self._again(result.job.tasks)
             elif isinstance(result, Part):
                 self._finish_steps(result.outcomes)
         self._dispatch()
@@ -564,29 +638,46 @@ class CodegenRunner(Runner):
     # Results ----------------------------------------------------------------------------
 
     def _finish_steps(self, outcomes: Iterable[Outcome]) -> None:
-        for outcome in outcomes:
-            node = self._nodes[outcome.task]
-            if outcome.skipped:
-                continue  # another step failed first; the run is ending
-            if outcome.awaits:
-                self._postpone(node, outcome.awaits)
-                continue
-            self._count += 1
-            self._seconds += outcome.seconds
-            index, step = self._steps[outcome.task]
-            self._builds[index].workshop.log(step, outcome)
-            task = node.task
-            task.executed = True
-            for action in task.actions:
-                action.finish(outcome)
-            failure = adopt(task, self._builds[index], outcome)
-            if outcome.trace is not None and outcome.trace.unsettled:
-                self._unsettled[outcome.task] = outcome.trace
-            self._made.setdefault(index, []).append(outcome.trace)
-            self._builds[index].learn(outcome.task, outcome.trace)
-            self._tell("step_finished", task, outcome)
-            self._finish_task(node, failure)
+        left = deque(outcomes)
+        try:
+            while left:
+                self._finish_step(left.popleft())
+        except KeyboardInterrupt:
+            while left:  # they have finished too
+                self._finish_step(left.popleft())
+            raise
         state.flush(self.dep_manager)
+
+    def _finish_step(self, outcome: Outcome) -> None:
+        node = self._nodes[outcome.task]
+        if outcome.skipped:
+            return  # another step failed first; the run is ending
+        if outcome.awaits:
+            self._postpone(node, outcome.awaits)
+            return
+        self._pace += (outcome.seconds - self._pace) / (8 if self._pace else 1)
+        index, step = self._steps[outcome.task]
+        self._builds[index].workshop.log(step, outcome)
+        task = node.task
+        task.executed = True
+        for action in task.actions:
+            action.finish(outcome)
+        failure = self._adopt(task, self._builds[index], outcome)
+        if outcome.trace is not None and outcome.trace.unsettled:
+            self._unsettled[outcome.task] = outcome.trace
+        self._made.setdefault(index, []).append(outcome.task)
+        self._builds[index].ended(outcome)
+        self._tell("step_finished", task, outcome)
+        self._finish_task(node, failure, self._packer is not None)
+
+    def _adopt(self, task: Any, build: Build, outcome: Outcome) -> Any:
+        """Take in what a step came to; return the failure, if it is one."""
+        if self._packer is None or outcome.error:
+            return adopt(task, build, outcome)
+        if not outcome.record:
+            outcome = packed(build, outcome, self._packer)
+        adopt_packed(task, build, outcome, self.dep_manager)
+        return None
 
     def _tell(self, event: str, *details: Any) -> None:
         """Tell a reporter of ours what doit's reporters have no method for."""
@@ -594,10 +685,15 @@ class CodegenRunner(Runner):
         if method is not None:
             method(*details)
 
-    def _finish_task(self, node: Any, failure: Any) -> None:
+    def _finish_task(self, node: Any, failure: Any, recorded: bool = False) -> None:
+        """Do what doit does with a task that has ended; a step may be `recorded` already."""
         if failure is None and node.task.name not in self._steps:
             failure = self._unstorable(node.task)
-        self.process_task_result(node, failure)
+        if failure is None and recorded:
+            node.run_status = "successful"
+            self.reporter.add_success(node.task)
+        else:
+            self.process_task_result(node, failure)
         if node.task.name not in self._steps:
             state.flush(self.dep_manager)
         if node.task.name not in self._told:
@@ -666,14 +762,14 @@ class CodegenRunner(Runner):
         self._settle()
         for index, made in self._made.items():
             try:
-                self._update_manifest(self._builds[index], made)
+                self._update_manifest(self._builds[index], map(self._trace, made))
             except (StepError, OSError) as error:
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
-        state.flush(self.dep_manager)
-        for build in self._builds:
+        stamp = state.fold(self.dep_manager)
+        for build in self._builds if stamp else ():
             ended = self._over.get(build.project.task("output"))
-            remember(build, self.dep_manager, ended in ("successful", "up-to-date"))
+            remember(build, self.dep_manager, stamp, ended in ("successful", "up-to-date"))
         return super().finish()
 
     def _settle(self) -> None:
@@ -689,7 +785,7 @@ class CodegenRunner(Runner):
                 values = self.dep_manager.get_values(name)
                 settled = self._builds[index].refreshed(step, trace)
                 if settled is not None:
-                    self._builds[index].learn(name, settled)
+                    self._builds[index].latest[name] = settled
                 if settled is not None and Trace.from_values(values.get("trace")) == trace:
                     self.dep_manager._set(
                         name, "_values_:", {**values, "trace": settled.to_values()}

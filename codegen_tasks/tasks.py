@@ -10,14 +10,15 @@ import inspect
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from doit.action import BaseAction
-from doit.dependency import UptodateCalculator
+from doit.dependency import UptodateCalculator, get_md5
 from doit.exceptions import TaskFailed
 from doit.globals import Globals
 
-from . import digest, disk, lock, manifest, orphans, state, steps
+from . import digest, disk, lock, manifest, orphans, rows, state, steps
 from .build import Build, left_in
 from .errors import StepError, cause
 from .glance import DOCS, group_task
@@ -147,6 +148,38 @@ def adopt(task: Any, build: Build, outcome: Outcome) -> TaskFailed | None:
     return None
 
 
+def packed(build: Build, outcome: Outcome, packer: rows.Packer) -> Outcome:
+    """Return what a step came to with its record made, in any process.
+
+    The record is that of `adopt`, but for `Build.left`.  The trace is left out, unless it is
+    to be settled.
+    """
+    trace = outcome.trace
+    if trace is None:
+        return outcome
+    step = build.plan.steps[outcome.task]
+    values = build.beside(outcome.task, trace, outcome.references)
+    if step.phase == "generate":
+        values |= waits_for(build, step, outcome.references)
+    text = packer.pack(trace, values, {"result:": get_md5(result_of(trace))})
+    parts, packer.parts = packer.parts, {}
+    made = tuple([output.path for output in trace.outputs])
+    kept = trace if trace.unsettled else None
+    return replace(outcome, trace=kept, record=text, parts=parts or None, made=made)
+
+
+def adopt_packed(task: Any, build: Build, outcome: Outcome, dep_manager: Any) -> None:
+    """Record a step whose record is made; what doit waits for next becomes its task's values."""
+    step = build.plan.steps[outcome.task]
+    backend = dep_manager.backend
+    backend.put(outcome.task, outcome.record, outcome.parts or {})
+    left = build.left(outcome.task, outcome.made)
+    if left:
+        values = dep_manager.get_values(outcome.task)
+        backend.set(outcome.task, "_values_:", {**values, **left})
+    task.values = waits_for(build, step, outcome.references) if step.phase == "generate" else {}
+
+
 class StepAction(BaseAction):
     """Runs one step under any of doit's runners; ours batches steps without it."""
 
@@ -216,7 +249,8 @@ class StepUptodate(UptodateCalculator):
         verdict = self.build.verdict(self.step, values)
         if verdict.reasons:
             return False
-        self._restore(task)
+        assert verdict.trace is not None
+        self._restore(task, verdict.trace)
         kept = dict(values)
         if verdict.refreshed is not None:
             kept["trace"] = verdict.refreshed.to_values()
@@ -226,17 +260,38 @@ class StepUptodate(UptodateCalculator):
             self._dependency._set(task.name, "_values_:", kept)
         return True
 
-    def _restore(self, task: Any) -> None:
+    def _restore(self, task: Any, trace: Trace) -> None:
         """Let doit's own file check, which comes next, agree with the verdict.
 
-        The discovered inputs become `file_dep` again, and a file whose bytes changed
-        without meaning (a comment in a pattern) gets its new state; so do all if another
-        of doit's checkers was chosen.
+        The discovered inputs become `file_dep` again, and doit is told that none of them has
+        changed; of what it recorded itself, nothing is needed.
         """
         dependency, name = self._dependency, task.name
-        task.file_dep.update(dependency._get(name, "deps:") or ())
         checker = dependency.checker
         chosen = type(checker).__name__
+        supply = getattr(dependency.backend, "supply", None)
+        if supply is None:
+            self._record_states(task, chosen)
+            return
+        task.file_dep.update(self.build.inputs_inside(trace))
+        states: dict[str, Any] = {"checker:": chosen, "deps:": None}
+        for path in task.file_dep:
+            if chosen == "MD5Checker":
+                states[path] = _UNCHANGED
+                continue
+            with contextlib.suppress(OSError):  # doit reports a missing file itself
+                states[path] = checker.get_state(path, None)
+        supply(name, states)
+
+    def _record_states(self, task: Any, chosen: str) -> None:
+        """Do the same in another backend than ours, which has to record it.
+
+        A file whose bytes changed without meaning (a comment in a pattern) gets its new
+        state; so do all if another of doit's checkers was chosen.
+        """
+        dependency, name = self._dependency, task.name
+        checker = dependency.checker
+        task.file_dep.update(dependency._get(name, "deps:") or ())
         same = dependency._get(name, "checker:") == chosen
         for path in task.file_dep:
             state = dependency._get(name, path) if same else None
@@ -247,6 +302,20 @@ class StepUptodate(UptodateCalculator):
                 continue  # doit reports a missing file itself
         if not same:
             dependency._set(name, "checker:", chosen)
+
+
+class _AnyTime:
+    """Equals any modification time."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+
+#: A state of doit's `MD5Checker` (time, size, md5) that tells it that a file has not changed.
+_UNCHANGED = (_AnyTime(), 0, "")
 
 
 class ManifestUptodate(UptodateCalculator):

@@ -2,8 +2,9 @@
 
 A worker knows the builds and the doit tasks from the moment it was forked; what it is sent
 are names.  Where there is no fork it is sent pickles.  Each step's outcome is sent when it
-is known, so that it can be recorded at once, and so that the step under way is known: the
-one to blame if the worker dies, and the one whose time runs.  Unaware of scheduling.
+is known, its record made, so that the step under way is known: the one to blame if the
+worker dies, and the one whose time runs.  The parent reads all that has come at once, and
+may give a worker a second job, so that it has one to go on with.  Unaware of scheduling.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ import pickle
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import keeper
+from . import keeper, rows
 from .build import Build
 from .model import Outcome
 from .process import Keeper, end_worker
 from .steps import internal
+from .tasks import packed
 
 #: How often, in seconds, workers are looked after whose death their pipe may not tell:
 #: something they forked may hold its other end open.
 _LOOK = 0.5
 _PR_SET_PDEATHSIG = 1  # of Linux
+_CHUNK = 1 << 20  # bytes that are read at once
+_LENGTH = 4  # bytes before each message, its length; -1 stands for one of eight that follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,11 @@ class StepsJob:
     over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     together: bool = False
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether it can wait for the job before it, or another for it."""
+        return not self.together and all(limit is None for limit in self.limits)
+
     def limit(self, number: int) -> float | None:
         """Return the seconds a step may take, by its place."""
         return self.limits[number] if number < len(self.limits) else None
@@ -77,6 +87,11 @@ class TaskJob:
     def tasks(self) -> tuple[str, ...]:
         """The one task, as `StepsJob` has several."""
         return (self.name,)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether it can wait for the job before it, or another for it."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +120,26 @@ class Knowledge:
     Args:
         builds, tasks, stream: these.
         mark: what the programs it starts bear, see `keeper`.
+        packs: whether it makes the records of steps, see `tasks.packed`.
     """
 
     builds: Sequence[Build]
     tasks: Mapping[str, Any]
     stream: Any
     mark: str = ""
+    packs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """From now on the time of a job's first step runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Outcomes of some steps of a job; more follow unless it is the `last`."""
+    """Outcomes of some steps, in the order in which they ended."""
 
     outcomes: tuple[Outcome, ...]
-    last: bool = False
 
 
 @dataclass(slots=True)
@@ -127,30 +148,89 @@ class Worker:
 
     Args:
         process, pipe: these.
-        job: what it has to do, if anything.
-        done: how many of the job's steps it has answered for.
+        jobs: what it has to do, the one under way first.
+        done: how many of that job's steps it has answered for.
         deadline: when the time of the step under way is over, if it has a limit.
     """
 
     process: Any
     pipe: Any
-    job: StepsJob | TaskJob | None = None
+    jobs: deque[StepsJob | TaskJob] = field(default_factory=deque)
     done: int = 0
     deadline: float | None = None
+    _read: bytearray = field(default_factory=bytearray)
+
+    @property
+    def job(self) -> StepsJob | TaskJob | None:
+        """The job under way."""
+        return self.jobs[0] if self.jobs else None
 
     @property
     def left(self) -> StepsJob | TaskJob:
         """The rest of its job, the step under way first."""
-        assert self.job is not None
-        if isinstance(self.job, TaskJob):
-            return self.job
-        done = self.done
-        return replace(self.job, tasks=self.job.tasks[done:], limits=self.job.limits[done:])
+        job = self.jobs[0]
+        if isinstance(job, TaskJob):
+            return job
+        return replace(job, tasks=job.tasks[self.done :], limits=job.limits[self.done :])
+
+    @property
+    def takes_another(self) -> bool:
+        """Whether it has one job, and one that another can wait for."""
+        return len(self.jobs) == 1 and self.jobs[0].may_wait
 
     def begin_next(self) -> None:
         """Let the time of the next step run."""
-        limit = self.job.limit(self.done) if isinstance(self.job, StepsJob) else None
+        job = self.job
+        limit = job.limit(self.done) if isinstance(job, StepsJob) else None
         self.deadline = None if limit is None else time.monotonic() + limit
+
+    def ended(self) -> None:
+        """Note that a step has ended; the job is over with its last."""
+        self.done += 1
+        if self.done < len(self.jobs[0].tasks):
+            self.begin_next()
+            return
+        self.jobs.popleft()
+        self.done, self.deadline = 0, None
+
+    def messages(self) -> list[bytes]:
+        """Return the messages that have come; call when there is something to read.
+
+        Raises:
+            EOFError, OSError: the worker is no more.
+        """
+        if sys.platform == "win32":
+            return [self.pipe.recv_bytes()]
+        chunk = os.read(self.pipe.fileno(), _CHUNK)
+        if not chunk:
+            raise EOFError
+        self._read += chunk
+        found = []
+        start = 0
+        while (end := self._end_of_message(start)) is not None:
+            body, stop = end
+            found.append(bytes(self._read[body:stop]))
+            start = stop
+        del self._read[:start]
+        return found
+
+    def _end_of_message(self, start: int) -> tuple[int, int] | None:
+        """Return where the body of a message begins and ends, if all of it has come."""
+        body = start + _LENGTH
+        length = int.from_bytes(self._read[start:body], "big", signed=True)
+        if length < 0:
+            start, body = body, body + 2 * _LENGTH
+            length = int.from_bytes(self._read[start:body], "big")
+        if len(self._read) < body or len(self._read) < body + length:
+            return None
+        return body, body + length
+
+
+@dataclass(frozen=True, slots=True)
+class Unbegun:
+    """A worker that is no more had this `job` to do next."""
+
+    job: StepsJob | TaskJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,18 +298,33 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """Jobs that could be submitted at once."""
+        """Jobs that could be begun at once."""
         return self.size - self.busy
 
+    @property
+    def spare(self) -> bool:
+        """Whether a job that `may_wait` could be given to a worker that has one."""
+        return any(worker.takes_another for worker in self._workers)
+
+    @property
+    def steps_left(self) -> int:
+        """How many tasks the workers have still to do, those under way included."""
+        return sum(len(job.tasks) for w in self._workers for job in w.jobs) - sum(
+            worker.done for worker in self._workers
+        )
+
     def submit(self, job: StepsJob | TaskJob) -> None:
-        """Give a job to an idle worker, starting one if need be; `free` must not be 0."""
-        worker = next((w for w in self._workers if w.job is None), None) or self._start()
-        worker.job, worker.done, worker.deadline = job, 0, None
+        """Give a job to an idle worker, starting one if need be; if `free` is 0, to a spare one."""
+        worker = next((w for w in self._workers if w.job is None), None)
+        if worker is None:
+            spare = (w for w in self._workers if w.takes_another)
+            worker = self._start() if self.free else next(spare)
+        worker.jobs.append(job)
         with contextlib.suppress(OSError):  # a worker that has just died is met in `wait`
             worker.pipe.send(job)
 
     def results(self, timeout: float | None = None) -> list[Any]:
-        """Return results: Part, TaskDone, Died, Overdue or Unreadable.
+        """Return results: Part, TaskDone, Died, Overdue, Unreadable or Unbegun.
 
         Args:
             timeout: seconds to wait for the first; None waits until there is one.
@@ -249,7 +344,8 @@ class Pool:
                 elif worker.deadline is not None and time.monotonic() >= worker.deadline:
                     found.append(self._end_overdue(worker))
                 elif not ready and pause and not worker.process.is_alive():
-                    found += self._received(worker)
+                    # A dead worker's pipe has no end while something it forked lives on.
+                    found += self._received(worker) if worker.pipe.poll() else self._died(worker)
             if found or not busy or (end is not None and time.monotonic() >= end):
                 return found
 
@@ -295,43 +391,47 @@ class Pool:
 
     def _received(self, worker: Worker) -> list[Any]:
         """Return all that a worker has sent."""
+        try:
+            messages = worker.messages()
+        except (EOFError, OSError) as error:
+            return self._died(worker, type(error).__name__)
         found: list[Any] = []
         outcomes: list[Outcome] = []
-        while worker.job is not None and (worker.pipe.poll() or not (found or outcomes)):
-            answer = self._answer(worker)
-            if not isinstance(answer, Part):
-                worker.job = None
-                found.append(answer)
+        for message in messages:
+            try:
+                answer = pickle.loads(message)
+            except Exception as error:  # whatever a user's class raises when it is unpickled
+                found += self._unreadable(worker, f"{type(error).__name__}: {error}")
                 break
-            outcomes += answer.outcomes
-            worker.done += len(answer.outcomes)
-            if answer.last:
-                worker.job, worker.deadline = None, None
-            else:
+            if isinstance(answer, Outcome):
+                outcomes.append(answer)
+                worker.ended()
+            elif isinstance(answer, Begun):
                 worker.begin_next()
-                if not answer.outcomes:
-                    break
+            else:
+                worker.jobs.popleft()
+                found.append(answer)
         return [Part(tuple(outcomes)), *found] if outcomes else found
 
-    def _answer(self, worker: Worker) -> Any:
-        try:
-            # A dead worker's pipe has no end while something it forked lives on.
-            if worker.process.is_alive() or worker.pipe.poll():
-                return worker.pipe.recv()
-            how = "without a word"
-        except (EOFError, OSError) as error:
-            how = type(error).__name__
-        except Exception as error:  # whatever a user's class raises when it is unpickled
-            unreadable = Unreadable(worker.left, f"{type(error).__name__}: {error}")
-            if isinstance(worker.job, StepsJob):
-                self._end(worker)  # it would go on answering for this job
-            return unreadable
+    def _unreadable(self, worker: Worker, why: str) -> list[Any]:
+        found: list[Any] = [Unreadable(worker.left, why), *self._unbegun(worker)]
+        if isinstance(worker.job, StepsJob):
+            self._end(worker)  # it would go on answering for this job
+        else:
+            worker.jobs.clear()
+        return found
+
+    def _died(self, worker: Worker, how: str = "without a word") -> list[Any]:
         worker.process.join(timeout=1)
         code = worker.process.exitcode
         if code is not None:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         self._end(worker)
-        return Died(worker.left, how)
+        return [Died(worker.left, how), *self._unbegun(worker)]
+
+    @staticmethod
+    def _unbegun(worker: Worker) -> list[Unbegun]:
+        return [Unbegun(job) for job in list(worker.jobs)[1:]]
 
     def _end_overdue(self, worker: Worker) -> Overdue:
         job = worker.left
@@ -393,10 +493,13 @@ def _main(pipe: Any, inherited: Sequence[Any], knowledge: Knowledge, parent: int
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torn: list[Any] = []
+    packer, stopped = rows.Packer(), False
     try:
         while (job := pipe.recv()) is not None:
-            if isinstance(job, StepsJob):
-                _run_steps(pipe, job, knowledge)
+            if isinstance(job, StepsJob) and stopped:
+                _skip(pipe, job)
+            elif isinstance(job, StepsJob):
+                stopped = _run_steps(pipe, job, knowledge, packer)
             else:
                 pipe.send(_execute(job, knowledge, torn))
         pipe.send([_tear_down(task, knowledge.stream) for task in reversed(torn)])
@@ -421,12 +524,22 @@ def _parent_death_signal() -> Any:
     return ctypes.CDLL(None).prctl
 
 
-def _run_steps(pipe: Any, job: StepsJob, knowledge: Knowledge) -> None:
+def _run_steps(pipe: Any, job: StepsJob, knowledge: Knowledge, packer: rows.Packer) -> bool:
+    """Run steps and tell of each; return whether nothing is to be run after them."""
     if job.limit(0) is not None:
         _warm_up(knowledge.builds[job.build])
-        pipe.send(Part(()))  # from now on its time runs
-    for number, outcome in enumerate(_outcomes(job, knowledge), 1):
-        pipe.send(Part((outcome,), number == len(job.tasks)))
+        pipe.send(Begun())
+    failed = False
+    for outcome in _outcomes(job, knowledge, packer):
+        pipe.send_bytes(pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL))
+        failed = failed or bool(outcome.error)
+    return failed and job.stop_early
+
+
+def _skip(pipe: Any, job: StepsJob) -> None:
+    """Tell of steps that were not begun."""
+    for name in job.tasks:
+        pipe.send(Outcome(name, skipped=True))
 
 
 def _warm_up(build: Build) -> None:
@@ -435,13 +548,13 @@ def _warm_up(build: Build) -> None:
         _ = build.workshop.engine
 
 
-def _outcomes(job: StepsJob, knowledge: Knowledge) -> Iterator[Outcome]:
+def _outcomes(job: StepsJob, knowledge: Knowledge, packer: rows.Packer) -> Iterator[Outcome]:
     build = knowledge.builds[job.build]
     chosen = [build.plan.steps[name] for name in job.tasks]
     done = 0
     try:
         for outcome in build.workshop.outcomes(chosen, job.recorded, job.stop_early, job.over):
-            yield outcome
+            yield packed(build, outcome, packer) if knowledge.packs else outcome
             done += 1
     except Exception:
         for name in job.tasks[done:]:

@@ -18,7 +18,7 @@ LAYERS = [
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock", "folders"],
+    ["lock", "folders", "rows"],
     [
         "settings",
         "functions",

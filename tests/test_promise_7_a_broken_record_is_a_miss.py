@@ -312,7 +312,7 @@ def test_a_record_of_another_task_is_not_believed(project: Project) -> None:
 
 def test_one_broken_row_costs_its_own_task_only(project: Project) -> None:
     project.doit()
-    rewrite(project, "generate:list.txt", '"version": 2', '"version": 7')
+    rewrite(project, "generate:list.txt", '"references"', '"referencex"')
     before = project.stamps()
     looked = project.doit("info")
     assert (looked.code, looked.err.count("\n")) == (1, 1)
@@ -333,7 +333,7 @@ def test_a_database_that_breaks_while_it_is_used_keeps_what_was_read(
         db.set(f"t{number}", "x", "y" * 500)
     db.dump()
     db = StateDB(str(path), JSONCodec())
-    assert db.get("t1", "x") == "y" * 500
+    assert len(db.tasks()) == 100
     data = path.read_bytes()
     path.write_bytes(data[:4096] + bytes(len(data) - 4096))
     db.set("t2", "x", 2)

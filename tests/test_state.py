@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import re
 import shutil
 import signal
@@ -9,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,7 +121,7 @@ def test_a_database_of_a_newer_version_counts_as_empty(project: Project) -> None
     connection.close()
     result = project.doit()
     assert result.code == 0
-    assert f"{DATABASE}: cannot be read (format 99, this version reads 2)" in result.err
+    assert f"{DATABASE}: cannot be read (format 99, this version reads 3)" in result.err
     assert project.doit().out.startswith("5 up to date")
 
 
@@ -143,6 +147,249 @@ def test_a_record_that_cannot_be_decoded_is_a_miss_with_one_line(project: Projec
         result.err,
     )
     assert project.doit().out.startswith("5 up to date")
+
+
+# What is recorded -----------------------------------------------------------------------
+
+
+def test_a_steps_record_is_its_trace_and_no_file_is_read_for_doits_own_check(
+    project: Project,
+) -> None:
+    forbid = (
+        "import doit.dependency\n\n"
+        "def refuse(path):\n    raise AssertionError(path)\n\n"
+        "doit.dependency.get_file_md5 = refuse\n"
+    )
+    project.write("dodo.py", project.read("dodo.py") + forbid)
+    assert project.doit().code == 0
+    db = opened(project.path / DATABASE)
+    assert set(db._record("generate:ash.txt")) == {"_values_:", "result:"}
+    project.write("patterns/ash.toml", '# a comment\nname = "ash"\ngain = 0\n')
+    again = project.doit()
+    assert (again.code, again.err) == (0, "")
+    assert again.out.startswith("5 up to date")
+
+
+def test_what_doit_recorded_of_files_itself_is_ignored(project: Project) -> None:
+    project.doit()
+    db = opened(project.path / DATABASE)
+    db.set("generate:ash.txt", "checker:", "TimestampChecker")
+    db.set("generate:ash.txt", "deps:", ["patterns/ash.toml", "gone.txt"])
+    db.set("generate:ash.txt", "patterns/ash.toml", 5)
+    db.dump()
+    before = project.stamps()
+    for arguments in ([], ["info"], ["list", "-s", "--all"]):
+        result = project.doit(*arguments)
+        assert (result.code, result.err) == (0, "")
+    assert "R generate:ash.txt" not in result.out
+    assert project.doit().out.startswith("5 up to date")
+    assert project.stamps() == before
+
+
+# The journal ----------------------------------------------------------------------------
+
+JOURNAL = f"{DATABASE}-log"
+
+
+def left_by_a_killed_run(path: Path) -> StateDB:
+    """Return a database as a run has it at work: t0 committed, t1 to t9 in the journal only."""
+    db = opened(path)
+    db.steps = {f"t{number}" for number in range(10)}
+    db.lock.acquire()
+    for number in range(10):
+        db.set(f"t{number}", "x", number)
+        db.flush()
+    db.lock.release()
+    return db
+
+
+def rows_in_sqlite(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("select count(*) from tasks").fetchone()[0])
+
+
+def test_what_the_journal_holds_is_read_over_the_database_and_folded_by_the_next_holder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, journal = tmp_path / "state.db", tmp_path / "state.db-log"
+    left_by_a_killed_run(path)
+    assert (rows_in_sqlite(path), journal.read_bytes().count(b"\n")) == (1, 9)
+    before = (path.read_bytes(), journal.read_bytes())
+    for db in (opened(path), opened(path)):
+        assert [db.get(f"t{number}", "x") for number in range(10)] == list(range(10))
+        assert len(db.tasks()) == 10
+        db.dump()
+    assert (path.read_bytes(), journal.read_bytes()) == before
+    db = opened(path)
+    db.remove("t3")
+    db.set("t4", "x", "new")
+    db.dump()
+    assert (rows_in_sqlite(path), journal.exists()) == (9, False)
+    db = opened(path)
+    assert (db.get("t3", "x"), db.get("t4", "x"), db.get("t9", "x")) == (None, "new", 9)
+    assert capsys.readouterr().err == ""
+
+
+def test_who_only_takes_the_lock_folds_what_a_killed_run_left(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    left_by_a_killed_run(path)
+    db = opened(path)
+    db.lock.acquire()
+    db.dump()
+    assert (rows_in_sqlite(path), (tmp_path / "state.db-log").exists()) == (10, False)
+
+
+def test_a_run_commits_once_a_second_and_appends_the_rest_to_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(state.time, "monotonic", lambda: clock[0])
+    commits: list[str] = []
+    really_opened = state._opened
+
+    def traced(*arguments: str) -> sqlite3.Connection:
+        connection = really_opened(*arguments)
+        connection.set_trace_callback(commits.append)
+        return connection
+
+    monkeypatch.setattr(state, "_opened", traced)
+    db = opened(tmp_path / "state.db")
+    db.steps = {f"t{number}" for number in range(1000)}
+    db.lock.acquire()
+    for number in range(1000):
+        clock[0] += 0.01
+        db.set(f"t{number}", "x", number)
+        db.flush()
+    db.dump()
+    # The tables, the first row, ten seconds, the end.
+    assert commits.count("COMMIT") <= 13
+    assert rows_in_sqlite(tmp_path / "state.db") == 1000
+
+
+def test_rows_that_are_no_steps_and_removals_are_committed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    db = left_by_a_killed_run(path)
+    db.lock.acquire()
+    db.set("mine", "x", 1)
+    db.set("t5", "x", "again")
+    db.flush()
+    assert rows_in_sqlite(path) == 11
+    assert (tmp_path / "state.db-log").read_bytes() == b""
+    db.set("t6", "x", "again")
+    db.flush()
+    db.remove("t6")
+    db.flush()
+    assert rows_in_sqlite(path) == 10
+    assert opened(path).tasks() == ["mine", *(f"t{n}" for n in range(10) if n != 6)]
+    db.dump()
+    assert opened(path).get("t5", "x") == "again"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.999])
+def test_a_line_that_was_being_written_counts_for_nothing(
+    tmp_path: Path, kept: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, journal = tmp_path / "state.db", tmp_path / "state.db-log"
+    left_by_a_killed_run(path)
+    data = journal.read_bytes()
+    journal.write_bytes(data[: int(len(data) * kept)])
+    whole = 1 + journal.read_bytes().count(b"\n")
+    assert opened(path).tasks() == [f"t{number}" for number in range(whole)]
+    db = opened(path)
+    db.set("u", "x", 1)
+    db.dump()
+    assert rows_in_sqlite(path) == whole + 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_broken_line_of_the_journal_is_a_miss_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, journal = tmp_path / "state.db", tmp_path / "state.db-log"
+    left_by_a_killed_run(path)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b"3", b"4")  # t3, of which nothing holds any more
+    lines[5] = lines[5].replace(b"x", b"y")
+    journal.write_bytes(b"".join(lines))
+    db = opened(path)
+    assert [db.get(f"t{n}", "x") for n in range(10)] == [0, 1, 2, None, 4, 5, None, 7, 8, 9]
+    assert capsys.readouterr().err == (
+        f"{path}: cannot be read (a line of its journal is broken), so everything is checked anew\n"
+    )
+    db.set("t3", "x", "new")
+    db.dump()
+    assert not journal.exists()
+    again = opened(path)
+    assert [again.get(f"t{n}", "x") for n in (3, 4, 6, 9)] == ["new", 4, None, 9]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)])
+def test_a_journal_that_is_no_file_is_told_and_moved_away(
+    tmp_path: Path, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, journal = tmp_path / "state.db", tmp_path / "state.db-log"
+    filled(path)
+    make(journal)
+    db = opened(path)
+    assert db.get("t7", "x") == "7" * 100
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        r"\S*: cannot be read \(state.db-log is (a folder|no regular file)\), .*\n", said
+    )
+    db.set("t7", "x", 1)
+    db.dump()
+    assert not os.path.lexists(journal)
+    assert (opened(path).get("t7", "x"), len(opened(path).tasks())) == (1, 200)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_journal_that_cannot_be_written_leaves_it_to_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.db"
+    db = opened(path)
+    db.steps = {"t1", "t2", "t3"}
+    db.lock.acquire()
+    really_write, full = os.write, [False]
+
+    def write(handle: int, data: bytes) -> int:
+        if full[0] and len(data) <= 10:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return really_write(handle, data[:10] if full[0] else data)
+
+    monkeypatch.setattr(os, "write", write)
+    for number in (1, 2, 3):
+        full[0] = number == 3
+        db.set(f"t{number}", "x", number)
+        db.flush()
+    assert rows_in_sqlite(path) == 3
+    assert opened(path).tasks() == ["t1", "t2", "t3"]
+
+
+def test_the_stamp_differs_with_whatever_is_recorded_and_is_empty_beside_a_journal(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    assert opened(path).stamp() == ""
+    seen = set()
+    for number in range(3):
+        db = opened(path)
+        db.lock.acquire()
+        db.set("t", "x", number)
+        db.fold()
+        stamp = db.stamp()
+        db.dump()
+        assert stamp
+        assert opened(path).stamp() == stamp
+        assert stamp not in seen
+        seen.add(stamp)
+    left_by_a_killed_run(path)
+    assert opened(path).stamp() == ""
+    (tmp_path / "state.db-log").unlink()
+    assert opened(path).stamp() not in {"", *seen}
+    (tmp_path / "state.db-journal").touch()
+    assert opened(path).stamp() == ""
 
 
 # In use, or not writable ----------------------------------------------------------------
@@ -294,11 +541,41 @@ def test_a_command_decides_by_one_snapshot(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     filled(path)
     db = opened(path)
-    assert db.get("t1", "x") == "1" * 100
+    assert len(db.tasks()) == 200
     other = opened(path)
     other.set("t2", "x", 0)
     other.dump()
     assert db.get("t2", "x") == "2" * 100
+    assert db.refresh()
+    assert db.get("t2", "x") == 0
+
+
+def test_rows_read_one_by_one_are_of_one_moment_from_the_first_that_differs(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    filled(path)
+    db = opened(path)
+    assert db.get("t1", "x") == "1" * 100
+    for value in (0, 5):
+        other = opened(path)
+        other.set("t2", "x", value)
+        other.set("t3", "x", value)
+        other.dump()
+        assert (db.get("t2", "x"), db.get("t3", "x")) == (0, 0)
+    assert db.refresh()  # what was decided by the rows before
+    assert db.get("t3", "x") == 5
+
+
+def test_a_few_rows_are_read_without_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    filled(path)
+    db = opened(path)
+    for number in range(state._SINGLES):
+        assert db.get(f"t{number}", "x") == str(number) * 100
+    assert db._stored is None
+    assert db.get("t199", "x") == "199" * 100
+    assert db._stored is not None
 
 
 def test_a_file_in_place_of_the_state_folder_is_named(project: Project) -> None:
@@ -398,7 +675,7 @@ def test_what_a_killed_process_had_flushed_is_there(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     # One that was killed before its first commit left an empty file, and an empty file is told.
-    said = f"{tmp_path}/state.db: cannot be read (format 0, this version reads 2), so"
+    said = f"{tmp_path}/state.db: cannot be read (format 0, this version reads 3), so"
     assert all(line.startswith(said) for line in done.stderr.splitlines())
     assert int(done.stdout) > 0
 

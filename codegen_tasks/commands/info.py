@@ -81,7 +81,7 @@ class Info(OverCore, CoreInfo):
                 if as_json:
                     self._write(json.dumps(_state_json(state), ensure_ascii=False, indent=1))
                 else:
-                    self._prepare(task)
+                    self._prepare(task, build.inputs_inside(state.trace) if state.trace else ())
                     CoreInfo._execute(self, [task], hide_status=True)
                     for line in _details(state):
                         self._write(line)
@@ -94,11 +94,10 @@ class Info(OverCore, CoreInfo):
                 return str(task.name)
         raise InvalidCommand(not_found=name)
 
-    def _prepare(self, name: str) -> None:
+    def _prepare(self, name: str, inputs: Iterable[str]) -> None:
         """Let core show the discovered inputs too, in order, and none of our own marks."""
         task = next(task for task in self.task_list if task.name == name)
-        found = {*task.file_dep, *(self.dep_manager._get(name, "deps:") or ())}
-        task.file_dep = sorted(found)
+        task.file_dep = sorted({*task.file_dep, *inputs})
         task.meta = None
 
     # All --------------------------------------------------------------------------------

@@ -1,0 +1,227 @@
+"""What is stored of a task's record: text under a checksum, what many records share apart.
+
+The record of a step is its trace and what doit keeps.  Most of a trace stands in the next
+one too: the rule, the environment, the templates.  So an input that is met again, or the
+keys that were read of a pattern, is stored as a *part* of its own, and a record names it by
+its digest.  Parts never change, and each is decoded once.
+
+The journal beside the database has a line for each record or part, sealed as in there.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from . import digest
+from .keys import Reads
+from .model import Input, Trace, input_of, output_of, reads_of, row_of
+
+_VALUES = "_values_:"  # doit's name for what an action has returned
+_ID = 16  # digits of a part's digest
+_NAMED = re.compile(rb'"([0-9a-f]{%d})"' % _ID)
+#: How a record with a trace begins; one without is as doit's codec writes it, a table.
+_PACKED = "["
+#: Between the JSON and the texts that stand after it as they are: no JSON holds it.
+_NEXT = "\x1f"
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class Packer:
+    """Turns the records of steps into text; remembers what it has met.
+
+    Attributes:
+        parts: text by name of the parts made since they were last taken from here.
+    """
+
+    def __init__(self) -> None:
+        self.parts: dict[str, str] = {}
+        self._met: dict[Any, str] = {}  # the part's name; "" if it was met only once
+
+    def pack(self, trace: Trace, values: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
+        """Return the text of a record.
+
+        Args:
+            trace: the step's.
+            values: what doit keeps of it besides.
+            rest: the record's other entries.
+
+        Raises:
+            TypeError, ValueError: something in it is no JSON.
+        """
+        texts: list[str] = []
+        inputs = [self._input(item, texts) for item in trace.inputs]
+        outputs = [[one.path, one.digest, one.size, one.stat] for one in trace.outputs]
+        packed = [trace.made, trace.seconds, inputs, outputs]
+        return _NEXT.join((_encode([packed, {_VALUES: values, **rest}]), *texts))
+
+    def _input(self, item: Input, texts: list[str]) -> Any:
+        if not item.reads:
+            return self._shared(item, item)
+        # Not to be looked up as a whole: to Python, the keys 1 and true are equal.
+        row = row_of(item)
+        row[5] = self._shared(marshal.dumps(item.reads, 2), item.reads)
+        shown = item.shown
+        if '"' in shown and shown.isascii() and shown.isprintable():
+            # Each quote of it would take a backslash, and time to read.
+            texts.append(shown)
+            row[4] = len(texts)
+        return row
+
+    def _shared(self, key: Any, what: Any) -> Any:
+        """Return the name of a part; when met first, what it would hold."""
+        name = self._met.get(key)
+        if name:
+            return name
+        row = row_of(what) if isinstance(what, Input) else what
+        if name is None:
+            self._met[key] = ""
+            return row
+        text = _encode(row)
+        name = self._met[key] = digest.of_bytes(text.encode())[:_ID]
+        self.parts[name] = text
+        return name
+
+
+class Unpacker:
+    """Turns text into the record again.
+
+    Args:
+        decode: doit's, for the records without a trace.
+        part: returns a part's text by its name, or raises KeyError or ValueError.
+    """
+
+    def __init__(self, decode: Callable[[str], Any], part: Callable[[str], str]):
+        self._decode = decode
+        self._part = part
+        self._inputs: dict[str, Input] = {}
+        self._reads: dict[str, Reads] = {}
+
+    def unpack(self, text: str) -> dict[str, Any]:
+        """Return the record; a step's trace is a `Trace` among its values.
+
+        Raises:
+            ValueError, TypeError, LookupError, AttributeError, RecursionError: it is none, or
+                a part of it is missing.
+        """
+        if not text.startswith(_PACKED):
+            found = self._decode(text)
+            if not isinstance(found, dict):
+                raise TypeError("no record")
+            return found
+        head, *texts = text.split(_NEXT)
+        (made, seconds, inputs, outputs), record = json.loads(head)
+        "".join((made,))
+        trace = Trace(
+            tuple([self._input(one, texts) for one in inputs]),
+            tuple([output_of(*one) for one in outputs]),
+            made,
+            0.0 + seconds,
+        )
+        record[_VALUES]["trace"] = trace
+        return dict(record)
+
+    def _input(self, row: Any, texts: list[str]) -> Input:
+        if type(row) is not str:
+            if len(row) > 5:
+                if type(row[4]) is int:
+                    row[4] = texts[row[4] - 1]
+                if type(row[5]) is str:
+                    row[5] = self._reads_named(row[5])
+            return input_of(*row)
+        found = self._inputs.get(row)
+        if found is None:
+            found = self._inputs[row] = input_of(*json.loads(self._part(row)))
+        return found
+
+    def _reads_named(self, name: str) -> Reads:
+        found = self._reads.get(name)
+        if found is None:
+            found = self._reads[name] = reads_of(json.loads(self._part(name)))
+        return found
+
+
+def text_of(packer: Packer, encode: Callable[[Any], str], record: Mapping[str, Any]) -> str:
+    """Return the text of any task's record.
+
+    Args:
+        packer: for what has a trace.
+        encode: doit's, for what has none.
+        record: as `Unpacker.unpack` returns it.
+    """
+    values = record.get(_VALUES)
+    if not isinstance(values, dict) or not isinstance(values.get("trace"), Trace):
+        return encode(record)
+    trace = values["trace"]
+    others = {key: value for key, value in values.items() if key != "trace"}
+    rest = {key: value for key, value in record.items() if key != _VALUES}
+    return packer.pack(trace, others, rest)
+
+
+def parts_named(rows: Iterable[bytes]) -> set[str]:
+    """Return what may be names of parts in sealed records."""
+    return {name.decode() for row in rows for name in _NAMED.findall(row)}
+
+
+# Sealing --------------------------------------------------------------------------------
+
+
+def sealed(name: str, text: str) -> bytes:
+    """Return what is stored under a name: eight digits of a checksum, and the text."""
+    data = text.encode()
+    return b"%08x%b" % (_checksum(name, data), data)
+
+
+def unsealed(name: str, data: bytes) -> str:
+    """Return the text again.
+
+    Raises:
+        ValueError, TypeError: this is not what was stored under that name.
+    """
+    if int(data[:8], 16) != _checksum(name, data[8:]):
+        raise ValueError("the checksum is wrong")
+    return data[8:].decode()
+
+
+def _checksum(name: str, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(name.encode("utf-8", "surrogatepass")))
+
+
+# The journal ----------------------------------------------------------------------------
+
+
+def lines(records: Mapping[str, bytes], parts: Mapping[str, bytes]) -> bytes:
+    """Return lines of the journal; what names a part comes after it."""
+    found = [b"=%b\t%b\n" % (name.encode(), data) for name, data in parts.items()]
+    found += [b"%b\t%b\n" % (_encode(name).encode(), data) for name, data in records.items()]
+    return b"".join(found)
+
+
+def read_lines(data: bytes) -> tuple[dict[str, bytes], dict[str, bytes], str]:
+    """Return the records and parts of a journal, sealed, and what is wrong with it, if anything.
+
+    A record that does not hold is empty, and so a miss; a line without an end was being
+    written when its writer was killed, and counts for nothing.
+    """
+    records: dict[str, bytes] = {}
+    parts: dict[str, bytes] = {}
+    fault = ""
+    *whole, _ = data.split(b"\n")
+    for line in whole:
+        said, _, stored = line.partition(b"\t")
+        try:
+            is_part = said.startswith(b"=")
+            name = said[1:].decode() if is_part else "" + json.loads(said)
+        except (ValueError, TypeError, RecursionError):
+            fault = "a line of its journal is broken"
+            continue
+        try:
+            unsealed(name, stored)
+        except (ValueError, TypeError):
+            fault, stored = "a line of its journal is broken", b""
+        (parts if is_part else records)[name] = stored
+    return records, parts, fault
