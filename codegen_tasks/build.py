@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import disk, manifest
-from .model import PATH_KINDS, Change, Outcome, Output, Reason, Step, Trace
+from .model import PATH_KINDS, Change, Outcome, Output, Reason, Stat, Step, Trace
 from .plan import Plan, make_plan
 from .project import Project
 from .staleness import verify
@@ -54,6 +54,7 @@ class Build:
             known, and the plan then lacks what hangs on it.
         outputs: output folders of the other Codegen objects.
         before: returns what we have made so far, see `orphans.made`.
+        glance: the project beside the snapshot that there is, if it can be trusted.
 
     Raises:
         DeclarationError: the rules cannot be turned into steps.
@@ -65,22 +66,24 @@ class Build:
         others: Mapping[str, str] | None = None,
         outputs: tuple[str, ...] = (),
         before: Callable[[], Collection[str]] = tuple,
+        glance: Glance | None = None,
     ):
         self.project = project
         self.world = World(project)
-        self.plan: Plan = make_plan(project, self.world.library, others, outputs, before)
+        sound = glance is not None and glance.planned
+        self.plan: Plan = make_plan(project, self.world.library, others, outputs, before, sound)
+        self.glance = glance
         self.workshop = Workshop(project, self.plan, self.world)
         self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run
         #: Steps that have no work as far as is known, so that nobody asks for their verdict.
         self.fresh: Collection[str] = frozenset()
-        #: The project beside the snapshot that there was, if it could be trusted.
-        self.glance: Glance | None = None
         #: What each step has read and written, as far as this build has come to know it.
         self.latest: dict[str, Trace] = {}
         #: Steps that have run; the database knows what they have read, or that they failed.
         self.ran: set[str] = set()
         self._leaving = False
         self._manifest: manifest.Entries | None = None
+        self._manifest_read: tuple[Stat | None, tuple[manifest.Entries, str]] | None = None
         # What each step's record said before it ran, which its new one replaces.
         self._before: dict[str, tuple[Trace | None, dict[str, str]]] = {}
 
@@ -171,7 +174,6 @@ class Build:
     def renew(self) -> None:
         """Forget what was looked at before another process may have changed it."""
         self._manifest = None
-        self.glance = None
 
     def sweep(self) -> None:
         """Remove what killed runs left half made; to be called with the lock held."""
@@ -183,8 +185,16 @@ class Build:
     def remember_manifest(self) -> manifest.Entries:
         """Return the manifest's entries as they were when they were first asked for."""
         if self._manifest is None:
-            self._manifest, _ = manifest.read(self.project)
+            self._manifest, _ = self.manifest_now()
         return self._manifest
+
+    def manifest_now(self) -> tuple[manifest.Entries, str]:
+        """Return what `manifest.read` does; the file is read again only if it has changed."""
+        sign = disk.stat(self.project.full(self.project.manifest_path))
+        if sign is None or self._manifest_read is None or self._manifest_read[0] != sign:
+            ours = self.glance is not None and self.glance.kept.manifest == sign
+            self._manifest_read = sign, manifest.read(self.project, ours)
+        return self._manifest_read[1]
 
     @property
     def listed(self) -> Collection[str]:
@@ -206,7 +216,7 @@ class Build:
 
     def manifest_due(self, wanted: manifest.Entries) -> tuple[Reason, ...]:
         """Return why the manifest is to be written: it does not hold the `wanted` entries."""
-        found, problem = manifest.read(self.project)
+        found, problem = self.manifest_now()
         if not problem and found == wanted:
             return ()
         path = self.project.manifest_path

@@ -225,7 +225,7 @@ class Codegen:
         if self._build is None:
             from .build import Build
 
-            self._build = Build(self.project, before=self._before)
+            self._build = Build(self.project, before=self._before, glance=self.glance)
         return self._build
 
     def _create_doit_tasks(self) -> Iterator[dict[str, Any]] | None:
@@ -239,7 +239,6 @@ class Codegen:
             if self.quiet:
                 Globals.dep_manager.backend.suppose(self.glance.records(names))
                 return self.glance.tasks(names)
-            self.build.glance = self.glance
             self.build.fresh = self.glance.fresh(self.build.plan, names)
         from .tasks import tasks_of
 

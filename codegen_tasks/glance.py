@@ -37,6 +37,10 @@ DOCS = {
 }
 
 
+#: So many steps are changed in the snapshot that there is; for more it is made anew.
+_FEW = 1000
+
+
 def path_of(project: Project) -> str:
     """Return where a project's snapshot lies, absolute."""
     return project.full(f"{project.home}/snapshot")
@@ -309,11 +313,11 @@ def look(project: Project, dep_manager: Any) -> Glance | None:
         project: what was declared.
         dep_manager: doit's database.
     """
-    stamp: Callable[[], str] | None = getattr(dep_manager.backend, "stamp", None)
-    if stamp is None or not project.settings.incremental:
+    still: Callable[[str], bool] | None = getattr(dep_manager.backend, "still", None)
+    if still is None or not project.settings.incremental:
         return None
-    kept = snapshot.read(path_of(project), stamp())
-    return Glance(project, kept) if kept is not None else None
+    kept = snapshot.read(path_of(project))
+    return Glance(project, kept) if kept is not None and still(kept.stamp) else None
 
 
 # Remembering ----------------------------------------------------------------------------
@@ -337,9 +341,11 @@ def remember(build: Build, dep_manager: Any, stamp: str, whole: bool) -> None:
         return
     if dep_manager.backend.spoilt:
         build.glance = None  # the records may be gone that it vouches for
-    found = _snapshot(build, dep_manager, whole, stamp)
+    data = _renewed(build, dep_manager, whole, stamp)
+    if data is None:
+        data = snapshot.packed(_snapshot(build, dep_manager, whole, stamp))
     with contextlib.suppress(StepError):
-        disk.write_ours(path_of(build.project), snapshot.packed(found), home)
+        disk.write_ours(path_of(build.project), data, home)
 
 
 def _concerns(build: Build) -> bool:
@@ -359,41 +365,63 @@ def would_read(project: Project, paths: Iterable[str]) -> bool:
     )
 
 
+def _renewed(build: Build, dep_manager: Any, whole: bool, stamp: str) -> bytes | None:
+    """Return the snapshot that there was, with what a few steps have read and made since."""
+    before = build.glance
+    some = {*build.latest, *build.ran}
+    if before is None or not before.planned or len(some) > _FEW or build.leaves_behind:
+        return None
+    rows = {task: _row(build, dep_manager, task) for task in some}
+    return before.kept.renewed(rows, _head(build, dep_manager, whole, stamp))
+
+
+def _head(build: Build, dep_manager: Any, whole: bool, stamp: str) -> dict[str, Any]:
+    """Return what a snapshot says of the run that it is made after."""
+    project, before = build.project, build.glance
+    complete = whole or (before is not None and before.complete and before.planned)
+    manifest = disk.stat(project.full(project.manifest_path)) if complete else None
+    groups = [project.task(phase) for phase in PHASES]
+    records = {name: dep_manager.backend.record(name) for name in groups}
+    return {"stamp": stamp, "manifest": manifest, "records": records}
+
+
 def _snapshot(build: Build, dep_manager: Any, whole: bool, stamp: str) -> Snapshot:
     before = build.glance
     project, plan, signatures = build.project, build.plan, build.world.library.folders.signatures
-    complete = whole or (before is not None and before.complete and before.planned)
     globs = [glob for rule in project.rules.values() for glob in rule.patterns]
-    groups = [project.task(phase) for phase in PHASES]
     return Snapshot(
-        stamp,
-        declaration_of(project),
-        lists_of(plan.lists),
-        all(map(patterns.in_one_folder, globs)),
-        list(signatures.items()),
-        [(path, stat or snapshot.ABSENT) for path, stat in plan.asked.items()],
-        _is_tidy(build, dep_manager),
-        disk.stat(project.full(project.manifest_path)) if complete else None,
-        {name: dep_manager.backend.record(name) for name in groups},
-        dict(_rows(build, dep_manager, before)),
+        plan=declaration_of(project),
+        lists=lists_of(plan.lists),
+        listed=all(map(patterns.in_one_folder, globs)),
+        folders=list(signatures.items()),
+        asked=[(path, stat or snapshot.ABSENT) for path, stat in plan.asked.items()],
+        tidy=_is_tidy(build, dep_manager),
+        rows=dict(_rows(build, dep_manager, before)),
+        **_head(build, dep_manager, whole, stamp),
     )
 
 
 def _rows(build: Build, dep_manager: Any, before: Glance | None) -> Iterator[tuple[str, Row]]:
     """Yield what is known of each step: by this run, or by the snapshot it began with."""
-    templates = build.project.templates
     kept = before.kept if before is not None else None
     numbers = {task: number for number, task in enumerate(kept.tasks)} if kept else {}
     for task, step in build.plan.steps.items():
-        number, mark = numbers.get(task), snapshot.mark_of(step, build.world.declared(step))
-        seen = task in build.latest or task in build.ran
-        if kept and number is not None and not seen and kept.mark(number) == mark:
-            yield task, kept.row(number)
-            continue
-        trace = build.latest.get(task)
-        if task in build.ran and trace is None:
-            trace = Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
-        yield task, snapshot.row_of(step, mark, trace, templates)
+        number = numbers.get(task)
+        if kept and number is not None and task not in build.latest and task not in build.ran:
+            mark = snapshot.mark_of(step, build.world.declared(step))
+            if kept.mark(number) == mark:
+                yield task, kept.row(number)
+                continue
+        yield task, _row(build, dep_manager, task)
+
+
+def _row(build: Build, dep_manager: Any, task: str) -> Row:
+    """Return what this run knows of a step."""
+    step, trace = build.plan.steps[task], build.latest.get(task)
+    if task in build.ran and trace is None:
+        trace = Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
+    mark = snapshot.mark_of(step, build.world.declared(step))
+    return snapshot.row_of(step, mark, trace, build.project.templates)
 
 
 def _is_tidy(build: Build, dep_manager: Any) -> bool:

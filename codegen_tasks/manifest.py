@@ -26,11 +26,15 @@ _FIELDS = ("checksum", "size", "last_compiled")
 Entries: TypeAlias = dict[str, dict[str, Any]]
 
 
-def read(project: Project) -> tuple[Entries, str]:
+def read(project: Project, ours: bool = False) -> tuple[Entries, str]:
     """Return the entries, and "" or what is wrong with the manifest.
 
     A manifest that does not exist has no entries and nothing wrong.  An entry of a file
     that would lie outside the output folder is left out.
+
+    Args:
+        project: what was declared.
+        ours: the file is known to be as we wrote it, so that each entry is sound.
     """
     path = project.full(project.manifest_path)
     try:
@@ -46,6 +50,8 @@ def read(project: Project) -> tuple[Entries, str]:
     if document["version"] != VERSION:
         return {}, f"version {document['version']!r} is not known"
     files = document.get("files")
+    if ours and isinstance(files, dict):
+        return files, ""
     if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
         return {}, "not a manifest"
     return {
@@ -90,9 +96,14 @@ def entries_of(project: Project, traces: Iterable[Trace | None]) -> Entries:
     return found
 
 
-def merged(project: Project, changes: Entries) -> Entries | None:
-    """Return the manifest's entries with `changes` made; None if nothing would change."""
-    before, problem = read(project)
+def merged(found: tuple[Entries, str], changes: Entries) -> Entries | None:
+    """Return the manifest's entries with `changes` made; None if nothing would change.
+
+    Args:
+        found: what `read` returned.
+        changes: entries by key.
+    """
+    before, problem = found
     after = {**before, **changes}
     return None if after == before and not problem else after
 
@@ -103,18 +114,30 @@ def write(project: Project, entries: Mapping[str, Any], timestamp: str) -> None:
     Raises:
         StepError: it cannot be written.
     """
-    document = {
-        "version": VERSION,
-        "timestamp": timestamp,
-        "files": dict(sorted(entries.items())),
-    }
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    text = _text(entries, timestamp)
     path, home = project.full(project.manifest_path), project.full(project.home)
     try:
         disk.write_ours(path, text.encode("utf-8", "surrogateescape"), home)
     except StepError as error:
         hint = error.hint.replace(project.root + os.sep, "")
         raise StepError(project.manifest_path, error.what, hint) from None
+
+
+def _text(entries: Mapping[str, Any], timestamp: str) -> str:
+    """Return the text of a manifest; `json` itself indents in Python, at ten times the time."""
+    said = json.encoder.encode_basestring
+    files = ",\n".join(
+        f"  {said(key)}: {{\n   "
+        + ",\n   ".join(
+            f"{said(name)}: {value if isinstance(value, int) else said(value)}"
+            for name, value in entry.items()
+        )
+        + "\n  }"
+        for key, entry in sorted(entries.items())
+    )
+    files = f"{{\n{files}\n }}" if files else "{}"
+    head = f'{{\n "version": {said(VERSION)},\n "timestamp": {said(timestamp)},\n "files": '
+    return f"{head}{files}\n}}\n"
 
 
 @dataclass(frozen=True, slots=True)

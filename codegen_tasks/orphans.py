@@ -109,7 +109,7 @@ def unlisted(build: Build, wanted: manifest.Entries, values: Mapping[str, Any]) 
         values: what doit's database holds for the task `output`.
     """
     project = build.project
-    listed, _ = manifest.read(project)
+    listed, _ = build.manifest_now()
     found = left_in(values)
     for key, entry in listed.items():
         if key not in wanted:

@@ -79,6 +79,7 @@ def make_plan(
     others: Mapping[str, str] | None = None,
     outputs: tuple[str, ...] = (),
     before: Callable[[], Collection[str]] = tuple,
+    sound: bool = False,
 ) -> Plan:
     """Return the plan of a project as its folders are now.
 
@@ -89,6 +90,7 @@ def make_plan(
             is not known.
         outputs: output folders of the other Codegen objects of the `dodo.py`.
         before: returns what we have made so far.
+        sound: no target stands in another's way, as was found the last time.
 
     Raises:
         DeclarationError: a rule's template does not exist, it finds no pattern, two steps
@@ -115,8 +117,9 @@ def make_plan(
     plan.compiles = bool(compiled)
     for step in (*rendered, *compiled):
         _add(project, plan, step)
-    _refuse_folders(plan)
-    _refuse_name_twins(project, plan)
+    if not sound:
+        _refuse_folders(plan)
+        _refuse_name_twins(project, plan)
     _refuse_later_patterns(project, plan)
     return plan
 

@@ -325,6 +325,9 @@ class CodegenRunner(Runner):
                 build.sweep()
             for each in self._locks:
                 each.swept()
+        for build in self._builds:
+            if build.glance and not self.dep_manager.backend.still(build.glance.kept.stamp):
+                build.glance = None
         if outdated:
             for build in self._builds:
                 build.renew()
@@ -761,6 +764,8 @@ class CodegenRunner(Runner):
     def _finish(self) -> Any:
         self._settle()
         for index, made in self._made.items():
+            if self._is_complete(self._builds[index]):
+                continue
             try:
                 self._update_manifest(self._builds[index], map(self._trace, made))
             except (StepError, OSError) as error:
@@ -768,9 +773,13 @@ class CodegenRunner(Runner):
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
         stamp = state.fold(self.dep_manager)
         for build in self._builds if stamp else ():
-            ended = self._over.get(build.project.task("output"))
-            remember(build, self.dep_manager, stamp, ended in ("successful", "up-to-date"))
+            remember(build, self.dep_manager, stamp, self._is_complete(build))
         return super().finish()
+
+    def _is_complete(self, build: Build) -> bool:
+        """Tell whether the manifest has been seen to, as it is after all steps."""
+        ended = self._over.get(build.project.task("output"))
+        return ended in ("successful", "up-to-date")
 
     def _settle(self) -> None:
         """Record files that were read within the tick in which they were written.
@@ -794,7 +803,7 @@ class CodegenRunner(Runner):
     @staticmethod
     def _update_manifest(build: Build, made: Iterable[Trace | None]) -> None:
         entries = manifest.entries_of(build.project, made)
-        merged = manifest.merged(build.project, entries) if entries else None
+        merged = manifest.merged(build.manifest_now(), entries) if entries else None
         if merged is not None:
             manifest.write(build.project, merged, iso(time.time()))
 

@@ -176,15 +176,18 @@ def packed(snapshot: Snapshot) -> bytes:
         "files": len(entries),
         "bytes": [len(names), len(paths), len(uses), len(told)],
     }
-    said = json.dumps(header, ensure_ascii=False).encode("utf-8", "surrogateescape")
-    arrays = [part.tobytes() for part in (signs, marks, counts, uses, told)]
-    body = b"".join([said, names, paths, *arrays])
-    head = f"{zlib.crc32(body):08x}{len(said):08x}".encode()
-    return _MAGIC + head + body
+    return _framed(header, names, paths, (signs, marks, counts, uses, told))
 
 
 def _small(number: int) -> int:
     return number & _LARGEST if number > _LARGEST else number
+
+
+def _framed(header: Mapping[str, Any], names: bytes, paths: bytes, numbers: Sequence[Any]) -> bytes:
+    """Return the bytes of a snapshot's file."""
+    said = json.dumps(header, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    body = b"".join([said, names, paths, *(part.tobytes() for part in numbers)])
+    return _MAGIC + f"{zlib.crc32(body):08x}{len(said):08x}".encode() + body
 
 
 class Kept:
@@ -206,6 +209,7 @@ class Kept:
             raise ValueError("the checksum is wrong")
         end = int(length, 16)
         header = json.loads(bytes(body[:end]).decode("utf-8", "surrogateescape"))
+        self._header: dict[str, Any] = header
         if header["order"] != sys.byteorder:
             raise ValueError("from a machine of another kind")
         self.stamp: str = header["stamp"]
@@ -237,6 +241,7 @@ class Kept:
             found.frombytes(body[end - count * found.itemsize : end])
             return found
 
+        self._texts = bytes(body[end : end + names]), bytes(body[end + names : end + names + paths])
         self.tasks = text(names, steps)
         self.paths = text(paths, files)
         self._signs = numbers("q", 4 * files)
@@ -304,6 +309,41 @@ class Kept:
         sure = number not in self.unsure
         return Row(self.mark(number), entries[:outputs], entries[outputs:], facts, sure)
 
+    def renewed(self, rows: Mapping[str, Row], head: Mapping[str, Any]) -> bytes | None:
+        """Return the bytes of this snapshot with the signatures of some steps changed.
+
+        Args:
+            rows: by task, of steps of this snapshot.
+            head: stamp, manifest and records, as in `Snapshot`.
+
+        Returns:
+            None if they have made or read something else than before.
+        """
+        numbers = {task: number for number, task in enumerate(self.tasks) if task in rows}
+        seen, signs = Counter(self._uses), array.array("q", self._signs)
+        mine = Counter(use for number in numbers.values() for use in self._used(number))
+        for task, number in numbers.items():
+            row, before = rows[task], self.row(number)
+            if (row.facts, row.sure, len(row.made)) != (before.facts, True, len(before.made)):
+                return None
+            now = [*row.made, *row.read]
+            if [path for path, _ in now] != [p for p, _ in (*before.made, *before.read)]:
+                return None
+            for use, (_, sign) in zip(self._used(number), now, strict=True):
+                changed = array.array("q", map(_small, sign))
+                if changed != self._signs[4 * use : 4 * use + 4]:
+                    if seen[use] != mine[use]:
+                        return None  # another step has read it as it was
+                    signs[4 * use : 4 * use + 4] = changed
+        unsure = sorted(self.unsure - set(numbers.values()))
+        header = {**self._header, **head, "unsure": unsure}
+        numbers_of = (signs, self._marks, self._counts, self._uses, self._told)
+        return _framed(header, *self._texts, numbers_of)
+
+    def _used(self, number: int) -> Any:
+        _, _, start, end = self._span(number)
+        return self._uses[start:end]
+
     def _entry(self, number: int) -> Entry:
         size, changed, created, inode = self._signs[4 * number : 4 * number + 4]
         return self.paths[number], (size, changed, created, inode)
@@ -353,15 +393,9 @@ def _signatures(paths: Iterable[str], root: str) -> Any:
     return found
 
 
-def read(path: str, stamp: str) -> Kept | None:
-    """Return the snapshot of a file; None if there is none that was made from this database.
-
-    Args:
-        path: the file.
-        stamp: of the database as it is; "" if there is none.
-    """
+def read(path: str) -> Kept | None:
+    """Return the snapshot of a file; None if there is none, or a broken one."""
     try:
-        kept = Kept(disk.read(path)) if stamp else None
+        return Kept(disk.read(path))
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
-    return kept if kept is not None and kept.stamp == stamp else None

@@ -125,6 +125,7 @@ class StateDB:
         self._broken = False
         self._failed = False
         self._said = False
+        self._commits = 0  # of ours
 
     # doit's interface -------------------------------------------------------------------
 
@@ -238,6 +239,15 @@ class StateDB:
             return ""
         times = f"{found.st_mtime_ns}-{found.st_ctime_ns}"
         return f"{found.st_ino}-{counter[1]}-{found.st_size}-{times}"
+
+    def still(self, stamp: str) -> bool:
+        """Tell whether nobody but this object has written since the database had a stamp."""
+        if not self._commits:
+            return self.stamp() == stamp
+        if self._journal.exists() and not self._journal.written:
+            return False
+        inode, count, *_ = map(int, stamp.split("-"))
+        return _counter(self.name) == (inode, count + self._commits)
 
     def refresh(self) -> bool:
         """Read again what others have committed since we read; tell whether they had.
@@ -539,6 +549,7 @@ class StateDB:
             with connection:
                 connection.execute("begin immediate")
                 self._change(connection)
+            self._commits += 1
             if self.lock.held:
                 self._journal.empty()
                 self._unfolded.clear()

@@ -177,6 +177,7 @@ def test_what_doit_recorded_of_files_itself_is_ignored(project: Project) -> None
     db.set("generate:ash.txt", "deps:", ["patterns/ash.toml", "gone.txt"])
     db.set("generate:ash.txt", "patterns/ash.toml", 5)
     db.dump()
+    project.doit()
     before = project.stamps()
     for arguments in ([], ["info"], ["list", "-s", "--all"]):
         result = project.doit(*arguments)
