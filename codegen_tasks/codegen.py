@@ -255,6 +255,14 @@ class Codegen:
             self.glance = look(self.project, Globals.dep_manager)
         return names or ()
 
+    def look_again(self) -> bool:
+        """Tell whether there is still nothing to do, after other tasks have run."""
+        from .glance import look
+
+        self.glance = look(self.project, Globals.dep_manager)
+        self.quiet = self.glance is not None and self.glance.quiet
+        return self.quiet
+
     def look_closer(self) -> Build:
         """Return the build, in which every step counts as one that may have work."""
         self.glance, self.quiet = None, False

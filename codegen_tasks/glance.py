@@ -154,6 +154,17 @@ class Glance:
         named: dict[str, dict[str, Any]] = {self.kept.tasks[n]: {} for n in self.numbers_of(names)}
         return {**self.kept.records, **named}
 
+    def go_on(self, dep_manager: Any) -> None:
+        """Tie the snapshot to the database again, in which nothing of ours has changed since."""
+        backend, kept = dep_manager.backend, self.kept
+        stamp = backend.stamp()
+        if stamp in ("", kept.stamp) or not backend.still(kept.stamp):
+            return
+        head = {"stamp": stamp, "manifest": kept.manifest, "records": kept.records}
+        data, home = kept.renewed({}, head), self.project.full(self.project.home)
+        with contextlib.suppress(StepError):
+            disk.write_ours(path_of(self.project), data or b"", home)
+
     def tasks(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Yield doit's tasks of a project with nothing to do: phases, and the steps named."""
         chosen = sorted(self.numbers_of(names))
@@ -225,15 +236,12 @@ def is_simple(plan: Plan) -> bool:
     return not (plan.late or plan.unknown or plan.unread or plan.unmet or plan.outputs)
 
 
-def are_concerned(
-    glances: Iterable[Glance], tasks: Sequence[Any], selected: Sequence[str] | None
-) -> bool:
-    """Tell whether tasks that are not ours may want a step that has no work, or give it some.
+def are_concerned(glances: Iterable[Glance], tasks: Sequence[Any]) -> bool:
+    """Tell whether tasks that are not ours want a step that has no work, or make what it reads.
 
     Args:
         glances: of all Codegen objects.
         tasks: doit's.
-        selected: what was selected by name; None if nothing was.
     """
     glances = list(glances)
     groups = {one.project.task(phase) for one in glances for phase in PHASES}
@@ -246,23 +254,36 @@ def are_concerned(
         if task.loader or task.wild_dep or task.calc_dep or asked or not named <= present:
             return True
     made = {disk.relative(str(target)) for task in others for target in task.targets}
-    if any(one.reads(made) for one in glances):
-        return True
-    return _may_precede(tasks, selected)
+    return any(one.reads(made) for one in glances)
 
 
-def _may_precede(tasks: Sequence[Any], selected: Sequence[str] | None) -> bool:
-    """Tell whether a task that is not ours runs before one of ours, and could change its inputs."""
+def preceding(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[str]:
+    """Return the tasks that are not ours and run before one of ours: they could give it work.
+
+    Args:
+        tasks: doit's.
+        selected: what was selected by name; None if nothing was.
+    """
     order = _order(tasks, selected)
-    last = max((place for place, task in enumerate(order) if _is_ours(task)), default=0)
-    return any(task._actions and not _is_ours(task) for task in order[:last])
+    last = max((place for place, name in enumerate(order) if _is_ours(order[name][0])), default=0)
+    waiting: set[str] = set()  # for one of ours
+    for name, (task, before) in order.items():
+        if _is_ours(task) or not waiting.isdisjoint(before):
+            waiting.add(name)
+    return [
+        name
+        for name, (task, _) in list(order.items())[:last]
+        if task._actions and name not in waiting
+    ]
 
 
-def _order(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[Any]:
-    """Return the selected tasks and what they wait for in the order in which doit takes them."""
+def _order(
+    tasks: Sequence[Any], selected: Sequence[str] | None
+) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """Return the selected tasks, and what each waits for, in the order in which doit takes them."""
     known = {task.name: task for task in tasks}
     makers = {target: task.name for task in tasks for target in task.targets}
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[Any, tuple[str, ...]]] = {}
     seen: set[str] = set()
 
     def take(name: str) -> None:
@@ -271,14 +292,15 @@ def _order(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[Any]:
         seen.add(name)
         task = known[name]
         read = (makers[path] for path in task.file_dep if path in makers)
-        for before in (*task.task_dep, *read, *task.setup_tasks):
-            take(before)
-        found[name] = task
+        before = (*task.task_dep, *read, *task.setup_tasks)
+        for one in before:
+            take(one)
+        found[name] = (task, before)
 
     for name in known if selected is None else selected:
         for one in fnmatch.filter(known, name) if "*" in name else [makers.get(name, name)]:
             take(one)
-    return list(found.values())
+    return found
 
 
 def _is_ours(task: Any) -> bool:

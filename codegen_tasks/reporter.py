@@ -36,8 +36,12 @@ class CodegenReporter(ConsoleReporter):
         self._others = 0
 
     def initialize(self, tasks: Any, selected_tasks: Any) -> None:
-        """Count the steps that are up to date and have no task: their phase tells how many."""
+        """Take in what is to run; doit calls it once."""
         super().initialize(tasks, selected_tasks)
+        self.stage_begins(tasks, selected_tasks)
+
+    def stage_begins(self, tasks: Any, selected_tasks: Any) -> None:
+        """Count the steps that are up to date and have no task: their phase tells how many."""
         left, seen = list(selected_tasks), set(selected_tasks)
         while left:
             task = tasks.get(left.pop())

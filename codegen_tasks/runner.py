@@ -87,10 +87,9 @@ class CodegenRunner(Runner):
         self._stages = iter(stages)
         self._wait = wait
         self._know(builds)
-        self._locks = locks_of(builds, self.dep_manager)
-        for each in self._locks:
-            each.look()
         self._locked = False
+        self._locks: list[lock.Lock] = []
+        self._know_locks()
         self._passed: list[Any] = []  # nodes of steps found up to date before that
         self._told: set[str] = set()  # names of those that are run after all
         self._keeper = Keeper()
@@ -126,6 +125,13 @@ class CodegenRunner(Runner):
         self._order = {name: number for number, name in enumerate(self._steps)}
         state.reserve(self.dep_manager, self._steps)
 
+    def _know_locks(self) -> None:
+        """Note how the locks stand; a stage may be the first that has any."""
+        if not self._locks:
+            self._locks = locks_of(self._builds, self.dep_manager)
+            for each in self._locks:
+                each.look()
+
     # The loop ---------------------------------------------------------------------------
 
     def run_tasks(self, task_dispatcher: Any) -> None:
@@ -135,6 +141,8 @@ class CodegenRunner(Runner):
             self._run_stage(task_dispatcher)
             while not self._stop_running and (following := next(self._stages, None)):
                 self._know(following[0])
+                self._know_locks()
+                self._tell("stage_begins", following[1].tasks, following[1].selected_tasks)
                 self._nodes.clear()
                 self._run_stage(following[1])
             in_order = True

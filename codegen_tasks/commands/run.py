@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.action import PythonAction
 from doit.cmd_run import Run as CoreRun
@@ -24,6 +25,9 @@ from .common import (
     planned,
     say_whatever_the_encoding,
 )
+
+if TYPE_CHECKING:
+    from ..codegen import Codegen
 
 #: Reporters that show no task which is up to date.
 _TELLING_WHAT_RAN = ("codegen", "executed-only", "error-only", "zero")
@@ -45,6 +49,19 @@ class Run(OverCore, CoreRun):
     sel_tasks: Any
     task_list: Any
     own = (_OPT_NO_WAIT,)
+    #: Tasks that are not ours and could give work to ours, which have none so far.
+    first: Sequence[str] = ()
+
+    def __init__(self, *given: Any, **named: Any):
+        super().__init__(*given, **named)
+        self._given: dict[str, Any] = {}  # by task, arguments that it got before any was parsed
+
+    def may_be_short(self, found: Sequence[Codegen]) -> bool:
+        """Tell whether nothing runs before ours that could give it work, or can be looked after."""
+        from ..glance import preceding
+
+        self.first = preceding(self.task_list, self.sel_tasks)
+        return not self.first or all(one.quiet for one in found)
 
     def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
         """Return what is selected; None if all tasks are to run, or each is to be told of."""
@@ -106,7 +123,9 @@ class Run(OverCore, CoreRun):
                 told = self._reporter(reporter, stream, failure_verbosity)
                 screen = Stream(verbosity, force_verbosity)
                 shared = [self.dep_manager, told, continue_, always, screen]
-                return self._run(shared, builds, num_process, not no_wait, begin)
+                ended = self._run(shared, builds, num_process, not no_wait, begin)
+                self._go_on()
+                return ended
         except KeyboardInterrupt as interrupt:
             # Everything has ended in order: workers are gone, what was finished is recorded.
             number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
@@ -121,12 +140,18 @@ class Run(OverCore, CoreRun):
         wait: bool,
         stages: Iterator[tuple[Sequence[Any], Any]],
     ) -> Any:
-        if not builds and not workers:
+        if not (builds or workers or self.first):
             return Runner(*shared).run_all(self.control.task_dispatcher())
         from ..runner import CodegenRunner
 
         runner = CodegenRunner(*shared, builds=builds, workers=workers, wait=wait, stages=stages)
         return runner.run_all(self.control.task_dispatcher())
+
+    def _go_on(self) -> None:
+        """Have the next run know that ours had nothing to do, though others have run."""
+        for one in codegens(self.loader.namespace):
+            if one.quiet and one.glance is not None:
+                one.glance.go_on(self.dep_manager)
 
     def _begin(self, select: Callable[[], None]) -> Iterator[tuple[Sequence[Any], Any]]:
         """Decide what is to run first; return what is to run when that has ended.
@@ -134,12 +159,28 @@ class Run(OverCore, CoreRun):
         Where tasks make patterns that name targets, these tasks come first: what they made
         may change the plan.
         """
+        if self.first and not builds_of(self.loader):
+            select()
+            self.control.selected_tasks = list(self.first)
+            return self._after_others(select)
         late = self._late()
         if not late or self._concerns_others_only(select):
             select()
             return iter(())
         self._select_late(late)
         return self._after(late, select)
+
+    def _after_others(self, select: Callable[[], None]) -> Iterator[tuple[Sequence[Any], Any]]:
+        """Yield what is selected, with all of our tasks if there is anything to do by now."""
+        from .. import chains
+
+        found = codegens(self.loader.namespace)
+        looks = [one.look_again() for one in found]
+        if not all(looks):
+            self.task_list = chains.unabridged(found, self.task_list)
+        builds = planned(self)
+        select()
+        yield builds, self.control.task_dispatcher()
 
     def _after(
         self, done: set[str], select: Callable[[], None]
@@ -200,7 +241,10 @@ class Run(OverCore, CoreRun):
 
     def _select_late(self, late: Iterable[str]) -> None:
         self.control = TaskControl(self.task_list)
-        self.control.process(sorted(late))
+        with contextlib.suppress(InvalidCommand):  # perhaps a target that is not known yet
+            self._parse_anew()
+            self.control.process(self.sel_tasks)
+        self.control.selected_tasks = sorted(late)
 
     def _waited_for_others(self, builds: Sequence[Any], wait: bool) -> bool:
         """Wait while another process builds what is to be built here; True if one did."""
@@ -240,6 +284,7 @@ class Run(OverCore, CoreRun):
     def _select(self, single: bool, auto_delayed_regex: bool) -> None:
         """Decide what is to run, as core does."""
         self.control = TaskControl(self.task_list, auto_delayed_regex=auto_delayed_regex)
+        self._parse_anew()
         self.control.process(self.sel_tasks)
         if any(build.fresh for build in builds_of(self.loader)):
             from .. import chains
@@ -255,6 +300,14 @@ class Run(OverCore, CoreRun):
             for one in alone:
                 one.task_dep = []
                 one.calc_dep = set()
+
+    def _parse_anew(self) -> None:
+        """Have doit parse the tasks' arguments again, which it does for each task only once."""
+        for task in self.task_list:
+            if task.name in self._given:
+                task.options, task.pos_arg_val = None, self._given[task.name]
+            else:
+                self._given[task.name] = task.pos_arg_val
 
     def _reporter(self, reporter: Any, stream: Any, failure_verbosity: int) -> Any:
         chosen = self.reporters[reporter] if isinstance(reporter, str) else reporter
