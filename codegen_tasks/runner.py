@@ -542,12 +542,13 @@ class CodegenRunner(Runner):
         return self._steps_job(chosen)
 
     def _steps_job(self, names: Sequence[str], together: bool = False) -> StepsJob:
+        limits = tuple(map(self._limit, names))
         return StepsJob(
             self._steps[names[0]][0],
             tuple(names),
             self._recorded(names),
             not self.continue_,
-            tuple(map(self._limit, names)),
+            () if limits.count(None) == len(limits) else limits,
             self._waited_for(names),
             together,
         )
@@ -666,7 +667,8 @@ class CodegenRunner(Runner):
         if outcome.awaits:
             self._postpone(node, outcome.awaits)
             return
-        self._pace += (outcome.seconds - self._pace) / (8 if self._pace else 1)
+        if outcome.seconds:
+            self._pace += (outcome.seconds - self._pace) / (8 if self._pace else 1)
         index, step = self._steps[outcome.task]
         self._builds[index].workshop.log(step, outcome)
         task = node.task

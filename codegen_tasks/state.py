@@ -348,6 +348,8 @@ class StateDB:
         return {}
 
     def _part(self, name: str) -> str:
+        if name not in self._parts:
+            self._whole()  # a row of the journal may name what the database has
         return rows.unsealed(name, self._parts[name])
 
     def _known(self, name: str) -> bytes | None:

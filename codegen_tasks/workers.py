@@ -33,7 +33,7 @@ from .tasks import packed
 #: something they forked may hold its other end open.
 _LOOK = 0.5
 _PR_SET_PDEATHSIG = 1  # of Linux
-_CHUNK = 1 << 20  # bytes that are read at once
+_CHUNK = 1 << 16  # bytes that are read at once
 _LENGTH = 4  # bytes before each message, its length; -1 stands for one of eight that follow
 
 
@@ -46,7 +46,7 @@ class StepsJob:
         tasks: the steps' tasks.
         recorded: see `Workshop.run`.
         stop_early: see `Workshop.run`.
-        limits: the seconds each may take, None for no end.
+        limits: the seconds each may take, None for no end; empty if none has a limit.
         over: see `Workshop.run`.
         together: they share a compiler, so none is under way before the others.
     """
@@ -62,7 +62,7 @@ class StepsJob:
     @property
     def may_wait(self) -> bool:
         """Whether it can wait for the job before it, or another for it."""
-        return not self.together and all(limit is None for limit in self.limits)
+        return not self.together and not self.limits
 
     def limit(self, number: int) -> float | None:
         """Return the seconds a step may take, by its place."""

@@ -90,6 +90,53 @@ def test_many_short_steps_share_messages_and_all_are_made(project: Project) -> N
     assert "205 up to date in" in project.doit("-n", "3").out
 
 
+COUNTING = """
+import codegen_tasks.rows, codegen_tasks.runner, codegen_tasks.workers
+
+codegen_tasks.runner._JOB_SECONDS = 5  # however slow the machine
+
+
+def noted(owner, name, what):
+    really = getattr(owner, name)
+
+    def noting(self, first):
+        with open(name, "a") as file:
+            file.write(f"{what(first)}\\n")
+        return really(self, first)
+
+    setattr(owner, name, noting)
+
+
+noted(codegen_tasks.workers.Pool, "submit", lambda job: len(job.tasks))
+noted(codegen_tasks.rows.Unpacker, "unpack", lambda text: 1)
+"""
+
+
+def test_a_job_holds_many_steps_and_what_they_came_to_is_decoded_once(project: Project) -> None:
+    project.write("dodo.py", project.read("dodo.py") + COUNTING)
+    for number in range(400):
+        project.write(f"patterns/p{number:03}.toml", f'name = "p{number}"\ngain = {number}\n')
+    assert "405 generated in" in project.doit("-n", "2").out
+    jobs = [int(line) for line in project.read("submit").split()]
+    assert sum(jobs) == 405 + 5  # and the templates
+    assert len(jobs) < 100
+    # By `output`, for the manifest.
+    assert len(project.read("unpack").split()) <= 405 + 5 + 1
+
+
+def test_what_took_long_is_begun_first(slow: Project) -> None:
+    took = "sleep(0.5 if name == 'z' else 0.1)"
+    slow.write("dodo.py", slow.read("dodo.py").replace("sleep(0.3)", took))
+    for stem in "defz":
+        slow.write(f"patterns/{stem}.toml", "x = 1\n")
+    slow.doit("-n", "2")
+    slow.write("templates/page.j2", "{{ work(pattern.stem) }}!\n")
+    out = slow.doit("-n", "2").out
+    told = [line for line in out.splitlines() if "generate:" in line]
+    assert len(told) == 7
+    assert ".  generate:z.txt" in told[:3]  # two began when they were the first to be ready
+
+
 def test_serial_and_parallel_make_the_same_bytes(project: Project) -> None:
     project.doit()
     serial = project.files(".codegen")

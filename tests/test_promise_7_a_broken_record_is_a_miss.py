@@ -205,8 +205,20 @@ class Spoilt:
             for path in self.path.rglob("*")
         }
 
+    def leave_journal(self) -> None:
+        """Have some records in the journal, as a killed run leaves them."""
+        db = StateDB(str(self.path / ".codegen/state.db"), JSONCodec())
+        db.steps = names = db.tasks()
+        db.lock.acquire()
+        for name in filter(db.in_, names):
+            db._dirty[name] = {}
+            db.flush()
+        db.lock.release()
+
     def one_round(self) -> int:
         """Spoil something, look, build, build again; return how much was spoilt."""
+        if self.chance.random() < 0.3:
+            self.leave_journal()
         told = [self.spoil() for _ in range(self.chance.choice([1, 1, 1, 2]))]
         spoilt = len(told)
         if self.chance.random() < 0.5:
@@ -236,7 +248,8 @@ class Spoilt:
         found = sorted(p for p in state.rglob("*") if p != kept and kept not in p.parents)
         found = [path for path in found if path.is_file() or path.is_dir()]
         found = [path for path in found if ".unreadable" not in str(path)]
-        weights = [8 if path.name == "state.db" else 2 if path.is_file() else 1 for path in found]
+        of_db = ("state.db", "state.db-log")
+        weights = [8 if path.name in of_db else 2 if path.is_file() else 1 for path in found]
         path = self.chance.choices(found, weights)[0]
         how = self.chance.choice(OF_FILES if path.is_file() else OF_FOLDERS)
         how(path, self.chance)

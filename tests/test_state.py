@@ -22,6 +22,8 @@ from test_bad_input import bound_by_permissions
 
 from codegen_tasks import state
 from codegen_tasks.errors import StateError
+from codegen_tasks.model import Input, Output, Trace
+from codegen_tasks.rows import Packer
 from codegen_tasks.state import StateDB
 
 DATABASE = ".codegen/state.db"
@@ -185,6 +187,136 @@ def test_what_doit_recorded_of_files_itself_is_ignored(project: Project) -> None
     assert "R generate:ash.txt" not in result.out
     assert project.doit().out.startswith("5 up to date")
     assert project.stamps() == before
+
+
+def traced(number: int, shared: int = 0) -> Trace:
+    """Return a trace of which all but the pattern is that of every other one."""
+    reads = ((("name",), "value"), (("gain",), "value"))
+    return Trace(
+        (
+            Input("pattern", f"p{number}.toml", "0" * 64, (1, 2, 3, number), '["x"]', reads),
+            Input("environment", "jinja2", "1" * 64, None, f"of {shared} " * 100),
+            Input("template", "t.j2", "2" * 64, (1, 2, 3, 4)),
+        ),
+        (Output(f"{number}.txt", "3" * 64, 5),),
+        "now",
+        0.5,
+    )
+
+
+def with_steps(path: Path, traces: dict[str, Trace]) -> StateDB:
+    db, packer = opened(path), Packer()
+    db.steps = set(traces)
+    db.lock.acquire()
+    for name, trace in traces.items():
+        db.put(name, packer.pack(trace, {"references": []}, {"result:": "r"}), packer.parts)
+        packer.parts = {}
+        db.flush()
+    return db
+
+
+def test_what_many_steps_read_is_stored_once_and_is_one_object_when_it_is_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    traces = {f"t{number}": traced(number) for number in range(100)}
+    with_steps(path, traces).dump()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (size,) = connection.execute("select sum(length(data)) from tasks").fetchone()
+        assert connection.execute("select count(*) from parts").fetchone() == (3,)
+    assert size / 100 < 400
+    db = opened(path)
+    found = {name: db.get(name, "_values_:")["trace"] for name in traces}
+    assert found == traces
+    assert db.get("t7", "_values_:") == {"references": [], "trace": traces["t7"]}
+    assert len({id(trace.inputs[1]) for trace in found.values()}) == 2  # the first is whole
+    assert len({id(trace.inputs[0].reads) for trace in found.values()}) == 2
+
+
+def test_what_a_step_read_is_the_same_again_whatever_its_texts_hold(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    texts = ['"', 'a"b', '\x1f"', '"\n', '"ü"', '"\ud800"', "", '["\\"]', "plain"]
+    reads = ((("a", 1, True, None), "keys"), ((), "value"))
+    traces = {
+        f"t{number}": Trace(
+            (Input("pattern", text, "0", None, text, reads, text), Input("file", text, "1")),
+            (Output(text, "", number, (1, 2, 3, 4)),),
+            text,
+        )
+        for number, text in enumerate(texts * 2)
+    }
+    with_steps(path, traces).lock.release()
+    for _ in range(2):  # from the journal, from the database
+        db = opened(path)
+        for name, trace in traces.items():
+            found = db.get(name, "_values_:")["trace"]
+            assert found == trace
+            assert repr(found) == repr(trace)  # 1 and true are equal
+        db.lock.acquire()
+        db.dump()
+
+
+def test_a_row_of_the_journal_finds_what_it_names_in_the_database(tmp_path: Path) -> None:
+    path, packer = tmp_path / "state.db", Packer()
+    traces = {f"t{number}": traced(number) for number in range(6)}
+    db = opened(path)
+    db.steps = set(traces)
+    db.lock.acquire()
+    for name, trace in traces.items():
+        db.put(name, packer.pack(trace, {}, {}), packer.parts)
+        packer.parts = {}
+        db.flush()
+        if name == "t3":
+            db.fold()
+    db.lock.release()
+    assert b"=" not in (tmp_path / "state.db-log").read_bytes()
+    for name in ("t5", "t0"):
+        assert opened(path).get(name, "_values_:")["trace"] == traces[name]
+
+
+def test_keys_that_are_equal_to_python_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    keys = [1, True, 1.0, "1"]
+    traces = {
+        f"t{n}": Trace((Input("pattern", "p", "0", reads=(((key,), "value"),)),), (), "now")
+        for n, key in enumerate(keys * 3)
+    }
+    with_steps(path, traces).dump()
+    db = opened(path)
+    found = [db.get(name, "_values_:")["trace"].inputs[0].reads[0][0][0] for name in traces]
+    assert [repr(key) for key in found] == [repr(key) for key in keys * 3]
+
+
+def test_a_part_that_is_gone_or_broken_is_a_miss_of_all_that_name_it(project: Project) -> None:
+    for number in range(20):
+        project.write(f"patterns/p{number:02}.toml", f'name = "p{number}"\ngain = 1\n')
+    project.doit()
+    for change in ("delete from parts", "update parts set data = replace(data, '2', '3')"):
+        with contextlib.closing(sqlite3.connect(project.path / DATABASE)) as connection:
+            connection.execute(change)
+            connection.commit()
+        result = project.doit()
+        assert (result.code, result.err.count("\n")) == (0, 1)
+        assert re.match(r"(2\d) generated, \1 of them unchanged", result.out.splitlines()[-1])
+        again = project.doit()
+        assert (again.out[:16], again.err) == ("25 up to date in", "")
+
+
+def test_parts_that_no_record_names_any_more_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_PARTS", 4)
+    path = tmp_path / "state.db"
+    for shared in range(10):
+        traces = {f"t{number}": traced(number, shared) for number in range(5)}
+        db = with_steps(path, traces)
+        db.tasks()
+        db.set("t0", "ignore:", "1")  # written when all was read
+        db.dump()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("select count(*) from parts").fetchone()[0] <= 5
+        db = opened(path)
+        assert {name: db.get(name, "_values_:")["trace"] for name in traces} == traces
 
 
 # The journal ----------------------------------------------------------------------------
