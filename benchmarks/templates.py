@@ -109,7 +109,7 @@ def _our_engine(order: Mapping[str, Any]) -> tuple[Any, Any]:
     from codegen_tasks.bytecode import TemplateCache
     from codegen_tasks.templates import Engine, Spec
 
-    filters, tests = ({name: _stub for name in order[kind]} for kind in ("filters", "tests"))
+    filters, tests = (dict.fromkeys(order[kind], _stub) for kind in ("filters", "tests"))
     root, folder = os.path.split(order["folder"])
     spec = Spec(root, folder, order["options"], filters, tests, {}, sandbox=False)
     cache = TemplateCache(order["store"], os.path.join(order["store"], "log"), keep=5)
@@ -143,8 +143,8 @@ def _plain_environment(order: Mapping[str, Any], **more: Any) -> Any:
     loader = jinja2.FileSystemLoader(order["folder"])
     options = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}
     environment = jinja2.Environment(loader=loader, **options, **order["options"], **more)
-    environment.filters.update({name: _stub for name in order["filters"]})
-    environment.tests.update({name: _stub for name in order["tests"]})
+    environment.filters.update(dict.fromkeys(order["filters"], _stub))
+    environment.tests.update(dict.fromkeys(order["tests"], _stub))
     return environment
 
 
