@@ -179,7 +179,7 @@ for path in sorted(glob.glob("templates/patterns/*.toml")):
     render(path, f"generated/{os.path.basename(path)[:-5]}.ts")
 '''
 
-_OURS = '''\
+_OURS = """\
 from codegen_tasks import Codegen
 
 codegen = Codegen(templates="templates", output="generated")
@@ -190,9 +190,9 @@ codegen.rule(
     target="{stem}.ts",
 )
 DOIT_CONFIG = codegen.doit_config
-'''
+"""
 
-_DOIT = '''\
+_DOIT = """\
 import glob
 import os
 
@@ -211,12 +211,12 @@ def task_generate():
             "targets": [f"generated/{name}"],
             "actions": [(render, [path, f"generated/{name}"])],
         }
-'''
+"""
 
-_EMPTY = '''\
+_EMPTY = """\
 def task_nothing():
     return {"actions": []}
-'''
+"""
 
 _MAKE = """\
 TEMPLATES := $(wildcard templates/*.j2)
@@ -231,7 +231,7 @@ generated:
 \t@mkdir $@
 """
 
-_SCONS = '''\
+_SCONS = """\
 import glob
 import os
 
@@ -248,9 +248,9 @@ templates = sorted(glob.glob("templates/*.j2"))
 for path in sorted(glob.glob("templates/patterns/*.toml")):
     target = environment.Render(f"generated/{os.path.basename(path)[:-5]}.ts", path)
     environment.Depends(target, templates)
-'''
+"""
 
-_PYTASK = '''\
+_PYTASK = """\
 import os
 import sys
 from pathlib import Path
@@ -274,7 +274,7 @@ for path in sorted(ROOT.glob("templates/patterns/*.toml")):
         target: Annotated[Path, Product] = ROOT / "generated" / f"{path.stem}.ts",
     ) -> None:
         render(os.path.relpath(path), os.path.relpath(target))
-'''
+"""
 
 
 def ninja_file(count: int) -> str:
@@ -312,10 +312,11 @@ class Tool:
         state: what it remembers, as globs; gone when it is cold.
         limits: case -> the most patterns it is measured with, and why not with more; "" is
             for all other cases.
+        quick: case -> the most patterns it is measured with in a quick run, as `limits`.
         cannot: case -> why it has none such, where it is not plain.
         processes: one process a target, so its outputs are made by the loop where there are
             many, and it is made to believe that it made them.
-        codes: exit codes that are right.
+        makes: it makes targets at all.
     """
 
     key: str
@@ -325,13 +326,17 @@ class Tool:
     made: Mapping[str, Callable[[int], str]] = field(default_factory=dict)
     state: tuple[str, ...] = ()
     limits: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    quick: Mapping[str, int] = field(default_factory=dict)
     cannot: Mapping[str, str] = field(default_factory=dict)
     processes: bool = False
+    makes: bool = True
 
-    def reason_against(self, case: str, count: int) -> str:
+    def reason_against(self, case: str, count: int, quick: bool = False) -> str:
         """Return why a case is not measured with so many patterns; "" if it is."""
         if case not in self.commands:
             return self.cannot.get(case, self.cannot.get("", "it has no such command"))
+        if quick and count > self.quick.get(case, self.quick.get("", count)):
+            return "left out of a quick run"
         most, why = self.limits.get(case, self.limits.get("", (count, "")))
         return f"more than {most:,} patterns: {why}" if count > most else ""
 
@@ -372,6 +377,7 @@ _OWN_PROCESS = "it starts a process a target"
 _MANY = (1_000, f"{_OWN_PROCESS}, 10,000 take a quarter of an hour")
 _FEW = (100, f"{_OWN_PROCESS}, 1,000 take minutes, as the cold run two at a time shows")
 _ONE_BY_ONE = {COLD: _FEW, COLD_2: _MANY, MACRO: _FEW, MACRO_2: _FEW}
+_NOT_QUICK = dict.fromkeys(_ONE_BY_ONE, 0)
 _STATELESS = {"": "it remembers nothing: always as long as cold"}
 
 OURS, LOOP, DOIT, NINJA, MAKE, SCONS, PYTASK, FLOOR = (
@@ -414,6 +420,7 @@ TOOLS = (
         made={"build.ninja": ninja_file},
         state=(".ninja_log", ".ninja_deps"),
         limits=_ONE_BY_ONE,
+        quick=_NOT_QUICK,
         processes=True,
     ),
     Tool(
@@ -422,6 +429,7 @@ TOOLS = (
         _commands("make -s PYTHON={python}", "-j2", "{selected}", "-n"),
         {"Makefile": _MAKE},
         limits={**_ONE_BY_ONE, COLD_2: _FEW},
+        quick=_NOT_QUICK,
         processes=True,
     ),
     Tool(
@@ -442,6 +450,7 @@ TOOLS = (
         {"task_generate.py": _PYTASK},
         state=(".pytask", "pytask.lock"),
         limits={"": (1_000, "it takes minutes when there is nothing to do")},
+        quick={"": 100},
         cannot={COLD_2: "it needs a plugin", MACRO_2: "it needs a plugin"},
     ),
     Tool(
@@ -450,6 +459,7 @@ TOOLS = (
         {NOTHING: "{python} -m doit"},
         {"dodo.py": _EMPTY},
         cannot={"": "it is the host's own floor, for nothing to do"},
+        makes=False,
     ),
 )
 
