@@ -40,7 +40,7 @@ QUICK = (100, 1_000)
 RUNS = {1_000: 5, 10_000: 3, 100_000: 1}
 #: Seconds a tool may spend on the runs of one case, after which one run must do.
 BUDGET = 30.0
-QUICK_BUDGET = 1.5
+QUICK_BUDGET = 1.0
 RESULTS = measure.ROOT / "benchmarks" / "results"
 DOCS = measure.ROOT / "docs"
 
@@ -330,11 +330,11 @@ def compare(wanted: Wanted, peers: Peers) -> dict[str, Any]:
     left_out: list[dict[str, Any]] = []
     for count in wanted.sizes:
         with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
-            projects = make_projects(Path(scratch), count, wanted.tools, peers)
+            projects = make_projects(Path(scratch), count, wanted, peers)
             for case in wanted.cases:
                 for tool in (one.tool for one in projects):
                     why = tool.reason_against(case, count, wanted.quick)
-                    if why:
+                    if why and tool.makes:
                         left_out.append(_row(count, case, tool, reason=why))
                 for tool, runs in measure_case(projects, case, wanted):
                     samples = [[ran.seconds, ran.processor, ran.peak] for ran in runs]
@@ -347,7 +347,7 @@ def _row(count: int, case: str, tool: Tool, **more: Any) -> dict[str, Any]:
     return {"size": count, "case": case, "tool": tool.key, **more}
 
 
-def make_projects(scratch: Path, count: int, tools: Sequence[str], peers: Peers) -> list[Project]:
+def make_projects(scratch: Path, count: int, wanted: Wanted, peers: Peers) -> list[Project]:
     """Make the projects of all chosen tools, and warm Python's own caches up.
 
     The loop's is made in any case: its targets are what the others' are held against.
@@ -356,7 +356,7 @@ def make_projects(scratch: Path, count: int, tools: Sequence[str], peers: Peers)
     foreign = {k: v for k, v in environ.items() if k != "PYTHONPATH"}
     projects = []
     for tool in TOOLS:
-        chosen = tool.key in tools and tool.key not in peers.missing
+        chosen = tool.key in wanted.tools and tool.key not in peers.missing
         if not chosen and tool.key != LOOP:
             continue
         for folder, number in ((scratch / "warm" / tool.key, 2), (scratch / tool.key, count)):
@@ -365,20 +365,21 @@ def make_projects(scratch: Path, count: int, tools: Sequence[str], peers: Peers)
             patterns = number if tool.makes else 0
             workload.make_project(folder, tool, patterns, str(peers.python))
             if number == 2:
-                _warm_up(project)
+                _warm_up(project, wanted.cases)
         projects.append(project)
     loop = next(one for one in projects if one.tool.key == LOOP)
     loop.run(workload.COLD)
     reference = content(loop.folder / workload.OUTPUT)
     for project in projects:
         project.reference = reference if project.tool.makes else ""
-    return [one for one in projects if one.tool.key in tools]
+    return [one for one in projects if one.tool.key in wanted.tools]
 
 
-def _warm_up(project: Project) -> None:
+def _warm_up(project: Project, cases: Sequence[str]) -> None:
     """Let a tool do everything once on two patterns: Python keeps its bytecode."""
-    for case in project.tool.commands:
-        project.run(case)
+    for case in cases:
+        if case in project.tool.commands:
+            project.run(case)
 
 
 def measure_case(
@@ -541,7 +542,7 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
     """Measure all that was chosen; return the results."""
     sizes = chosen.sizes or (QUICK if chosen.quick else SIZES)
     cases = [case for case in CASES if case in chosen.cases]
-    runs = chosen.runs or (3 if chosen.quick else 0)
+    runs = chosen.runs or (2 if chosen.quick else 0)
     budget = QUICK_BUDGET if chosen.quick else BUDGET
     start = datetime.now(UTC)
     peers = find_peers()

@@ -147,7 +147,8 @@ def _cold(found: Figures) -> Iterator[Row]:
         (COLD_2, "cold, 10,000 patterns, `-n 2`", 0.8),
     ):
         pair = (found(MANY, case, OURS), loop)
-        yield _at_most(case, what, "the bare loop", pair, limit, _compared(f"{COLD},{case}"))
+        command = _compared(",".join(dict.fromkeys((COLD, case))))
+        yield _at_most(case, what, "the bare loop", pair, limit, command)
     pair = (found(MANY, MACRO_2, OURS), found(MANY, COLD_2, OURS))
     what = "a macro edited that all 10,000 use, `-n 2`"
     yield _at_most(MACRO_2, what, "cold `-n 2`", pair, 1, _compared(f"{COLD_2},{MACRO_2}"))

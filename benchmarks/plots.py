@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
 WIDTH, HEIGHT = 760, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 190, 44, 56
+_LEFT, _RIGHT, _TOP, _BOTTOM = 88, 204, 44, 56
 #: The gap between lines of the legend, which are in the order of the lines' right ends.
 _LEGEND = 22
 

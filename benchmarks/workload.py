@@ -85,6 +85,7 @@ def pattern_text(number: int, turn: int = 0) -> str:
     title = f"Pattern number {number}" + f", edited {turn} times" * bool(turn)
     return f"""\
 # pattern {number}
+
 name = "Pattern{number:06}"
 title = "{title}"
 description = "The {number}th of many"
