@@ -39,7 +39,7 @@ QUICK = (100, 1_000)
 #: The most patterns -> runs of each figure, for those that do not take too long.
 RUNS = {1_000: 5, 10_000: 3, 100_000: 1}
 #: Seconds a tool may spend on the runs of one case, after which one run must do.
-BUDGET = 30.0
+BUDGET = 20.0
 QUICK_BUDGET = 1.0
 RESULTS = measure.ROOT / "benchmarks" / "results"
 DOCS = measure.ROOT / "docs"
