@@ -420,7 +420,9 @@ def measure_parts(parts: Sequence[str], count: int, quick: bool) -> dict[str, An
         suites = [templates.SUITES[0].name] if quick else []
         measured = templates.measure_all(3 if quick else 9, suites)
         found[TEMPLATES] = [loads.as_data() for loads in measured]
-    if COMPILES in parts and shutil.which("deno", path=_beside()):
+    if COMPILES in parts and not shutil.which("deno", path=_beside()):
+        say("compile batches: left out, deno is not installed")
+    elif COMPILES in parts:
         say("compile batches")
         sizes = compiles.SIZES[:2] if quick else compiles.SIZES
         found[COMPILES] = compiles.measure_all(sizes, 1 if quick else 3)

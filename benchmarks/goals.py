@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 from compiles import HAND
 from compiles import OURS as COMPILE
@@ -90,19 +90,20 @@ def rows(results: Mapping[str, Any]) -> Iterator[Row]:
     yield _database(results)
 
 
-def _compared(cases: str, *sizes: int) -> str:
-    shown = ",".join(str(size) for size in sizes or (MANY,))
-    return f"compare.py --sizes {shown} --cases {cases}"
+Pair: TypeAlias = tuple[float | None, float | None]
+#: Size, case and tool of a figure.
+Key: TypeAlias = tuple[int, str, str]
 
 
 def _at_most(
     key: str,
     what: str,
     words: str,
-    parts: tuple[float | None, float | None],
+    parts: Pair,
     limit: float,
     command: str,
     shown: Callable[[float], str] = duration,
+    beside: str = "",
 ) -> Row:
     """Return the row of a goal that one figure is at most so many times another."""
     ours, other = parts
@@ -111,47 +112,53 @@ def _at_most(
     if ours is None or other is None:
         return Row(key, what, goal, "", NOT_MEASURED, command)
     ratio = ours / other
-    measured = f"{ratio:.2f} × ({shown(ours)} / {shown(other)})"
+    measured = f"{ratio:.2f} × ({shown(ours)} / {shown(other)}{beside})"
     return Row(key, what, goal, measured, MET if ratio <= limit else NOT_MET, command)
+
+
+def _times(
+    key: str, what: str, words: str, found: Figures, keys: tuple[Key, Key], limit: float
+) -> Row:
+    """Return the row of a goal about seconds, with the ratio of processor seconds beside."""
+    cases = ",".join(dict.fromkeys(case for _, case, _ in keys))
+    command = f"compare.py --sizes {keys[0][0]} --cases {cases}"
+    ours, other = (found(*one, PROCESSOR) for one in keys)
+    beside = f"; processor {ours / other:.2f} ×" if ours and other else ""
+    parts = (found(*keys[0]), found(*keys[1]))
+    return _at_most(key, what, words, parts, limit, command, beside=beside)
 
 
 def _idle(found: Figures) -> Iterator[Row]:
     against = ((FLOOR, "the floor", 1.5), (NINJA, "ninja", 3.0), (DOIT, "plain doit", 1 / 6))
     for case, command in ((NOTHING, "doit"), (INFO, "doit info")):
         for tool, words, limit in against:
-            pair = (found(MANY, case, OURS), found(MANY, NOTHING, tool))
+            keys = ((MANY, case, OURS), (MANY, NOTHING, tool))
             what = f"nothing to do, 10,000 patterns, `{command}`"
-            measured_by = _compared(f"{NOTHING},{INFO}")
-            yield _at_most(f"{case}-{tool}", what, words, pair, limit, measured_by)
-    pair = (found(MOST, NOTHING, OURS), found(MOST, NOTHING, NINJA))
-    what = "nothing to do, 100,000 patterns"
-    yield _at_most("nothing-most", what, "ninja", pair, 1, _compared(NOTHING, MOST))
+            yield _times(f"{case}-{tool}", what, words, found, keys, limit)
+    keys = ((MOST, NOTHING, OURS), (MOST, NOTHING, NINJA))
+    yield _times("nothing-most", "nothing to do, 100,000 patterns", "ninja", found, keys, 1)
 
 
 def _edits(found: Figures) -> Iterator[Row]:
-    idle = found(MANY, NOTHING, OURS)
     cases = (
         (PATTERN, "one pattern of 10,000 edited", 2.0),
         (SELECTED, "one target selected of 10,000", 1.3),
     )
     for case, what, limit in cases:
-        pair = (found(MANY, case, OURS), idle)
-        command = _compared(f"{NOTHING},{case}")
-        yield _at_most(case, what, "nothing to do", pair, limit, command)
+        keys = ((MANY, case, OURS), (MANY, NOTHING, OURS))
+        yield _times(case, what, "nothing to do", found, keys, limit)
 
 
 def _cold(found: Figures) -> Iterator[Row]:
-    loop = found(MANY, COLD, LOOP)
     for case, what, limit in (
         (COLD, "cold, 10,000 patterns, serial", 1.4),
         (COLD_2, "cold, 10,000 patterns, `-n 2`", 0.8),
     ):
-        pair = (found(MANY, case, OURS), loop)
-        command = _compared(",".join(dict.fromkeys((COLD, case))))
-        yield _at_most(case, what, "the bare loop", pair, limit, command)
-    pair = (found(MANY, MACRO_2, OURS), found(MANY, COLD_2, OURS))
+        keys = ((MANY, case, OURS), (MANY, COLD, LOOP))
+        yield _times(case, what, "the bare loop", found, keys, limit)
+    keys = ((MANY, MACRO_2, OURS), (MANY, COLD_2, OURS))
     what = "a macro edited that all 10,000 use, `-n 2`"
-    yield _at_most(MACRO_2, what, "cold `-n 2`", pair, 1, _compared(f"{COLD_2},{MACRO_2}"))
+    yield _times(MACRO_2, what, "cold `-n 2`", found, keys, 1)
 
 
 def _steps(results: Mapping[str, Any]) -> Iterator[Row]:
@@ -202,10 +209,12 @@ def _compiles(results: Mapping[str, Any]) -> Iterator[Row]:
 def _memory(found: Figures) -> Iterator[Row]:
     pair = (found(MANY, COLD, OURS, PEAK), found(MANY, COLD, DOIT, PEAK))
     what = "peak memory, 10,000 patterns, cold"
-    yield _at_most("memory", what, "plain doit", pair, 1.5, _compared(COLD), memory)
+    command = f"compare.py --sizes {MANY} --cases {COLD}"
+    yield _at_most("memory", what, "plain doit", pair, 1.5, command, memory)
     pair = (found(MOST, COLD, OURS, PEAK), found(MANY, COLD, OURS, PEAK))
     what, words = "peak memory, 100,000 patterns, cold", "that of 10,000 (linear)"
-    yield _at_most("memory-most", what, words, pair, 10, _compared(COLD, MANY, MOST), memory)
+    command = f"compare.py --sizes {MANY},{MOST} --cases {COLD}"
+    yield _at_most("memory-most", what, words, pair, 10, command, memory)
 
 
 def _database(results: Mapping[str, Any]) -> Row:
