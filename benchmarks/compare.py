@@ -39,7 +39,7 @@ QUICK = (100, 1_000)
 #: The most patterns -> runs of each figure, for those that do not take too long.
 RUNS = {1_000: 5, 10_000: 3, 100_000: 1}
 #: Seconds a tool may spend on the runs of one case, after which one run must do.
-BUDGET = 20.0
+BUDGET = 15.0
 QUICK_BUDGET = 1.0
 RESULTS = measure.ROOT / "benchmarks" / "results"
 DOCS = measure.ROOT / "docs"
@@ -188,7 +188,6 @@ class Project:
         """Build what is stale, unmeasured, and give the tool a run that has nothing to do."""
         if not self.built:
             self._build()
-            self.run(workload.NOTHING)
         if not self.settled:
             self.run(workload.NOTHING)
         self.built = self.settled = True
@@ -196,17 +195,19 @@ class Project:
     def _build(self) -> None:
         """Build everything, unmeasured.
 
-        A tool that starts a process for each target finds the loop's targets, and an empty
-        `step`: it does what it does when it builds, without the work.
+        A tool that starts a process for each target finds the loop's targets; if it keeps a
+        record, an empty `step` too: it does what it does when it builds, without the work.
         """
         if not self.tool.processes:
+            self.run(workload.NOTHING)
             return
-        step = self.folder / "step"
-        text = step.read_text("utf-8")
-        step.write_text("", encoding="utf-8")
         measure.run([str(self.peers.python), "loop.py"], self.folder, self.environ)
-        self.run(workload.COLD_2)
-        step.write_text(text, encoding="utf-8")
+        if self.tool.state:
+            step = self.folder / "step"
+            text = step.read_text("utf-8")
+            step.write_text("", encoding="utf-8")
+            self.run(workload.COLD_2)
+            step.write_text(text, encoding="utf-8")
 
     def _edit(self, case: str) -> None:
         self.turn += 1

@@ -8,7 +8,7 @@ for it, `render.py` in their project, so that what differs is the tool.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -358,7 +358,9 @@ def _doit_commands(python: str, info: str) -> dict[str, str]:
     }
 
 
-def _commands(command: str, parallel: str, select: str, dry: str) -> dict[str, str]:
+def _commands(
+    command: str, parallel: str, select: str, dry: str, cannot: Container[str] = ()
+) -> dict[str, str]:
     """Return the commands of a tool that has a serial run, options for two, and a dry run."""
     found = {
         COLD: command,
@@ -371,14 +373,17 @@ def _commands(command: str, parallel: str, select: str, dry: str) -> dict[str, s
         SELECTED_EDITED: f"{command} {select}",
         INFO: f"{command} {dry}",
     }
-    return found if parallel else {k: v for k, v in found.items() if k not in (COLD_2, MACRO_2)}
+    return {case: words for case, words in found.items() if case not in cannot}
 
 
 _OWN_PROCESS = "it starts a process a target"
 _MANY = (1_000, f"{_OWN_PROCESS}, 10,000 take a quarter of an hour")
 _FEW = (100, f"{_OWN_PROCESS}, 1,000 take minutes, as the cold run two at a time shows")
-_ONE_BY_ONE = {COLD: _FEW, COLD_2: _MANY, MACRO: _FEW, MACRO_2: _FEW}
+_ONE_BY_ONE = {COLD: _FEW, COLD_2: _MANY, MACRO_2: _FEW}
+_AS_COLD = {MACRO: "it takes as long as cold"}
+_SLOW = "it takes long even when there is nothing to do, which is shown"
 _NOT_QUICK = dict.fromkeys(_ONE_BY_ONE, 0)
+_PLUGIN = {COLD_2: "it needs a plugin", MACRO_2: "it needs a plugin"}
 _STATELESS = {"": "it remembers nothing: always as long as cold"}
 
 OURS, LOOP, DOIT, NINJA, MAKE, SCONS, PYTASK, FLOOR = (
@@ -412,25 +417,34 @@ TOOLS = (
             COLD_2: (10_000, "it takes longer than serial already"),
             MACRO: (10_000, "it takes as long as cold"),
             MACRO_2: (10_000, "it takes longer than serial already"),
+            SELECTED_EDITED: (10_000, _SLOW),
+            INFO: (10_000, _SLOW),
         },
     ),
     Tool(
         NINJA,
         "ninja",
-        _commands("{peers}/ninja --quiet -j1", "-j2", "{selected}", "-n"),
+        _commands("{peers}/ninja --quiet -j1", "-j2", "{selected}", "-n", _AS_COLD),
         made={"build.ninja": ninja_file},
         state=(".ninja_log", ".ninja_deps"),
         limits=_ONE_BY_ONE,
         quick=_NOT_QUICK,
+        cannot=_AS_COLD,
         processes=True,
     ),
     Tool(
         MAKE,
         "make",
-        _commands("make -s PYTHON={python}", "-j2", "{selected}", "-n"),
+        _commands("make -s PYTHON={python}", "-j2", "{selected}", "-n", _AS_COLD),
         {"Makefile": _MAKE},
-        limits={**_ONE_BY_ONE, COLD_2: _FEW},
+        limits={
+            **_ONE_BY_ONE,
+            COLD_2: _FEW,
+            NOTHING: (100_000, "it was not tried"),
+            "": (10_000, _SLOW),
+        },
         quick=_NOT_QUICK,
+        cannot=_AS_COLD,
         processes=True,
     ),
     Tool(
@@ -440,19 +454,22 @@ TOOLS = (
         {"SConstruct": _SCONS},
         state=(".sconsign*",),
         limits={
-            MACRO: (1_000, "it takes as long as cold"),
-            "": (10_000, "it takes minutes when there is nothing to do"),
+            **dict.fromkeys((COLD, NOTHING, PATTERN), (10_000, "it takes minutes")),
+            "": (1_000, _SLOW),
         },
     ),
     Tool(
         PYTASK,
         "pytask",
-        _commands("{peers}/pytask build --verbose 0", "", "-k {task}", "--dry-run"),
+        _commands("{peers}/pytask build --verbose 0", "", "-k {task}", "--dry-run", _PLUGIN),
         {"task_generate.py": _PYTASK},
         state=(".pytask", "pytask.lock"),
-        limits={"": (1_000, "it takes minutes when there is nothing to do")},
+        limits={
+            **dict.fromkeys((COLD, NOTHING, PATTERN), (1_000, "it takes minutes")),
+            "": (100, _SLOW),
+        },
         quick={"": 100},
-        cannot={COLD_2: "it needs a plugin", MACRO_2: "it needs a plugin"},
+        cannot=_PLUGIN,
     ),
     Tool(
         FLOOR,
