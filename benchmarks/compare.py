@@ -316,6 +316,12 @@ class Wanted:
     budget: float
     quick: bool = False
 
+    def has(self, tool: Tool, count: int, peers: Peers) -> bool:
+        """Tell whether a tool has anything to do with so many patterns."""
+        if tool.key not in self.tools or tool.key in peers.missing:
+            return False
+        return not all(tool.reason_against(case, count, self.quick) for case in self.cases)
+
     def runs_at(self, count: int) -> int:
         """Return how often each figure is measured with so many patterns."""
         return self.runs or next((runs for most, runs in RUNS.items() if count <= most), 1)
@@ -333,15 +339,20 @@ def compare(wanted: Wanted, peers: Peers) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
             projects = make_projects(Path(scratch), count, wanted, peers)
             for case in wanted.cases:
-                for tool in (one.tool for one in projects):
-                    why = tool.reason_against(case, count, wanted.quick)
-                    if why and tool.makes:
-                        left_out.append(_row(count, case, tool, reason=why))
+                left_out += _left_out(count, case, wanted, peers)
                 for tool, runs in measure_case(projects, case, wanted):
                     samples = [[ran.seconds, ran.processor, ran.peak] for ran in runs]
                     figures.append(_row(count, case, tool, runs=samples))
     missing = {key: why for key, why in peers.missing.items() if key in wanted.tools}
     return {"figures": figures, "left_out": left_out, "missing": missing}
+
+
+def _left_out(count: int, case: str, wanted: Wanted, peers: Peers) -> Iterator[dict[str, Any]]:
+    for tool in TOOLS:
+        if tool.makes and tool.key in wanted.tools and tool.key not in peers.missing:
+            why = tool.reason_against(case, count, wanted.quick)
+            if why:
+                yield _row(count, case, tool, reason=why)
 
 
 def _row(count: int, case: str, tool: Tool, **more: Any) -> dict[str, Any]:
@@ -357,8 +368,7 @@ def make_projects(scratch: Path, count: int, wanted: Wanted, peers: Peers) -> li
     foreign = {k: v for k, v in environ.items() if k != "PYTHONPATH"}
     projects = []
     for tool in TOOLS:
-        chosen = tool.key in wanted.tools and tool.key not in peers.missing
-        if not chosen and tool.key != LOOP:
+        if tool.key != LOOP and not wanted.has(tool, count, peers):
             continue
         for folder, number in ((scratch / "warm" / tool.key, 2), (scratch / tool.key, count)):
             own = environ if tool.key == OURS else foreign
@@ -425,7 +435,7 @@ def measure_parts(parts: Sequence[str], count: int, quick: bool) -> dict[str, An
         say("compile batches: left out, deno is not installed")
     elif COMPILES in parts:
         say("compile batches")
-        sizes = compiles.SIZES[:2] if quick else compiles.SIZES
+        sizes = compiles.SIZES[1:2] if quick else compiles.SIZES
         found[COMPILES] = compiles.measure_all(sizes, 1 if quick else 3)
     if DATABASE in parts:
         say("the database of a run that has nothing to do")

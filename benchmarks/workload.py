@@ -468,7 +468,7 @@ TOOLS = (
             **dict.fromkeys((COLD, NOTHING, PATTERN), (1_000, "it takes minutes")),
             "": (100, _SLOW),
         },
-        quick={"": 100},
+        quick={"": 0},
         cannot=_PLUGIN,
     ),
     Tool(
