@@ -180,7 +180,7 @@ def render(results: Mapping[str, Any]) -> str:
         notes=notes(),
         sections=sections,
         parts=[(table, body(table)) for table in part_tables(results)],
-        memory=memory,
+        plots=make_plots(results),
         runs=_runs(results),
     )
 
