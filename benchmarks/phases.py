@@ -9,8 +9,6 @@ from.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import re
 import shutil
 import subprocess
@@ -21,14 +19,24 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
 import tomli_w
+from measure import (
+    ROOT,
+    MeasurementError,
+    Table,
+    clean_environ,
+    cores,
+    machine,
+    markdown,
+    milliseconds,
+    plain,
+    positive,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
 PATTERNS = "templates/patterns"
 #: Targets of the project that are not made from a pattern each: index.ts and runtime.ts.
 OTHER_TARGETS = 2
@@ -67,10 +75,6 @@ PROTOTYPE_NOTE = (
 
 #: (row, state) -> seconds, one of each run.
 Samples: TypeAlias = dict[tuple[str, str], list[float]]
-
-
-class MeasurementError(Exception):
-    """A run did not do what its figure would claim."""
 
 
 # Running doit ---------------------------------------------------------------------------
@@ -133,19 +137,6 @@ def counted(seconds: float, output: str) -> Done:
 def shown(arguments: Sequence[str]) -> str:
     """Return a command as a user types it."""
     return " ".join(["doit", *arguments])
-
-
-def clean_environ(scratch: Path) -> dict[str, str]:
-    """Return our environment without settings, with a state home of the benchmark's own.
-
-    Python keeps bytecode below `scratch`: else a package installed in editable mode might
-    be compiled anew by every process, which pip has done for an installed one.
-    """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CODEGEN_", "DOIT_"))}
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
-        kept.pop(name, None)
-    own = {"XDG_STATE_HOME": "state-home", "PYTHONPYCACHEPREFIX": "bytecode"}
-    return {**kept, **{k: str(scratch / v) for k, v in own.items()}, "NO_COLOR": "1"}
 
 
 # The projects that are measured ---------------------------------------------------------
@@ -432,44 +423,6 @@ def measure_steps(folder: Path, runs: int, environ: Mapping[str, str]) -> Genera
 # Tables ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A title, a header and rows of text; the first column is words, the others figures."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-
-
-def plain(table: Table) -> str:
-    """Return a table for a terminal."""
-    rows = [table.header, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    rule = "-" * max(map(len, lines))
-    return "\n".join([table.title, "", lines[0], rule, *lines[1:], *("", *table.notes)]).rstrip()
-
-
-def markdown(table: Table) -> str:
-    """Return a table for a README."""
-    rows = [table.header, [":--", *["--:"] * (len(table.header) - 1)], *table.rows]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    notes = [f"- {note}" for note in table.notes]
-    return "\n".join([f"**{table.title}**", "", *lines, *("", *notes)]).rstrip()
-
-
-def milliseconds(seconds: float) -> str:
-    """Return a time as whole milliseconds."""
-    return f"{seconds * 1000:.0f} ms"
-
-
 def phase_table(bench: Bench, samples: Samples, beside: bool) -> Table:
     """Return the prototype's table; with its own figures where they can stand beside ours."""
     columns = [column for state in STATES for column in (state, "prototype")[: 1 + beside]]
@@ -538,28 +491,6 @@ def steps_table(scratch: Path, runs: int, seconds: float, environ: Mapping[str, 
 
 
 # The command ----------------------------------------------------------------------------
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def machine(runs: int) -> str:
-    """Say on what was measured, and how often."""
-    tools = [f"{name} {metadata.version(name)}" for name in ("doit", "jinja2")]
-    where = [f"{cores()} cores", f"Python {platform.python_version()}", *tools]
-    system = f"{platform.system()} {platform.machine()}"
-    return f"{', '.join([*where, system])}; medians of {runs} runs"
-
-
-def positive(text: str) -> int:
-    """Read a whole number from 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
-    return int(text)
 
 
 def arguments() -> argparse.Namespace:

@@ -86,8 +86,7 @@ class TemplateCache:
         start = time.perf_counter()
         path = self.path(template, key)
         folder = os.path.dirname(path)
-        # A pipe would keep its reader waiting.
-        if disk.stat(path) is None or not self._usable(folder):
+        if not self._usable(folder):
             return None
         try:
             raw = disk.read(path)
@@ -152,9 +151,8 @@ class TemplateCache:
     def _opened(self, folder: str, key: str, raw: bytes) -> CodeType | None:
         if not self._authentic(folder, key, raw):
             return None
-        payload = raw[_HEAD:]
         try:
-            code = marshal.loads(payload[8:])
+            code = marshal.loads(memoryview(raw)[_HEAD + 8 :])
         except (EOFError, ValueError, TypeError):
             return None
         return code if isinstance(code, CodeType) else None
@@ -162,14 +160,17 @@ class TemplateCache:
     def _authentic(self, folder: str, key: str, raw: bytes) -> bool:
         if raw[: len(MAGIC)] != MAGIC:
             return False
-        return hmac.compare_digest(raw[len(MAGIC) : _HEAD], self._mac(folder, key, raw[_HEAD:]))
+        mac = self._mac(folder, key, memoryview(raw)[_HEAD:])
+        return hmac.compare_digest(raw[len(MAGIC) : _HEAD], mac)
 
-    def _mac(self, folder: str, key: str, payload: bytes) -> bytes:
+    def _mac(self, folder: str, key: str, payload: bytes | memoryview) -> bytes:
         if self._secret is None:
             self._secret, self._unkept = user_secret()
         name = os.fsencode(os.path.basename(folder))
         head = b"%d:%s%d:%s" % (len(name), name, len(key), os.fsencode(key))
-        return hmac.digest(self._secret, head + payload, hashlib.sha256)
+        mac = hmac.new(self._secret, head, hashlib.sha256)
+        mac.update(payload)  # some 100 KB, which putting it behind the head would copy
+        return mac.digest()
 
     def _say_if_unkept(self) -> None:
         if self._unkept and sys.__stderr__ is not None:
@@ -238,9 +239,13 @@ class TemplateCache:
                 os.replace(self._log, self._log + ".1")
 
     def _append(self, line: str) -> int:
-        os.makedirs(os.path.dirname(self._log), exist_ok=True)
         # One write of one line in append mode: lines of several processes do not mix.
-        return disk.append(self._log, line.encode("utf-8", "backslashreplace"))
+        data = line.encode("utf-8", "backslashreplace")
+        try:
+            return disk.append(self._log, data)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self._log), exist_ok=True)
+            return disk.append(self._log, data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import keeper
@@ -56,6 +57,21 @@ def run(
     Raises:
         OSError: it cannot be started.
     """
+    with started(command, folder, timeout, environ) as finished:
+        return finished()
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str],
+    folder: str,
+    timeout: float | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Callable[[], Finished]]:
+    """Start a command as `run` does, and hand out what waits for its end.
+
+    Whoever leaves before that, kills it; the timeout counts from the start.
+    """
     mark = f"{os.environ.get(keeper.MARK, '')}/{os.getpid()}.{os.urandom(4).hex()}"
     # A file, not a pipe: a daemon that a program leaves behind may hold its output open for
     # ever, and no reader of a file waits for that.
@@ -69,15 +85,21 @@ def run(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        end = None if timeout is None else time.monotonic() + timeout
+
+        def finished() -> Finished:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            timed_out = not _ended(process, left)
+            if timed_out:
+                _kill(process, mark)
+            printed.seek(0)
+            return Finished(process.returncode, _text(printed.read()), timed_out)
+
         try:
-            timed_out = not _ended(process, timeout)
-        except BaseException:
-            _kill(process, mark)
-            raise
-        if timed_out:
-            _kill(process, mark)
-        printed.seek(0)
-        return Finished(process.returncode, _text(printed.read()), timed_out)
+            yield finished
+        finally:
+            if process.returncode is None:
+                _kill(process, mark)
 
 
 def _ended(process: subprocess.Popen[bytes], timeout: float | None) -> bool:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Project
@@ -180,6 +181,25 @@ def test_an_entry_is_found_under_its_key_only(cache: TemplateCache) -> None:
     assert cache.get("a.j2", "k" * 64) == CODE
     assert cache.get("a.j2", "l" * 64) is None
     assert cache.get("b.j2", "k" * 64) is None
+
+
+def test_a_hit_opens_its_entry_and_the_log_once_and_looks_at_nothing_else(
+    cache: TemplateCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put("page.j2", "key", CODE, 1.0)
+    assert cache.get("page.j2", "key") is not None
+    calls: list[tuple[str, str]] = []
+    real = {name: getattr(os, name) for name in ("open", "stat", "mkdir", "listdir", "scandir")}
+    for name in real:
+
+        def noting(path: object, *rest: Any, _name: str = name, **more: Any) -> Any:
+            calls.append((_name, os.path.basename(str(path))))
+            return real[_name](path, *rest, **more)
+
+        monkeypatch.setattr(os, name, noting)
+    assert cache.get("page.j2", "key") is not None
+    monkeypatch.undo()
+    assert calls == [("open", "key.jbc"), ("open", "cache.log")]
 
 
 def test_an_entry_moved_to_another_key_or_template_is_a_miss(cache: TemplateCache) -> None:

@@ -633,6 +633,37 @@ def test_many_files_are_one_check_and_one_transpile_and_none_when_nothing_change
 
 
 @needs_deno
+def test_files_are_transpiled_while_they_are_checked(
+    empty_project: Project, tmp_path: Path
+) -> None:
+    project = copies(empty_project, ".ts", '"deno"', **CHAIN)
+    python, notes = counted_deno(project, tmp_path / "environment")
+    waits = f"""#!/bin/sh
+        echo "$1" >> "{notes}"
+        tries=0
+        while [ "$1" = check ] && ! grep -q transpile "{notes}"; do
+            tries=$((tries + 1))
+            [ $tries -lt 600 ] || exit 9
+            sleep 0.05
+        done
+        exec "{process.find("deno")}" "$@"
+        """
+    script(notes.parent / "bin" / "deno", waits)
+    result = project.run(python, "-m", "doit")
+    assert result.code == 0, result.out + result.err
+    assert set(outputs(project, ".js")) == {f"generated/{name}.js" for name in CHAIN}
+
+
+def test_a_program_that_is_left_before_its_end_is_killed(tmp_path: Path) -> None:
+    code = "import os, sys, time; print(os.getpid(), file=open('pid', 'w')); time.sleep(60)"
+    pid = tmp_path / "pid"
+    with process.started([sys.executable, "-c", code], str(tmp_path)):
+        while not (pid.exists() and pid.read_text().endswith("\n")):
+            time.sleep(0.01)
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
+@needs_deno
 @pytest.mark.slow
 def test_a_changed_type_is_reported_where_it_no_longer_fits(empty_project: Project) -> None:
     project = copies(empty_project, ".ts", '"deno"', **CHAIN)

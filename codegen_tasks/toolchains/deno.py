@@ -10,11 +10,12 @@ The module graph from the same `deno info` is what a file's check has read, type
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -98,32 +99,33 @@ class _Run:
 
     def batch(self, units: Sequence[Unit]) -> dict[str, Compiled]:
         """Compile a batch; a result for each unit, or, if some are bad, at least for those."""
-        graph = self._graph([self._full(unit.source) for unit in units])
         # URLs: deno would take a name for an option, a package or a glob.
         urls = [_url(self._full(unit.source)) for unit in units]
-        checked = self._call(["check", *_FLAGS, *urls])
-        if checked.code or checked.timed_out:
-            return self._bad(units, graph, checked)
-        stage = os.path.join(self.site.scratch, "stage")
-        shutil.rmtree(stage, ignore_errors=True)
-        staged = {unit.source: os.path.join(stage, unit.source) for unit in units}
-        for unit in units:
-            disk.write(staged[unit.source], disk.read(self._full(unit.source)))
-        spans = {path: graph.spans.get(self._full(source), []) for source, path in staged.items()}
-        self._rewrite(spans)
-        transpiled = self._transpile(stage, [unit.source for unit in units])
-        if transpiled.code or transpiled.timed_out:
-            return self._bad(units, graph, transpiled)
+        # Checking takes longest, and what else is to do needs nothing of it.
+        with self._started(["check", *_FLAGS, *urls]) as checking:
+            graph = self._graph([self._full(unit.source) for unit in units])
+            stage = os.path.join(self.site.scratch, "stage")
+            self._stage(stage, units, graph)
+            transpiled = self._transpile(stage, [unit.source for unit in units])
+            checked = checking()
+        for said in (checked, transpiled):
+            if said.code or said.timed_out:
+                return self._bad(units, graph, said)
         return {unit.source: self._result(unit, stage, graph, checked.output) for unit in units}
 
     def _full(self, path: str) -> str:
         return os.path.join(self.site.root, path)
 
     def _call(self, arguments: Sequence[str], folder: str | None = None) -> process.Finished:
+        with self._started(arguments, folder) as finished:
+            return finished()
+
+    def _started(
+        self, arguments: Sequence[str], folder: str | None = None
+    ) -> contextlib.AbstractContextManager[Callable[[], process.Finished]]:
         environ = self.tool.environ(self.site.cache)
-        return process.run(
-            [self.program, *arguments], folder or self.site.root, self.limit, environ
-        )
+        command = [self.program, *arguments]
+        return process.started(command, folder or self.site.root, self.limit, environ)
 
     # The module graph -------------------------------------------------------------------
 
@@ -144,17 +146,22 @@ class _Run:
             graph.imports[path] = [target for target in targets if target]
         return graph
 
-    def _rewrite(self, spans: Mapping[str, Sequence[dict[str, Any]]]) -> None:
-        """Rewrite relative TypeScript specifiers in staged files until none is left.
+    def _stage(self, stage: str, units: Sequence[Unit], graph: _Graph) -> None:
+        """Put copies of the sources below `stage`, which import JavaScript.
 
         deno names one place for each specifier of a file, so a file that imports the same
         one twice takes another round; so does one that merely looks as if it did.
         """
-        todo = [path for path, found in spans.items() if _rewrite_file(path, found)]
-        todo = [path for path in todo if _LOOKS_LEFT.search(disk.read(path))]
+        shutil.rmtree(stage, ignore_errors=True)
+        todo = []
+        for unit in units:
+            full = self._full(unit.source)
+            path = os.path.join(stage, unit.source)
+            if _put_rewritten(path, disk.read(full), graph.spans.get(full, [])):
+                todo.append(path)
         while todo:
-            graph = self._graph(todo)
-            todo = [path for path in todo if _rewrite_file(path, graph.spans.get(path, []))]
+            again = self._graph(todo).spans
+            todo = [p for p in todo if _put_rewritten(p, disk.read(p), again.get(p, []))]
 
     def _transpile(self, stage: str, sources: Sequence[str]) -> process.Finished:
         out = os.path.join(stage, ".out")
@@ -275,19 +282,28 @@ def _ends(dependencies: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield dependency[kind]
 
 
-def _rewrite_file(path: str, dependencies: Sequence[dict[str, Any]]) -> bool:
-    """Rewrite the specifiers of one staged file; True if there was one."""
+def _put_rewritten(path: str, data: bytes, dependencies: Sequence[dict[str, Any]]) -> bool:
+    """Write a staged file, its specifiers rewritten; True if it needs another look."""
+    made = _rewritten(data, dependencies)
+    # Not as targets are written: nobody reads it but us, and nobody after us.
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(made)
+    return made != data and _LOOKS_LEFT.search(made) is not None
+
+
+def _rewritten(data: bytes, dependencies: Sequence[dict[str, Any]]) -> bytes:
+    """Return a source with its specifiers rewritten."""
     edits = sorted(set(_edits(dependencies)), reverse=True)
     if not edits:
-        return False
-    lines = disk.read(path).decode().split("\n")
+        return data
+    lines = data.decode().split("\n")
     # Deno's columns leave out a byte order mark.
     mark = lines[0].startswith("\ufeff")
     lines[0] = lines[0].removeprefix("\ufeff")
-    changed = [_rewrite_line(lines, *edit) for edit in edits]
-    if any(changed):
-        disk.write(path, ("\ufeff" * mark + "\n".join(lines)).encode())
-    return any(changed)
+    for edit in edits:
+        _rewrite_line(lines, *edit)
+    return ("\ufeff" * mark + "\n".join(lines)).encode()
 
 
 def _edits(dependencies: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int, int, str]]:
@@ -304,17 +320,15 @@ def _edits(dependencies: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int, i
                 yield span["start"]["line"], start, stop - 1, suffix
 
 
-def _rewrite_line(lines: list[str], number: int, start: int, stop: int, suffix: str) -> bool:
-    """Rewrite the end of the specifier whose quotes stand at `start` and `stop`.
+def _rewrite_line(lines: list[str], number: int, start: int, stop: int, suffix: str) -> None:
+    """Rewrite the end of the specifier whose quotes stand at `start` and `stop`, if it does.
 
     Columns count characters, not UTF-16 units; the text between may hold escapes.
     """
     line = lines[number]
     quoted = line[start : stop + 1]
-    if len(quoted) < 2 or quoted[0] != quoted[-1] or not quoted[:-1].endswith(suffix):
-        return False
-    lines[number] = line[: stop - len(suffix)] + _OTHER_SUFFIX[suffix] + line[stop:]
-    return True
+    if len(quoted) >= 2 and quoted[0] == quoted[-1] and quoted[:-1].endswith(suffix):
+        lines[number] = line[: stop - len(suffix)] + _OTHER_SUFFIX[suffix] + line[stop:]
 
 
 def _url(path: str) -> str:
