@@ -125,6 +125,7 @@ class StateDB:
         self._broken = False
         self._failed = False
         self._said = False
+        self._ending = False  # no record is to come that might name a part
 
     # doit's interface -------------------------------------------------------------------
 
@@ -188,6 +189,7 @@ class StateDB:
 
     def put(self, task_id: str, text: str, parts: Mapping[str, str]) -> None:
         """Replace a step's record by what `rows.Packer` made of the new one, not decoded."""
+        self._ending = False
         self._dirty.pop(task_id, None)
         self._records.pop(task_id, None)
         self._supplied.pop(task_id, None)
@@ -212,6 +214,7 @@ class StateDB:
 
     def fold(self) -> None:
         """Make all changes durable, in the database alone: nothing is left to be written."""
+        self._ending = True
         self.flush()
         if self.lock.held and (self._unfolded.rows or self._journal.exists()):
             self._failed = True
@@ -468,8 +471,8 @@ class StateDB:
         self._unfolded.rows.update(self._put)
         self._removed.difference_update(self._put)
         self._put.clear()
-        over = time.monotonic() - self._folded < _FOLD
-        return over and not (self._dirty or self._removed or self._removed_all)
+        recent = time.monotonic() - self._folded < _FOLD
+        return recent and not (self._dirty or self._removed or self._removed_all)
 
     def _encode_changes(self, names: Container[str]) -> None:
         """Turn changed records into rows to be written."""
@@ -544,7 +547,8 @@ class StateDB:
                 f"insert or replace into {table} values (?, ?)",
                 [(name, new[name].decode()) for name in sorted(new)],
             )
-        if self._stored is not None and len(self._parts) > _PARTS and self.lock.held:
+        known = self._ending and self.lock.held and self._stored is not None
+        if known and len(self._parts) > _PARTS:
             self._drop_parts(connection)
 
     def _drop_parts(self, connection: sqlite3.Connection) -> None:
@@ -556,7 +560,6 @@ class StateDB:
         connection.executemany("delete from parts where id = ?", [(name,) for name in unused])
         for name in unused:
             self._parts.pop(name, None)
-        self._packer = rows.Packer()  # it may have named one of them
 
     def _note(self, before: _Stand) -> None:
         """Take what we have committed ourselves for seen, if nobody else's is among it."""
