@@ -125,6 +125,7 @@ class StateDB:
         self._broken = False
         self._failed = False
         self._said = False
+        self._spoilt = False  # the journal: to be put away, or every run would say so again
         self._ending = False  # no record is to come that might name a part
 
     # doit's interface -------------------------------------------------------------------
@@ -200,7 +201,7 @@ class StateDB:
         """Make all changes durable; does nothing, and touches no file, if there are none."""
         if not self._changed():
             return
-        if self._dirty or self._put or os.path.exists(self.name):
+        if self._dirty or self._put or self._spoilt or os.path.exists(self.name):
             self._failed = True
             with self._explained("written"):
                 if not (self.lock.held or not self._changes_steps()):
@@ -210,7 +211,7 @@ class StateDB:
             self._failed = False
         self._dirty.clear()
         self._removed.clear()
-        self._removed_all = False
+        self._removed_all = self._spoilt = False
 
     def fold(self) -> None:
         """Make all changes durable, in the database alone: nothing is left to be written."""
@@ -274,11 +275,12 @@ class StateDB:
         return sorted(found | {name for name, record in self._records.items() if record})
 
     def _changed(self) -> bool:
-        return bool(self._dirty or self._put or self._removed or self._removed_all)
+        changes = (self._dirty, self._put, self._removed, self._removed_all, self._spoilt)
+        return any(changes)
 
     def _changes_steps(self) -> bool:
         """Tell whether what is to be written needs the lock."""
-        if self.steps is None or self._removed_all or self._put:
+        if self.steps is None or self._removed_all or self._put or self._spoilt:
             return True
         return any(name in self.steps for name in (*self._dirty, *self._removed))
 
@@ -351,6 +353,7 @@ class StateDB:
             if not self._journal.written:
                 found, fault = self._journal.read()
                 if fault:
+                    self._spoilt = True
                     self._give_up(fault)
                 self._newer = {**found.rows, **self._put}
                 self._parts.update(_sound(found.parts))
@@ -472,7 +475,7 @@ class StateDB:
         self._removed.difference_update(self._put)
         self._put.clear()
         recent = time.monotonic() - self._folded < _FOLD
-        return recent and not (self._dirty or self._removed or self._removed_all)
+        return recent and not self._changed()
 
     def _encode_changes(self, names: Container[str]) -> None:
         """Turn changed records into rows to be written."""
@@ -489,6 +492,7 @@ class StateDB:
             self.lock.acquire(wait=self.steps is None)
         except LockedError:
             self._drop_steps()
+            self._spoilt = False
             if self._changed():
                 self._commit()
             return
