@@ -97,10 +97,10 @@ class Trace(Mapping[str, Any]):
         return self.to_values()[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.to_values())
+        return iter(_TABLE)
 
     def __len__(self) -> int:
-        return len(self.to_values())
+        return len(_TABLE)
 
     def to_values(self) -> dict[str, Any]:
         """Return the trace as JSON-able data; `from_values` reads it back."""
@@ -131,6 +131,7 @@ class Trace(Mapping[str, Any]):
 
 
 _VERSION = 2
+_TABLE = ("version", "inputs", "outputs", "made", "seconds")
 
 
 def row_of(item: Input) -> list[Any]:

@@ -126,6 +126,8 @@ class StateDB:
         self._failed = False
         self._said = False
         self._commits = 0  # of ours
+        self._spoilt = False  # the journal: to be put away, or every run would say so again
+        self._ending = False  # no record is to come that might name a part
 
     # doit's interface -------------------------------------------------------------------
 
@@ -189,6 +191,7 @@ class StateDB:
 
     def put(self, task_id: str, text: str, parts: Mapping[str, str]) -> None:
         """Replace a step's record by what `rows.Packer` made of the new one, not decoded."""
+        self._ending = False
         self._dirty.pop(task_id, None)
         self._records.pop(task_id, None)
         self._supplied.pop(task_id, None)
@@ -199,7 +202,7 @@ class StateDB:
         """Make all changes durable; does nothing, and touches no file, if there are none."""
         if not self._changed():
             return
-        if self._dirty or self._put or os.path.exists(self.name):
+        if self._dirty or self._put or self._spoilt or os.path.exists(self.name):
             self._failed = True
             with self._explained("written"):
                 if not (self.lock.held or not self._changes_steps()):
@@ -209,10 +212,11 @@ class StateDB:
             self._failed = False
         self._dirty.clear()
         self._removed.clear()
-        self._removed_all = False
+        self._removed_all = self._spoilt = False
 
     def fold(self) -> None:
         """Make all changes durable, in the database alone: nothing is left to be written."""
+        self._ending = True
         self.flush()
         if self.lock.held and (self._unfolded.rows or self._journal.exists()):
             self._failed = True
@@ -300,11 +304,12 @@ class StateDB:
         return sorted(found | {name for name, record in self._records.items() if record})
 
     def _changed(self) -> bool:
-        return bool(self._dirty or self._put or self._removed or self._removed_all)
+        changes = (self._dirty, self._put, self._removed, self._removed_all, self._spoilt)
+        return any(changes)
 
     def _changes_steps(self) -> bool:
         """Tell whether what is to be written needs the lock."""
-        if self.steps is None or self._removed_all or self._put:
+        if self.steps is None or self._removed_all or self._put or self._spoilt:
             return True
         return any(name in self.steps for name in (*self._dirty, *self._removed))
 
@@ -377,6 +382,7 @@ class StateDB:
             if not self._journal.written:
                 found, fault = self._journal.read()
                 if fault:
+                    self._spoilt = True
                     self._give_up(fault)
                 self._newer = {**found.rows, **self._put}
                 self._parts.update(_sound(found.parts))
@@ -497,8 +503,8 @@ class StateDB:
         self._unfolded.rows.update(self._put)
         self._removed.difference_update(self._put)
         self._put.clear()
-        over = time.monotonic() - self._folded < _FOLD
-        return over and not (self._dirty or self._removed or self._removed_all)
+        recent = time.monotonic() - self._folded < _FOLD
+        return recent and not self._changed()
 
     def _encode_changes(self, names: Container[str]) -> None:
         """Turn changed records into rows to be written."""
@@ -515,6 +521,7 @@ class StateDB:
             self.lock.acquire(wait=self.steps is None)
         except LockedError:
             self._drop_steps()
+            self._spoilt = False
             if self._changed():
                 self._commit()
             return
@@ -574,7 +581,8 @@ class StateDB:
                 f"insert or replace into {table} values (?, ?)",
                 [(name, new[name].decode()) for name in sorted(new)],
             )
-        if self._stored is not None and len(self._parts) > _PARTS and self.lock.held:
+        known = self._ending and self.lock.held and self._stored is not None
+        if known and len(self._parts) > _PARTS:
             self._drop_parts(connection)
 
     def _drop_parts(self, connection: sqlite3.Connection) -> None:
@@ -586,7 +594,6 @@ class StateDB:
         connection.executemany("delete from parts where id = ?", [(name,) for name in unused])
         for name in unused:
             self._parts.pop(name, None)
-        self._packer = rows.Packer()  # it may have named one of them
 
     def _note(self, before: _Stand) -> None:
         """Take what we have committed ourselves for seen, if nobody else's is among it."""

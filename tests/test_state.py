@@ -477,6 +477,20 @@ def test_a_journal_that_is_no_file_is_told_and_moved_away(
     assert capsys.readouterr().err == ""
 
 
+def test_a_run_with_nothing_to_do_tells_once_of_a_journal_that_is_no_file(
+    project: Project,
+) -> None:
+    project.doit()
+    (project.path / JOURNAL).mkdir()
+    looked = project.doit("info")
+    assert (looked.code, looked.err.count("\n")) == (0, 1)
+    told = project.doit()
+    assert (told.code, told.err) == (0, looked.err)
+    assert told.out.startswith("5 up to date")
+    again = project.doit()
+    assert (again.out[:12], again.err) == ("5 up to date", "")
+
+
 def test_a_journal_that_cannot_be_written_leaves_it_to_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
