@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+
 from .base import Compiled, Site, Toolchain, Unit, check_timeout, refuse_surplus
-from .cfamily import CC, CXX
-from .deno import DENO
-from .python import PYTHON
 
 __all__ = [
     "Compiled",
@@ -19,12 +18,22 @@ __all__ = [
     "refuse_surplus",
 ]
 
-_BUILTIN: dict[str, Toolchain] = {tool.name: tool for tool in (DENO, CC, CXX, PYTHON)}
+#: Module and name of each; imported when somebody asks for it.
+_BUILTIN = {
+    "deno": ("deno", "DENO"),
+    "cc": ("cfamily", "CC"),
+    "c++": ("cfamily", "CXX"),
+    "python": ("python", "PYTHON"),
+}
 
 
 def builtin(name: str) -> Toolchain | None:
     """Return the built-in toolchain called `name`; None if there is none."""
-    return _BUILTIN.get(name)
+    if name not in _BUILTIN:
+        return None
+    module, variable = _BUILTIN[name]
+    found: Toolchain = getattr(importlib.import_module(f".{module}", __package__), variable)
+    return found
 
 
 def names() -> list[str]:
@@ -37,4 +46,7 @@ def references(text: str) -> list[str]:
 
     Which toolchain compiles it may change without the text.
     """
+    from .cfamily import CC
+    from .deno import DENO
+
     return [name for tool in (DENO, CC) for name in tool.references(text)]
