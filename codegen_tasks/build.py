@@ -118,6 +118,8 @@ class Build:
         """Take in that a step has run: what was known of it holds no longer."""
         self.ran.add(outcome.task)
         self.latest.pop(outcome.task, None)
+        if outcome.trace is not None:
+            self.latest[outcome.task] = outcome.trace
 
     @property
     def leaves_behind(self) -> bool:

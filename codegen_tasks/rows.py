@@ -28,6 +28,8 @@ _NAMED = re.compile(rb'"([0-9a-f]{%d})"' % _ID)
 _PACKED = "["
 #: Between the JSON and the texts that stand after it as they are: no JSON holds it.
 _NEXT = "\x1f"
+#: So many inputs are known by identity at most.
+_KNOWN = 10_000
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -41,6 +43,9 @@ class Packer:
     def __init__(self) -> None:
         self.parts: dict[str, str] = {}
         self._met: dict[Any, str] = {}  # the part's name; "" if it was met only once
+        # The same by identity, which costs less to look up; each is kept, or another could
+        # come to have its identity.
+        self._known: dict[int, tuple[Input, str]] = {}
 
     def pack(self, trace: Trace, values: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
         """Return the text of a record.
@@ -60,8 +65,16 @@ class Packer:
         return _NEXT.join((_encode([packed, {_VALUES: values, **rest}]), *texts))
 
     def _input(self, item: Input, texts: list[str]) -> Any:
+        known = self._known.get(id(item))
+        if known is not None:
+            return known[1]
         if not item.reads:
-            return self._shared(item, item)
+            found = self._shared(item, item)
+            if type(found) is str:
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                self._known[id(item)] = (item, found)
+            return found
         # Not to be looked up as a whole: to Python, the keys 1 and true are equal.
         row = row_of(item)
         row[5] = self._shared(marshal.dumps(item.reads, 2), item.reads)

@@ -9,6 +9,8 @@ the lock is taken; a step with a time limit runs in a worker even without `-n`.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import heapq
 import importlib
 import itertools
@@ -17,7 +19,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -57,6 +59,8 @@ _JOB_SECONDS = 0.05
 _JOB_STEPS = 256
 #: Steps that take longer than this, in seconds, are jobs of their own, and begun first.
 _LONG = 0.02
+#: So many objects more than before are made between two looks for garbage.
+_SELDOM = 50_000
 #: So often, in seconds, workers are listened to while they have enough to do.
 _LISTEN = 0.005
 #: From so many files on, a batch is worth a second compiler beside the first.
@@ -138,13 +142,8 @@ class CodegenRunner(Runner):
         """Run all selected tasks; doit calls this once."""
         in_order = False
         try:
-            self._run_stage(task_dispatcher)
-            while not self._stop_running and (following := next(self._stages, None)):
-                self._know(following[0])
-                self._know_locks()
-                self._tell("stage_begins", following[1].tasks, following[1].selected_tasks)
-                self._nodes.clear()
-                self._run_stage(following[1])
+            with _seldom_collecting():
+                self._run_stages(task_dispatcher)
             in_order = True
         finally:
             if self._pool is not None:
@@ -152,6 +151,15 @@ class CodegenRunner(Runner):
             self._keeper.end(in_order)
             # What a worker set up and did not live to tear down is torn down here.
             self.teardown_list += self._set_up.values()
+
+    def _run_stages(self, dispatcher: Any) -> None:
+        self._run_stage(dispatcher)
+        while not self._stop_running and (following := next(self._stages, None)):
+            self._know(following[0])
+            self._know_locks()
+            self._tell("stage_begins", following[1].tasks, following[1].selected_tasks)
+            self._nodes.clear()
+            self._run_stage(following[1])
 
     def _run_stage(self, dispatcher: Any) -> None:
         self._tasks, self._dispatcher = dispatcher.tasks, dispatcher
@@ -249,6 +257,20 @@ class CodegenRunner(Runner):
             self._queue(node)
         else:
             self._finish_task(node, self.execute_task(task))
+
+    def select_task(self, node: Any, tasks_dict: Any) -> Any:
+        """Tell whether a task is to run, as doit does.
+
+        A step of which nothing is recorded is, without doit's further questions.
+        """
+        name = node.task.name
+        known = name not in self._steps or node.run_status is not None
+        if known or node.ignored_deps or node.bad_deps or self.dep_manager._in(name):
+            return super().select_task(node, tasks_dict)
+        self.reporter.get_status(node.task)
+        node.task.overwrite_verbosity(self.stream)
+        node.run_status = "run"
+        return True
 
     # Chains -----------------------------------------------------------------------------
 
@@ -816,6 +838,19 @@ class CodegenRunner(Runner):
         merged = manifest.merged(build.manifest_now(), entries) if entries else None
         if merged is not None:
             manifest.write(build.project, merged, iso(time.time()))
+
+
+@contextlib.contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Have Python look for circular garbage seldom: nearly all that a run makes, it keeps."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_SELDOM, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def locks_of(builds: Iterable[Build], dep_manager: Any) -> list[lock.Lock]:

@@ -19,11 +19,13 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import digest, disk, keys, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
+from .folders import Folders
 from .functions import describe
 from .keys import Notes, Reads, Table, View
 from .model import Input, Outcome, Output, Pattern, Step, Trace
@@ -538,16 +540,24 @@ class Workshop:
 
     def log(self, step: Step, outcome: Outcome) -> None:
         """Keep a log for a step that printed or failed; remove an older one otherwise."""
-        path = self.project.full(self.project.log_path(step.phase, step.target))
+        path = self.project.log_path(step.phase, step.target)
+        full = self.project.full(path)
         text = outcome.printed
         if outcome.error:
             text = f"{text.rstrip()}\n\n{outcome.error}\n".lstrip("\n")
         with contextlib.suppress(StepError, OSError):
             if text.strip():
                 home = self.project.full(self.project.home)
-                disk.write_ours(path, text.encode("utf-8", "replace"), home)
-            else:
-                disk.remove(path)
+                disk.write_ours(full, text.encode("utf-8", "replace"), home)
+                self._logs.add(path)
+            elif path in self._logs:
+                disk.remove(full)
+
+    @cached_property
+    def _logs(self) -> set[str]:
+        """The logs that there are; whoever keeps logs does so under the lock."""
+        folder = f"{self.project.home}/logs"
+        return {f"{folder}/{name}" for name in Folders(self.project.root).walk(folder)}
 
 
 def _line(root: str, path: str, line: int, shown: Sequence[str]) -> list[str]:

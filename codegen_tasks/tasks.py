@@ -6,7 +6,7 @@ Each task carries `meta["codegen"]`, its phase and target, for reporters and run
 from __future__ import annotations
 
 import contextlib
-import copy
+import gc
 import inspect
 import os
 import time
@@ -28,6 +28,12 @@ from .model import PHASES, Outcome, Phase, Step, Trace
 from .orphans import Orphan
 from .steps import iso
 
+#: What each task has for itself that doit may change while it runs, and as what it begins.
+_OWN: dict[str, type] = {
+    **dict.fromkeys(("setup_tasks", "wild_dep", "value_savers"), list),
+    **dict.fromkeys(("values", "getargs"), dict),
+}
+
 
 class StepTask(Task):
     """The task of a step, made as doit makes one, but for checks of what needs none.
@@ -39,8 +45,9 @@ class StepTask(Task):
     """
 
     def __init__(self, given: dict[str, Any], shape: Mapping[str, Any]):
-        state = {name: copy.copy(value) for name, value in shape.items()}
-        self.__dict__.update(state)
+        self.__dict__.update(shape)
+        for name, kind in _OWN.items():
+            setattr(self, name, kind())
         self.name, self.doc, self.meta = given["name"], given["doc"], given["meta"]
         self.targets, self.file_dep = given["targets"], set(given.get("file_dep", ()))
         self.task_dep, self.calc_dep = given.get("task_dep", []), set(given.get("calc_dep", ()))
@@ -57,8 +64,19 @@ class StepTask(Task):
 def tasks_of(build: Build) -> Iterator[Any]:
     """Yield the tasks of a build: a group for each phase, and one for each step.
 
-    Steps of `Build.fresh` have none; the group tells their number.
+    Steps of `Build.fresh` have none; the group tells their number.  Meanwhile Python does not
+    look for garbage: there is none among tasks.
     """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield from _tasks_of(build)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _tasks_of(build: Build) -> Iterator[Any]:
     for phase in PHASES:
         if phase == "output":
             yield _output_task(build)
@@ -387,8 +405,8 @@ def traces(build: Build, without: Collection[str], get_val: Any) -> Iterator[Tra
         for step in build.plan.of_phase(phase):
             if step.task in without:
                 continue
-            values = get_val(step.task, "_values_:") or {}
-            yield Trace.from_values(values.get("trace"))
+            known = build.latest.get(step.task)
+            yield known or Trace.from_values((get_val(step.task, "_values_:") or {}).get("trace"))
 
 
 class ManifestAction(BaseAction):
