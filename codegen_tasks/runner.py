@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import heapq
-import importlib
 import itertools
 import math
 import pickle
@@ -487,8 +486,8 @@ class CodegenRunner(Runner):
     def _opened_pool(self) -> Pool | None:
         """Return the workers; None if there can be none, and all runs here."""
         if self._pool is None and not self._unable:
-            if any(s.phase in ("templates", "generate") for _, s in self._steps.values()):
-                _import_engine()  # once here, and every fork has it
+            for build in self._builds:
+                build.workshop.warm_up()  # once here, and every fork has it
             packs = self._packer is not None
             mark = self._keeper.mark
             knowledge = Knowledge(self._builds, self._tasks, self.stream, mark, packs)
@@ -861,7 +860,3 @@ def locks_of(builds: Iterable[Build], dep_manager: Any) -> list[lock.Lock]:
 
 def _do_nothing(task_id: str) -> None:
     pass
-
-
-def _import_engine() -> None:
-    importlib.import_module(".templates", __package__)

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, keys, toolchains
+from . import digest, disk, keys, texts, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
@@ -107,6 +107,13 @@ class Workshop:
         """Say what is to be said once, before workers are started that would each say it."""
         if self.project.settings.template_cache:
             self.cache.prepare()
+
+    def warm_up(self) -> None:
+        """Make what renders need, so that processes forked from this one have it."""
+        if any(step.phase in ("templates", "generate") for step in self.plan.steps.values()):
+            texts.warm_up()
+            with contextlib.suppress(CodegenError):  # told by the step that needs it
+                self.engine.warm_up()
 
     @property
     def engine(self) -> Engine:

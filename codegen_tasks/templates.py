@@ -338,6 +338,10 @@ class Engine:
         """Templates this process parsed."""
         return self._cache.misses if self._cache else len(self._loader.loaded)
 
+    def warm_up(self) -> None:
+        """Make what every parser of templates needs, for processes that are to be forked."""
+        self._environment.parse("")
+
     def parse(self, name: str) -> Input:
         """Load one template, from the cache or by parsing it; return it as an input.
 

@@ -21,6 +21,11 @@ def toml(text: str) -> Any:
     return tomli.loads(text)
 
 
+def warm_up() -> None:
+    """Import what parses patterns, for processes that are to be forked."""
+    toml("")
+
+
 #: Parsers of the formats that templates read data from, by kind of input.
 PARSERS: dict[str, Callable[[str], Any]] = {"toml": toml, "json": json.loads}
 
