@@ -315,6 +315,20 @@ def clear(path: str) -> None:
         os.unlink(path)
 
 
+def put_away(path: str) -> None:
+    """Remove a file; a folder in its place may be somebody's, and is renamed."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        os.rename(path, f"{path}.{os.getpid()}.unreadable")
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def kind(mode: int) -> str:
+    """Return what to call that which stands where a file should be."""
+    return "a folder" if modes.S_ISDIR(mode) else "no regular file"
+
+
 def sweep(folder: str) -> None:
     """Remove the temporaries below `folder` that killed writers left."""
     for path in leftovers(folder):

@@ -4,17 +4,17 @@ The record of a step is its trace and what doit keeps.  Most of a trace stands i
 one too: the rule, the environment, the templates.  So an input that is met again, or the
 keys that were read of a pattern, is stored as a *part* of its own, and a record names it by
 its digest.  Parts never change, and each is decoded once.
-
-The journal beside the database has a line for each record or part, sealed as in there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import marshal
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import digest
@@ -204,37 +204,24 @@ def _checksum(name: str, data: bytes) -> int:
     return zlib.crc32(data, zlib.crc32(name.encode("utf-8", "surrogatepass")))
 
 
-# The journal ----------------------------------------------------------------------------
+@dataclass(slots=True)
+class Sealed:
+    """Rows and parts by name, as they are stored."""
+
+    rows: dict[str, bytes] = field(default_factory=dict)
+    parts: dict[str, bytes] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        self.rows.clear()
+        self.parts.clear()
 
 
-def lines(records: Mapping[str, bytes], parts: Mapping[str, bytes]) -> bytes:
-    """Return lines of the journal; what names a part comes after it."""
-    found = [b"=%b\t%b\n" % (name.encode(), data) for name, data in parts.items()]
-    found += [b"%b\t%b\n" % (_encode(name).encode(), data) for name, data in records.items()]
-    return b"".join(found)
-
-
-def read_lines(data: bytes) -> tuple[dict[str, bytes], dict[str, bytes], str]:
-    """Return the records and parts of a journal, sealed, and what is wrong with it, if anything.
-
-    A record that does not hold is empty, and so a miss; a line without an end was being
-    written when its writer was killed, and counts for nothing.
-    """
-    records: dict[str, bytes] = {}
-    parts: dict[str, bytes] = {}
-    fault = ""
-    *whole, _ = data.split(b"\n")
-    for line in whole:
-        said, _, stored = line.partition(b"\t")
-        try:
-            is_part = said.startswith(b"=")
-            name = said[1:].decode() if is_part else "" + json.loads(said)
-        except (ValueError, TypeError, RecursionError):
-            fault = "a line of its journal is broken"
-            continue
-        try:
-            unsealed(name, stored)
-        except (ValueError, TypeError):
-            fault, stored = "a line of its journal is broken", b""
-        (parts if is_part else records)[name] = stored
-    return records, parts, fault
+def sound(parts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the parts that hold; who names one of the others is a miss, and stores it anew."""
+    found = {}
+    for name, data in parts.items():
+        with contextlib.suppress(ValueError, TypeError):
+            unsealed(name, data)
+            found[name] = data
+    return found

@@ -1,14 +1,16 @@
 """What is remembered between runs: a backend for doit's own database, durable per step.
 
 doit writes its other backends when a run ends, so a killed run loses all of it.  This one
-is SQLite with one row a task, and a journal beside it: a run appends what a step has come to
-when it has finished, and folds the journal into the database every second and at its end.
-Only the holder of the folder's lock writes to the journal, and only steps, so what stands
-there is always the newest; what a killed run left of it is read over the database's rows,
-and folded by the next holder before its own changes.
+has a database with one row a task (`sqlite`), and a journal beside it (`journal`): a run
+appends what a step has come to when it has finished, and folds the journal into the database
+every second and at its end.  Only the holder of the folder's lock writes to the journal, and
+only steps, so what stands there is always the newest; what a killed run left of it is read
+over the database's rows, and folded by the next holder before its own changes.
 
 The database is created at the first write, so that commands which only look leave no trace.
 Rows are read one by one until many were asked for, then whole.  `rows` tells what is in them.
+SQLite is imported when the database is first read or written: a run that has nothing to do
+knows by the `stamp` what it holds.
 
 A command that writes without having taken the lock takes it for the commit, reads again what
 others committed meanwhile, and makes its own changes to that.  A run is different: see
@@ -24,62 +26,31 @@ delete.  A power cut is outside the promise: nothing is synced to the disk.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import shutil
-import sqlite3
-import stat
 import sys
-import tempfile
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Container, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import disk, rows
-from .errors import LockedError, StateError
+from .errors import LockedError
+from .journal import Journal
 from .lock import Lock
 from .model import Trace
+from .rows import Sealed
 
-#: Raised when the tables or what is in them changes; another format counts as broken.
-FORMAT = 3
-_WAIT = 60.0  # seconds to wait for another process to commit
-_ATTEMPTS = 20  # to read it while another process is undoing a killed one's commit
+if TYPE_CHECKING:
+    from .sqlite import Database
+
+_ATTEMPTS = 20  # to read it while another process is folding its journal
 _SINGLES = 100  # rows that are read one by one
 _FOLD = 1.0  # seconds between two commits of what the journal has
 #: From so many parts on, those that no record names any more are dropped.
 _PARTS = 256
-#: A record of a kilobyte has to fit into a page several times, or it takes a page of its own.
-_PAGE = 16384
-_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_DENIED = {
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_AUTH,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-}
 _NO_RECORD = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 
 #: Inode of the database and SQLite's count of commits; inode and size of the journal.
 _Stand: TypeAlias = tuple[tuple[int, int] | None, tuple[int, int] | None]
-
-
-@dataclass(slots=True)
-class _Sealed:
-    """Rows and parts by name, as they are stored."""
-
-    rows: dict[str, bytes] = field(default_factory=dict)
-    parts: dict[str, bytes] = field(default_factory=dict)
-
-    def update(self, other: _Sealed) -> None:
-        self.rows.update(other.rows)
-        self.parts.update(other.parts)
-
-    def clear(self) -> None:
-        self.rows.clear()
-        self.parts.clear()
 
 
 class StateDB:
@@ -104,12 +75,11 @@ class StateDB:
         self.codec = codec
         self.lock = Lock(os.path.dirname(name) or ".")
         self.steps: Container[str] | None = None
-        self._connection: sqlite3.Connection | None = None  # to write
-        self._reader: sqlite3.Connection | None = None
-        self._journal = _Journal(f"{name}-log")
+        self._opened: Database | None = None
+        self._journal = Journal(f"{name}-log")
         self._packer = rows.Packer()
         self._unpacker = rows.Unpacker(codec.decode, self._part)
-        self._stored: _Sealed | None = None  # all of the database, once it was read whole
+        self._stored: Sealed | None = None  # all of the database, once it was read whole
         self._singles: dict[str, bytes | None] = {}  # of it, while it was not
         self._parts: dict[str, bytes] = {}  # as far as they are known
         self._newer: dict[str, bytes] = {}  # rows of the journal, and ours, since then
@@ -120,7 +90,7 @@ class StateDB:
         self._dirty: dict[str, dict[str, Any]] = {}  # what was changed of each record
         self._removed: set[str] = set()  # before that
         self._removed_all = False
-        self._unfolded = _Sealed()  # what the journal has and the database has not
+        self._unfolded = Sealed()  # what the journal has and the database has not
         self._folded = 0.0  # when
         self._broken = False
         self._failed = False
@@ -170,7 +140,7 @@ class StateDB:
 
     def remove_all(self) -> None:
         """Forget every task."""
-        self._stored = _Sealed()
+        self._stored = Sealed()
         for kept in (self._records, self._supplied, self._dirty, self._put, self._newer):
             kept.clear()
         self._unfolded.clear()
@@ -264,7 +234,7 @@ class StateDB:
             return False
         mine = {*self._dirty, *self._removed}
         before = {name: self._known(name) for name in mine}
-        self._stored = _Sealed() if self._removed_all else None
+        self._stored = Sealed() if self._removed_all else None
         self._seen = None
         self._newer = dict(self._put)
         for kept in (self._singles, self._records, self._supplied):
@@ -385,7 +355,7 @@ class StateDB:
                     self._spoilt = True
                     self._give_up(fault)
                 self._newer = {**found.rows, **self._put}
-                self._parts.update(_sound(found.parts))
+                self._parts.update(rows.sound(found.parts))
 
     def _stand(self) -> _Stand:
         return (_counter(self.name), self._journal.stand())
@@ -395,87 +365,56 @@ class StateDB:
 
         So they are if another process has written: those it left are of one moment then.
         """
+        from . import sqlite
+
+        database = self._database()
         try:
-            if self._reader is None:
+            if not database.reading:
                 if not os.path.lexists(self.name):
                     self._singles[name] = None
                     return self._stand() == self._seen
-                _check_regular(self.name)
-                self._reader = _opened(self.name, "ro")
-                self._reader.text_factory = bytes
-                _check(self._reader)
-                parts = self._reader.execute("select id, data from parts").fetchall()
-                self._parts = {**_sound(_by_name(parts)), **self._parts}
-            question = "select data from tasks where id = ?"
-            found = self._reader.execute(question, [name]).fetchone()
-        except (sqlite3.Error, OSError, _BrokenError):
+                self._parts = {**rows.sound(database.open_to_read()), **self._parts}
+            self._singles[name] = database.row(name)
+        except sqlite.ERRORS:
             self._close_reader()  # what it is will be met, and told, again
             return False
-        self._singles[name] = found[0] if found else None
         return self._stand() == self._seen
 
-    def _whole(self) -> _Sealed:
+    def _whole(self) -> Sealed:
         """Return all of the database; read once, so that a command decides by one snapshot."""
         if self._stored is None:
             if self._seen is None:
                 self._begin()
             self._close_reader()
             self._singles.clear()
-            with self._explained("read"):
-                try:
-                    self._stored = self._read()
-                except _BrokenError as error:
-                    self._give_up(error)
-                    self._stored = _Sealed()
-            self._parts = {**_sound(self._stored.parts), **self._parts}
+            self._stored = self._read_or_nothing()
+            self._parts = {**rows.sound(self._stored.parts), **self._parts}
         return self._stored
 
-    def _read(self) -> _Sealed:
+    def _read_or_nothing(self) -> Sealed:
+        from . import sqlite
+
+        with self._explained("read"):
+            try:
+                return self._read()
+            except sqlite.BrokenError as error:
+                self._give_up(error)
+                return Sealed()
+
+    def _read(self) -> Sealed:
         """Read the database, and the journal anew if another process has folded it meanwhile."""
         for _ in range(_ATTEMPTS):
             before = self._stand()
-            found = self._read_database()
+            found = self._database().read()
             if before == self._seen or self._journal.written:
                 break
             # What it had may be gone from there since, and in the database only by now.
             newer, _ = self._journal.read()
             if self._stand()[0] == before[0]:
                 self._newer = {**newer.rows, **self._put}
-                self._parts.update(_sound(newer.parts))
+                self._parts.update(rows.sound(newer.parts))
                 break
         return found
-
-    def _read_database(self) -> _Sealed:
-        if not os.path.lexists(self.name):
-            return _Sealed()
-        _check_regular(self.name)
-        for _ in range(_ATTEMPTS):
-            try:
-                return _all(self.name, "ro")
-            except sqlite3.OperationalError as error:
-                if _primary(error) != sqlite3.SQLITE_READONLY:
-                    raise
-            with contextlib.suppress(_ChangedError):
-                return self._read_rolled_back()
-        return _all(self.name, "ro")
-
-    def _read_rolled_back(self) -> _Sealed:
-        """Read a copy of what a process left that was killed inside a commit, that undone.
-
-        Whoever writes next undoes it in place; reading changes nothing.
-        """
-        journal = self.name + "-journal"
-        with tempfile.TemporaryDirectory() as folder:
-            copy = os.path.join(folder, "state.db")
-            before = disk.stat(journal)
-            try:
-                shutil.copyfile(journal, copy + "-journal")
-                shutil.copyfile(self.name, copy)
-            except FileNotFoundError:
-                raise _ChangedError from None
-            if disk.stat(journal) != before:
-                raise _ChangedError
-            return _all(copy, "rw")
 
     def _give_up(self, why: object) -> None:
         """Take a database for a broken one: the next write makes it anew of what was read."""
@@ -493,7 +432,7 @@ class StateDB:
         It is begun after a first commit: by then what a killed run left is folded, and the
         database is known to be sound, and ours to write.
         """
-        if self._connection is None or not self.lock.held or self.steps is None:
+        if not (self._database().writing and self.lock.held) or self.steps is None:
             return False
         self._encode_changes(self.steps)
         try:
@@ -534,65 +473,48 @@ class StateDB:
             self.lock.release()
 
     def _commit(self) -> None:
+        from . import sqlite
+
         try:
             self._write()
-        except _BrokenError as error:
+        except sqlite.BrokenError as error:
             self._close()
             self._give_up(error)
             self._write()
-        except sqlite3.OperationalError as error:
-            # Somebody has removed or replaced the file since it was opened.
-            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_DBMOVED:
-                raise
+        except sqlite.MovedError:
             self._close()
             self._unfolded.parts.update(self._parts)
             self._write()
 
     def _write(self) -> None:
-        with _told_apart():
-            connection = self._writer()
-            if self.lock.held and not self._journal.written:
-                self._adopt_journal()
-            self._encode_changes(self._dirty.copy())
-            before = self._stand()
-            with connection:
-                connection.execute("begin immediate")
-                self._change(connection)
-            self._commits += 1
-            if self.lock.held:
-                self._journal.empty()
-                self._unfolded.clear()
-                self._folded = time.monotonic()
-            else:
-                for name in self._put:
-                    self._unfolded.rows.pop(name, None)
-            self._put.clear()
+        if not self._database().writing:
+            self._open_to_write()
+        if self.lock.held and not self._journal.written:
+            self._adopt_journal()
+        self._encode_changes(self._dirty.copy())
+        before = self._stand()
+        self._change()
+        self._commits += 1
+        if self.lock.held:
+            self._journal.empty()
+            self._unfolded.clear()
+            self._folded = time.monotonic()
+        else:
+            for name in self._put:
+                self._unfolded.rows.pop(name, None)
+        self._put.clear()
         self._note(before)
 
-    def _change(self, connection: sqlite3.Connection) -> None:
-        """Make all changes, in a transaction."""
-        if self._removed_all:
-            connection.execute("delete from tasks")
-        gone = [(name,) for name in self._removed]
-        connection.executemany("delete from tasks where id = ?", gone)
-        changed = {**self._unfolded.rows, **self._put}
-        for table, new in (("parts", self._unfolded.parts), ("tasks", changed)):
-            connection.executemany(
-                f"insert or replace into {table} values (?, ?)",
-                [(name, new[name].decode()) for name in sorted(new)],
-            )
+    def _change(self) -> None:
+        """Commit all changes to the database."""
         known = self._ending and self.lock.held and self._stored is not None
-        if known and len(self._parts) > _PARTS:
-            self._drop_parts(connection)
-
-    def _drop_parts(self, connection: sqlite3.Connection) -> None:
-        """Drop the parts that no record names any more."""
-        stored = (data for (data,) in connection.execute("select data from tasks"))
-        named = rows.parts_named(data.encode() for data in stored)
-        known = [name for (name,) in connection.execute("select id from parts")]
-        unused = [name for name in known if name not in named]
-        connection.executemany("delete from parts where id = ?", [(name,) for name in unused])
-        for name in unused:
+        dropped = self._database().commit(
+            Sealed({**self._unfolded.rows, **self._put}, self._unfolded.parts),
+            self._removed,
+            all_gone=self._removed_all,
+            tidy=known and len(self._parts) > _PARTS,
+        )
+        for name in dropped:
             self._parts.pop(name, None)
 
     def _note(self, before: _Stand) -> None:
@@ -610,225 +532,40 @@ class StateDB:
         left = {name: data for name, data in found.rows.items() if name not in gone and data}
         if not self._removed_all:
             self._unfolded.rows = {**left, **self._unfolded.rows}
-            self._unfolded.parts = {**_sound(found.parts), **self._unfolded.parts}
+            self._unfolded.parts = {**rows.sound(found.parts), **self._unfolded.parts}
 
-    def _writer(self) -> sqlite3.Connection:
-        if self._connection is None:
-            os.makedirs(os.path.dirname(self.name) or ".", exist_ok=True)
-            if self._broken and self._still_broken():
-                # What could be read of it is written anew.
-                for name in filter(self._record, self.tasks()):
-                    self._dirty.setdefault(name, {})
-                self._discard()
-                self._unfolded.parts.update(self._parts)
-            _check_regular(self.name)
-            self._broken = False
-            self._close_reader()
-            self._connection = _opened(self.name, "rwc")
-            _create(self._connection)
-        return self._connection
+    def _open_to_write(self) -> None:
+        os.makedirs(os.path.dirname(self.name) or ".", exist_ok=True)
+        database = self._database()
+        if self._broken and database.still_broken():
+            # What could be read of it is written anew.
+            for name in filter(self._record, self.tasks()):
+                self._dirty.setdefault(name, {})
+            database.discard()
+            self._unfolded.parts.update(self._parts)
+        self._broken = False
+        database.open_to_write()
 
-    def _still_broken(self) -> bool:
-        """Look again: another process may have replaced it meanwhile, or be creating it."""
-        try:
-            _check_regular(self.name)
-            if os.path.getsize(self.name):
-                _all(self.name, "rw", thorough=True)
-        except FileNotFoundError:
-            return False
-        except _BrokenError:
-            return True
-        return False
+    def _database(self) -> Database:
+        if self._opened is None:
+            from .sqlite import Database
 
-    def _discard(self) -> None:
-        # The journal first: left alone, it would be taken for the next database's.
-        for path in (self.name + "-journal", self.name):
-            _put_away(path)
+            self._opened = Database(self.name)
+        return self._opened
+
+    def _explained(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """Turn what keeps the database from being used into a StateError."""
+        from .sqlite import explained
+
+        return explained(self.name, what)
 
     def _close(self) -> None:
-        self._close_reader()
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        if self._opened is not None:
+            self._opened.close()
 
     def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = None
-
-    # Errors -----------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Turn what keeps the database from being used into a StateError."""
-        try:
-            yield
-        except (sqlite3.Error, OSError, _BrokenError) as error:
-            raise self._problem(what, error) from None
-
-    def _problem(self, what: str, error: Exception) -> StateError:
-        folder = os.path.dirname(self.name) or "."
-        blocking = disk.blocked_by(folder)
-        if blocking:
-            hint = f"move it away: what is remembered between runs is kept in {folder}"
-            return StateError(blocking, disk.A_FILE_STANDS_THERE, hint)
-        hint = ""
-        if _primary(error) == sqlite3.SQLITE_CANTOPEN:
-            error = _refused_file() or error
-        if isinstance(error, sqlite3.Error) and _primary(error) in _HELD:
-            hint = "another process holds it: wait until that has ended, or end it"
-        elif isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            pass
-        elif isinstance(error, OSError) or _primary(error) in _DENIED:
-            able = "writable" if what == "written" else "readable"
-            hint = f"the folder {folder} and the files in it must be {able}"
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        return StateError(self.name, f"cannot be {what}: {str(why or error).lower()}", hint)
-
-
-class _Journal:
-    """The journal beside the database, as one process sees it.
-
-    Attributes:
-        parts: to be appended with the next rows.
-        written: whether this process has begun to write it.
-    """
-
-    def __init__(self, path: str):
-        self.path = path
-        self.parts: dict[str, bytes] = {}
-        self.written = False
-        self._handle: int | None = None
-        self._size = 0
-
-    def exists(self) -> bool:
-        """Tell whether there is one, or something in its place."""
-        return os.path.lexists(self.path)
-
-    def stand(self) -> tuple[int, int] | None:
-        """Return its inode and size; None if there is none."""
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            return None
-        return (found.st_ino, found.st_size)
-
-    def read(self) -> tuple[_Sealed, str]:
-        """Return what it has, and what is wrong with it, if anything.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        try:
-            mode = os.lstat(self.path).st_mode
-            if not stat.S_ISREG(mode):
-                return _Sealed(), f"{os.path.basename(self.path)} is {_kind(mode)}"
-            data = disk.read(self.path)
-        except FileNotFoundError:
-            return _Sealed(), ""
-        records, parts, fault = rows.read_lines(data)
-        return _Sealed(records, parts), fault
-
-    def append(self, records: Mapping[str, bytes]) -> None:
-        """Append rows, and the parts they name.  Raises OSError: nothing of them is there."""
-        data = rows.lines(records, self.parts)
-        if self._handle is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-            self._handle = os.open(self.path, flags | getattr(os, "O_BINARY", 0), 0o666)
-            self._size = 0
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(self._handle, left) :]
-        except OSError:
-            os.ftruncate(self._handle, self._size)
-            raise
-        self._size += len(data)
-        self.parts.clear()
-
-    def empty(self) -> None:
-        """Drop what has been folded."""
-        self.written = True
-        self.parts.clear()
-        if self._handle is not None and self._size:
-            os.ftruncate(self._handle, 0)
-            self._size = 0
-        elif self._handle is None and self.exists():
-            _put_away(self.path)
-
-    def close(self) -> None:
-        """Remove it, if it is ours."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-            _put_away(self.path)
-        self.written = False
-
-
-class _BrokenError(Exception):
-    """The file holds no database of ours."""
-
-
-class _ChangedError(Exception):
-    """Another process was writing meanwhile, so it must be read again."""
-
-
-def _check_regular(name: str) -> None:
-    """Raise _BrokenError if SQLite would find no file, or wait for a pipe.
-
-    The database may be a link to a file, its journal is what SQLite made.
-    """
-    for path, look in ((name, os.stat), (name + "-journal", os.lstat)):
-        try:
-            mode = look(path).st_mode
-        except FileNotFoundError:
-            if os.path.lexists(path):
-                raise _BrokenError("it is a link to nowhere") from None
-            continue
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise _BrokenError("it is a link to itself") from None
-            raise
-        if not stat.S_ISREG(mode):
-            raise _BrokenError(f"{os.path.basename(path)} is {_kind(mode)}")
-
-
-def _kind(mode: int) -> str:
-    return "a folder" if stat.S_ISDIR(mode) else "no regular file"
-
-
-def _put_away(path: str) -> None:
-    """Remove a file; a folder in its place may be somebody's, and is renamed."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        os.rename(path, f"{path}.{os.getpid()}.unreadable")
-        return
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _primary(error: Exception) -> int:
-    """Return SQLite's result code without its extension; the module's own errors have none."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-
-
-def _refused_file() -> OSError | None:
-    """Return why no file can be opened at all, which SQLite does not tell."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return error
-    return None
-
-
-@contextlib.contextmanager
-def _told_apart() -> Iterator[None]:
-    """Raise _BrokenError for what is wrong inside the file; let through what is around it."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        if _primary(error) in _BROKEN:
-            raise _BrokenError(str(error)) from None
-        raise
+        if self._opened is not None:
+            self._opened.close_reader()
 
 
 def _counter(path: str) -> tuple[int, int] | None:
@@ -842,86 +579,6 @@ def _counter(path: str) -> tuple[int, int] | None:
             return (os.fstat(file.fileno()).st_ino, int.from_bytes(file.read(4), "big"))
     except OSError:
         return None
-
-
-def _opened(path: str, mode: str) -> sqlite3.Connection:
-    url = f"{Path(path).absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(url, uri=True, timeout=_WAIT, isolation_level=None)
-    # Safe against a killed process; only a power cut could tear it.
-    connection.execute("pragma synchronous = off")
-    return connection
-
-
-def _all(path: str, mode: str, thorough: bool = False) -> _Sealed:
-    """Return all rows and parts.
-
-    Args:
-        path: the database.
-        mode: how SQLite opens it.
-        thorough: see whether the whole file is sound, too.
-    """
-    with _told_apart(), contextlib.closing(_opened(path, mode)) as connection:
-        connection.text_factory = bytes
-        connection.execute("begin")
-        _check(connection)
-        if thorough:
-            fault = connection.execute("pragma integrity_check(1)").fetchone()[0]
-            if fault != b"ok":
-                raise _BrokenError(_text(fault))
-        tables = [
-            _by_name(connection.execute(f"select id, data from {table}").fetchall())
-            for table in ("tasks", "parts")
-        ]
-    for table in tables if thorough else ():
-        for name, data in table.items():
-            try:
-                rows.unsealed(name, data)
-            except (ValueError, TypeError):
-                raise _BrokenError(f"the record of {name} cannot be decoded") from None
-    return _Sealed(*tables)
-
-
-def _by_name(found: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
-    return {_text(name): data for name, data in found}
-
-
-def _sound(parts: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the parts that hold; who names one of the others is a miss, and stores it anew."""
-    found = {}
-    for name, data in parts.items():
-        with contextlib.suppress(ValueError, TypeError):
-            rows.unsealed(name, data)
-            found[name] = data
-    return found
-
-
-def _text(name: Any) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("pragma user_version").fetchone()[0])
-
-
-def _check(connection: sqlite3.Connection) -> None:
-    found = _version(connection)
-    if found != FORMAT:
-        raise _BrokenError(f"format {found}, this version reads {FORMAT}")
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    if _version(connection) == 0:
-        connection.execute(f"pragma page_size = {_PAGE}")
-        # Tables and format in one: nobody may see the one without the other.
-        with connection:
-            connection.execute("begin immediate")
-            for table in ("tasks", "parts"):
-                connection.execute(
-                    f"create table if not exists {table}"
-                    " (id text primary key, data text) without rowid"
-                )
-            connection.execute(f"pragma user_version = {FORMAT}")
-    _check(connection)
 
 
 def recorded_tasks(dep_manager: Any) -> list[str] | None:

@@ -19,6 +19,7 @@ LAYERS = [
     ["model"],
     ["disk", "process", "texts"],
     ["lock", "folders", "rows"],
+    ["journal", "sqlite"],
     [
         "settings",
         "functions",

@@ -83,7 +83,7 @@ def die_at(number: int) -> Callable[[], None]:
     """Return what makes a process kill itself when it comes to its n-th write."""
 
     def prepare() -> None:
-        from codegen_tasks import state
+        from codegen_tasks import sqlite
 
         main, count = os.getpid(), 0
 
@@ -105,14 +105,14 @@ def die_at(number: int) -> Callable[[], None]:
 
         for name in WRITES:
             setattr(os, name, wrapped(getattr(os, name)))
-        opened = state._opened
+        opened = sqlite._opened
 
         def traced(*arguments: Any) -> Any:
             connection = opened(*arguments)
             connection.set_trace_callback(point)  # before each statement, "commit" too
             return connection
 
-        state._opened = traced
+        sqlite._opened = traced
 
     return prepare
 

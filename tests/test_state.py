@@ -20,7 +20,7 @@ from conftest import Project
 from doit.dependency import JSONCodec
 from test_bad_input import bound_by_permissions
 
-from codegen_tasks import state
+from codegen_tasks import sqlite, state
 from codegen_tasks.errors import StateError
 from codegen_tasks.model import Input, Output, Trace
 from codegen_tasks.rows import Packer
@@ -378,14 +378,14 @@ def test_a_run_commits_once_a_second_and_appends_the_rest_to_the_journal(
     clock = [1000.0]
     monkeypatch.setattr(state.time, "monotonic", lambda: clock[0])
     commits: list[str] = []
-    really_opened = state._opened
+    really_opened = sqlite._opened
 
     def traced(*arguments: str) -> sqlite3.Connection:
         connection = really_opened(*arguments)
         connection.set_trace_callback(commits.append)
         return connection
 
-    monkeypatch.setattr(state, "_opened", traced)
+    monkeypatch.setattr(sqlite, "_opened", traced)
     db = opened(tmp_path / "state.db")
     db.steps = {f"t{number}" for number in range(1000)}
     db.lock.acquire()
@@ -539,6 +539,34 @@ def test_the_stamp_differs_with_whatever_is_recorded_and_is_empty_beside_a_journ
     assert opened(path).stamp() == ""
 
 
+KNOWN = """
+import sys
+from doit.dependency import JSONCodec
+from codegen_tasks.state import StateDB
+
+db = StateDB(sys.argv[1], JSONCodec())
+stamp = db.stamp()
+db.suppose({"t": {"x": 1}})
+print(db.still(stamp), db.get("t", "x"), db.in_("t"), db.refresh())
+db.set("t", "x", 1)
+db.dump()
+print("sqlite3" in sys.modules)
+db.tasks()
+print("sqlite3" in sys.modules)
+"""
+
+
+def test_sqlite_is_imported_only_when_the_database_is_read_or_written(tmp_path: Path) -> None:
+    filled(tmp_path / "state.db")
+    done = subprocess.run(
+        [sys.executable, "-c", KNOWN, str(tmp_path / "state.db")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True 1 True False\nFalse\nTrue\n", "")
+
+
 # In use, or not writable ----------------------------------------------------------------
 
 
@@ -630,7 +658,7 @@ def test_info_reads_past_such_a_commit_and_changes_nothing(project: Project) -> 
 def test_a_locked_database_is_an_error_and_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "_WAIT", 0.05)
+    monkeypatch.setattr(sqlite, "_WAIT", 0.05)
     path = tmp_path / "state.db"
     filled(path)
     other = sqlite3.connect(path, isolation_level=None)
