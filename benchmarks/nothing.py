@@ -28,7 +28,7 @@ def mark(name):
 mark("Python starts")
 import doit.doit_cmd, doit.loader
 mark("`import doit`")
-import codegen_tasks.commands.run, codegen_tasks.commands.info
+import codegen_tasks.commands.run
 mark("our modules, as far as `dodo.py` needs them")
 import codegen_tasks.glance as glance, codegen_tasks.state
 mark("those that look at the snapshot")

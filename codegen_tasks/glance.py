@@ -157,8 +157,8 @@ class Glance:
     def go_on(self, dep_manager: Any) -> None:
         """Tie the snapshot to the database again, in which nothing of ours has changed since."""
         backend, kept = dep_manager.backend, self.kept
-        stamp = backend.stamp()
-        if stamp in ("", kept.stamp) or not backend.still(kept.stamp):
+        stamp = backend.stamp() if backend.has_written else ""
+        if not stamp or not backend.still(kept.stamp):
             return
         head = {"stamp": stamp, "manifest": kept.manifest, "records": kept.records}
         data, home = kept.renewed({}, head), self.project.full(self.project.home)

@@ -214,6 +214,11 @@ class StateDB:
         times = f"{found.st_mtime_ns}-{found.st_ctime_ns}"
         return f"{found.st_ino}-{counter[1]}-{found.st_size}-{times}"
 
+    @property
+    def has_written(self) -> bool:
+        """Whether the file has been changed by this object."""
+        return self._commits > 0
+
     def still(self, stamp: str) -> bool:
         """Tell whether nobody but this object has written since the database had a stamp."""
         if not self._commits:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from doit.cmd_info import Info as CoreInfo
 from doit.exceptions import InvalidCommand
 
-from .. import chains
 from ..digest import short
-from ..survey import StepState, Survey, survey
 from .common import (
     OverCore,
     claimed,
@@ -25,6 +23,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..build import Build
+    from ..survey import StepState, Survey
 
 #: More names than this are not all shown.
 _NAMED = 12
@@ -77,6 +76,8 @@ class Info(OverCore, CoreInfo):
         for build in builds:
             if task in build.plan.steps:
                 stale = {name for name, _ in self._other_tasks()} if build.plan.others else ()
+                from ..survey import survey
+
                 state = survey(build, self.dep_manager, stale=stale).states[task]
                 if as_json:
                     self._write(json.dumps(_state_json(state), ensure_ascii=False, indent=1))
@@ -110,22 +111,41 @@ class Info(OverCore, CoreInfo):
         taken = claimed(self.task_list)
         others = self._other_tasks()
         would_run = {name for name, _ in others}
-        surveys = [survey(build, self.dep_manager, taken, would_run) for build in builds]
-        found = codegens(self.loader.namespace)
-        quiet = [one.glance for one in found if one.quiet and one.glance is not None]
-        surveys += [Survey({}, [], {}, glance.targets) for glance in quiet]
+        surveys = self._surveys(builds, taken, would_run) if builds else []
+        quiet = [
+            one.glance.targets
+            for one in codegens(self.loader.namespace)
+            if one.quiet and one.glance is not None
+        ]
         stale = any(s.step.phase != "templates" for each in surveys for s in each.stale)
-        if not stale and builds:
-            chains.refuse_unmet(found)
         if as_json:
-            self._write(json.dumps(_json(surveys, others), ensure_ascii=False, indent=1))
+            found = _json(surveys, others, sum(quiet))
+            self._write(json.dumps(found, ensure_ascii=False, indent=1))
             return int(stale)
         for each in surveys:
             for line in _screen(each):
                 self._write(line)
+        for count in quiet:
+            self._write(f"{counted(count, 'target')} up to date")
         if others:
             self._write("other tasks: " + ", ".join(f"{n} ({status})" for n, status in others))
         return int(stale)
+
+    def _surveys(
+        self, builds: Sequence[Build], taken: Collection[str], would_run: Collection[str]
+    ) -> list[Survey]:
+        """Return what is to be said of all builds.
+
+        Raises:
+            DeclarationError: nothing is stale, and a rule lacks what no task makes.
+        """
+        from .. import chains
+        from ..survey import survey
+
+        found = [survey(build, self.dep_manager, taken, would_run) for build in builds]
+        if not any(s.step.phase != "templates" for each in found for s in each.stale):
+            chains.refuse_unmet(codegens(self.loader.namespace))
+        return found
 
     def _other_tasks(self) -> list[tuple[str, str]]:
         """Return the user's tasks that would run, as far as doit can tell without running."""
@@ -249,7 +269,9 @@ def _state_json(state: StepState) -> dict[str, Any]:
     }
 
 
-def _json(surveys: Sequence[Survey], others: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _json(
+    surveys: Sequence[Survey], others: Sequence[tuple[str, str]], fresh: int
+) -> dict[str, Any]:
     stale = [state for found in surveys for state in found.stale]
     return {
         "version": 1,
@@ -266,7 +288,8 @@ def _json(surveys: Sequence[Survey], others: Sequence[tuple[str, str]]) -> dict[
             for found in surveys
             for rule, tasks in found.unknown.items()
         ],
-        "up_to_date": sum(
+        "up_to_date": fresh
+        + sum(
             found.fresh
             + sum(s.is_target and not (s.reasons or s.follows) for s in found.states.values())
             for found in surveys
