@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from conftest import Project
+
+from codegen_tasks import snapshot
 
 MANY = 200
 
@@ -180,6 +185,32 @@ def test_a_snapshot_of_another_state_of_the_database_counts_for_nothing(many: Pr
     many.write(".codegen/snapshot", old)
     assert "1 generated" in many.doit().out
     assert "P7! 7" in many.read("generated/p007.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("ending", ["in order", "killed", "refused"])
+def test_many_files_are_looked_at_by_two_processes_of_which_one_may_die(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    names = [str(tmp_path / str(number)) for number in range(40)]
+    for number, name in enumerate(names[:30]):
+        Path(name).write_text("x" * number)
+    expected = snapshot._looked_at(names)
+    forked, fork = [], os.fork
+    monkeypatch.setattr(snapshot, "_WORTH_A_FORK", 40)
+    monkeypatch.setattr(snapshot, "_may_fork", lambda: ending != "refused")
+
+    def forking() -> int:
+        forked.append(fork())
+        if ending == "killed" and forked[-1] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return forked[-1]
+
+    monkeypatch.setattr(os, "fork", forking)
+    assert snapshot._signatures(names, str(tmp_path)) == expected
+    assert len(forked) == (ending != "refused")
+    assert expected[4 * 7] == 7
+    assert tuple(expected[4 * 35 : 4 * 36]) == snapshot.ABSENT
 
 
 # Beside tasks that are not ours ---------------------------------------------------------
