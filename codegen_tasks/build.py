@@ -69,7 +69,7 @@ class Build:
         glance: Glance | None = None,
     ):
         self.project = project
-        self.world = World(project)
+        self.world = World(project, glance.folders if glance is not None else None)
         sound = glance is not None and glance.planned
         self.plan: Plan = make_plan(project, self.world.library, others, outputs, before, sound)
         self.glance = glance

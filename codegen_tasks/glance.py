@@ -76,6 +76,8 @@ class Glance:
         self.project = project
         self.kept = kept
         self._world = World(project)
+        #: The folders that had to be listed.
+        self.folders = Folders(project.root)
         files = kept.changed_files(project.root)
         facts = kept.changed_facts(self._holds)
         self._stale = kept.steps_of(files, facts)
@@ -105,7 +107,7 @@ class Glance:
     def _lists(self) -> str:
         from .plan import template_names
 
-        project, folders = self.project, Folders(self.project.root)
+        project, folders = self.project, self.folders
         found = [
             patterns.discover(project.root, rule.patterns, folders=folders)
             for rule in project.rules.values()

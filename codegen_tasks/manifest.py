@@ -127,12 +127,8 @@ def _text(entries: Mapping[str, Any], timestamp: str) -> str:
     """Return the text of a manifest; `json` itself indents in Python, at ten times the time."""
     said = json.encoder.encode_basestring
     files = ",\n".join(
-        f"  {said(key)}: {{\n   "
-        + ",\n   ".join(
-            f"{said(name)}: {value if isinstance(value, int) else said(value)}"
-            for name, value in entry.items()
-        )
-        + "\n  }"
+        f'  {said(key)}: {{\n   "checksum": {said(entry["checksum"])},\n   "size": {entry["size"]},'
+        f'\n   "last_compiled": {said(entry["last_compiled"])}\n  }}'
         for key, entry in sorted(entries.items())
     )
     files = f"{{\n{files}\n }}" if files else "{}"

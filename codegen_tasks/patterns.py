@@ -130,7 +130,10 @@ def folder_below(path: str, globs: Iterable[str]) -> str:
 
 def stem(path: str) -> str:
     """Return a pattern's file name without its last suffix."""
-    return os.path.splitext(os.path.basename(path))[0]
+    name = path.rpartition("/")[2]
+    if name.startswith("."):
+        return os.path.splitext(name)[0]
+    return name.rpartition(".")[0] or name
 
 
 #: More text than this is not kept to explain a change, in characters.
@@ -167,8 +170,8 @@ def _is_yaml(path: str) -> bool:
 class Library:
     """The patterns of one project, each version of a file parsed once per process."""
 
-    def __init__(self, root: str):
-        self.folders = Folders(root)
+    def __init__(self, root: str, folders: Folders | None = None):
+        self.folders = folders or Folders(root)
         self._root = root
         self._inside = disk.Inside(root)
         self._parsed: dict[str, Pattern] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import digest, disk, texts
 from .errors import StepError
+from .folders import Folders
 from .functions import Sources
 from .model import DATA_KINDS, FILE_KINDS, PATH_KINDS, Input, Output, Stat, Step
 from .patterns import Library, selected
@@ -22,11 +23,12 @@ class World:
 
     Args:
         project: what was declared.
+        folders: its folders, as far as they were listed already.
     """
 
-    def __init__(self, project: Project):
+    def __init__(self, project: Project, folders: Folders | None = None):
         self.project = project
-        self.library = Library(project.root)
+        self.library = Library(project.root, folders)
         self.sources = Sources()
         self.files = disk.FileDigests()
         self._declared: dict[str, str] = {}
