@@ -16,7 +16,7 @@ from . import disk, patterns
 from .build import Build
 from .glance import would_read
 from .model import PHASES, Step
-from .tasks import step_tasks, tasks_of
+from .tasks import step_task, tasks_of
 
 if TYPE_CHECKING:
     from .codegen import Codegen
@@ -133,7 +133,8 @@ class OnDemand(dict[str, Any]):
         build = next((one for one in self._builds if name in one.fresh), None)
         if build is None:
             raise KeyError(name)
-        [task] = step_tasks(build, [build.plan.steps[name]])
+        steps = [build.plan.steps[name]]
+        *_, task = generate_tasks("codegen", (step_task(build, step) for step in steps))
         self[name] = task
         return task
 

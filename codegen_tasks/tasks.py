@@ -14,11 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from doit.action import BaseAction, create_action
+from doit.action import BaseAction
 from doit.dependency import UptodateCalculator, get_md5
 from doit.exceptions import TaskFailed
 from doit.globals import Globals
-from doit.task import Task, dict_to_task
 
 from . import digest, disk, lock, manifest, orphans, rows, state, steps
 from .build import Build, left_in
@@ -28,40 +27,8 @@ from .model import PHASES, Outcome, Phase, Step, Trace
 from .orphans import Orphan
 from .steps import iso
 
-#: What each task has for itself that doit may change while it runs, and as what it begins.
-_OWN: dict[str, type] = {
-    **dict.fromkeys(("setup_tasks", "wild_dep", "value_savers"), list),
-    **dict.fromkeys(("values", "getargs"), dict),
-}
 
-
-class StepTask(Task):
-    """The task of a step, made as doit makes one, but for checks of what needs none.
-
-    Args:
-        given: the task as a dictionary.
-        shape: attributes of a task that doit has made; those that tell one step from another
-            are replaced.
-    """
-
-    def __init__(self, given: dict[str, Any], shape: Mapping[str, Any]):
-        self.__dict__.update(shape)
-        for name, kind in _OWN.items():
-            setattr(self, name, kind())
-        self.name, self.doc, self.meta = given["name"], given["doc"], given["meta"]
-        self.targets, self.file_dep = given["targets"], set(given.get("file_dep", ()))
-        self.task_dep, self.calc_dep = given.get("task_dep", []), set(given.get("calc_dep", ()))
-        self._actions = given["actions"]
-        self.uptodate: list[Any] = [(one, [], {}) for one in given["uptodate"]]
-
-    @property
-    def clean_actions(self) -> list[Any]:
-        """What doit runs to clean; made when it is asked for."""
-        action = self._actions[0]
-        return [create_action((clean_step, [action.build, action.step]), self, "clean")]
-
-
-def tasks_of(build: Build) -> Iterator[Any]:
+def tasks_of(build: Build) -> Iterator[dict[str, Any]]:
     """Yield the tasks of a build: a group for each phase, and one for each step.
 
     Steps of `Build.fresh` have none; the group tells their number.  Meanwhile Python does not
@@ -76,43 +43,29 @@ def tasks_of(build: Build) -> Iterator[Any]:
             gc.enable()
 
 
-def _tasks_of(build: Build) -> Iterator[Any]:
+def _tasks_of(build: Build) -> Iterator[dict[str, Any]]:
     for phase in PHASES:
         if phase == "output":
             yield _output_task(build)
             continue
         steps_of = build.plan.of_phase(phase)
         chosen = [step for step in steps_of if step.task not in build.fresh]
-        given = group_task(build.project, phase, len(steps_of) - len(chosen))
-        name = given.pop("basename")
-        group = dict_to_task({**given, "name": name, "actions": None})
-        group.has_subtask = True
-        group.task_dep = [step.task for step in chosen]
-        yield group
-        yield from step_tasks(build, chosen)
+        yield group_task(build.project, phase, len(steps_of) - len(chosen))
+        for step in chosen:
+            yield step_task(build, step)
 
 
-def step_tasks(build: Build, chosen: Iterable[Step]) -> Iterator[Task]:
-    """Yield the tasks of some steps."""
-    shapes: dict[str, dict[str, Any]] = {}
-    for step in chosen:
-        given = _step_task(build, step)
-        if step.phase not in shapes:
-            made = vars(dict_to_task(dict(given)))
-            made["subtask_of"] = build.project.task(step.phase)
-            shapes[step.phase] = made
-        yield StepTask(given, shapes[step.phase])
-
-
-def _step_task(build: Build, step: Step) -> dict[str, Any]:
+def step_task(build: Build, step: Step) -> dict[str, Any]:
+    """Return the task of one step."""
     template = f"{build.project.templates}/{step.template}"
     task: dict[str, Any] = {
-        "name": step.task,
+        "basename": build.project.task(step.phase),
+        "name": step.target,
         "doc": _doc(build, step),
         "actions": [StepAction(build, step)],
         "uptodate": [StepUptodate(build, step)],
         "targets": list(step.outputs),
-        "clean": [],
+        "clean": [(clean_step, [build, step])],
         "meta": {"codegen": {"phase": step.phase, "target": step.target}},
     }
     if step.phase == "templates":
