@@ -269,15 +269,43 @@ def preceding(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[str]
     order = _order(tasks, selected)
     needed = _needed(order, _selected(tasks, selected))
     last = max((place for place, name in enumerate(order) if _is_ours(order[name][0])), default=0)
-    waiting: set[str] = set()  # for one of ours
-    for name, (task, before) in order.items():
-        if _is_ours(task) or not waiting.isdisjoint(before):
-            waiting.add(name)
+    waiting = _waiting(order)
     return [
         name
         for name, (task, _) in list(order.items())[:last]
         if task._actions and name not in waiting and name in needed
     ]
+
+
+def come_between(tasks: Sequence[Any], selected: Sequence[str] | None) -> bool:
+    """Tell whether a task that is not ours runs after one of ours and could give work to another.
+
+    Args:
+        tasks: doit's.
+        selected: what was selected by name; None if nothing was.
+    """
+    order = _order(tasks, selected)
+    waiting, came, over = _waiting(order), False, set()
+    for name, (task, _) in order.items():
+        if not _is_ours(task):
+            came = came or bool(task._actions and name in waiting)
+            continue
+        ours, group = task.meta["codegen"], name.partition(":")[0]
+        # All templates have been parsed for what was rendered.
+        done = ours["phase"] == "templates" and group.replace("templates", "generate") in over
+        if came and not done and (ours["target"] or ours.get("fresh")):
+            return True
+        over.add(name)
+    return False
+
+
+def _waiting(order: Mapping[str, tuple[Any, tuple[str, ...]]]) -> set[str]:
+    """Return the tasks that run after one of ours for which they wait, and ours."""
+    found: set[str] = set()
+    for name, (task, before) in order.items():
+        if _is_ours(task) or not found.isdisjoint(before):
+            found.add(name)
+    return found
 
 
 def _needed(order: Mapping[str, tuple[Any, tuple[str, ...]]], chosen: Iterable[str]) -> set[str]:

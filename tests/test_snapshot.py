@@ -190,6 +190,32 @@ def task_x():
     assert project.doit().code == 3
 
 
+@pytest.mark.parametrize(
+    ("before", "names"),
+    [("generate:ash.txt", ["generate:ash.txt", "pack", "generate:birch.txt"]), ("templates", [])],
+)
+def test_a_task_between_two_steps_may_change_patterns_of_the_second(
+    project: Project, before: str, names: list[str]
+) -> None:
+    appended(
+        project,
+        f"""
+import pathlib
+
+def write():
+    for path in pathlib.Path("next").glob("*"):
+        path.rename(f"patterns/{{path.name}}")
+
+def task_pack():
+    return {{"actions": [write], "task_dep": ["{before}"]}}
+""",
+    )
+    built(project)
+    project.write("next/birch.toml", 'name = "birch"\ngain = 1000\n')
+    assert project.doit(*names).code == 0
+    assert "1000" in project.read("generated/birch.txt")
+
+
 OUTSIDE = "no signature tells that a folder has become a link to where it was moved"
 
 

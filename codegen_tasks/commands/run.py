@@ -58,9 +58,11 @@ class Run(OverCore, CoreRun):
 
     def may_be_short(self, found: Sequence[Codegen]) -> bool:
         """Tell whether nothing runs before ours that could give it work, or can be looked after."""
-        from ..glance import preceding
+        from ..glance import come_between, preceding
 
         self.first = preceding(self.task_list, self.sel_tasks)
+        if come_between(self.task_list, self.sel_tasks):
+            return False
         return not self.first or all(one.quiet for one in found)
 
     def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
