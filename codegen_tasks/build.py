@@ -84,6 +84,8 @@ class Build:
         self._leaving = False
         self._manifest: manifest.Entries | None = None
         self._manifest_read: tuple[Stat | None, tuple[manifest.Entries, str]] | None = None
+        #: The manifest's signature when this build saw or had it say all that it should.
+        self.manifest_sign: Stat | None = None
         # What each step's record said before it ran, which its new one replaces.
         self._before: dict[str, tuple[Trace | None, dict[str, str]]] = {}
 
@@ -198,6 +200,30 @@ class Build:
             self._manifest_read = sign, manifest.read(self.project, ours)
         return self._manifest_read[1]
 
+    def write_manifest(self, entries: manifest.Entries, timestamp: str, part: bool) -> None:
+        """Replace the manifest.
+
+        Args:
+            entries: what it is to say.
+            timestamp: when.
+            part: they are those of a few steps, and what it said before of the others.
+
+        Raises:
+            StepError: it cannot be written.
+        """
+        before = self._manifest_read[0] if self._manifest_read is not None else None
+        manifest.write(self.project, entries, timestamp)
+        if not part or (before is not None and before == self.manifest_known):
+            self.manifest_sign = disk.stat(self.project.full(self.project.manifest_path))
+
+    @property
+    def manifest_known(self) -> Stat | None:
+        """The signature of a manifest that says all it should, but for steps that have run."""
+        if self.manifest_sign is not None:
+            return self.manifest_sign
+        glance = self.glance
+        return glance.kept.manifest if glance is not None and glance.planned else None
+
     @property
     def listed(self) -> Collection[str]:
         """The steps whose files the manifest is known to list as they are."""
@@ -220,6 +246,7 @@ class Build:
         """Return why the manifest is to be written: it does not hold the `wanted` entries."""
         found, problem = self.manifest_now()
         if not problem and found == wanted:
+            self.manifest_sign = self._manifest_read[0] if self._manifest_read else None
             return ()
         path = self.project.manifest_path
         change: Change = "changed" if problem or found else "missing"

@@ -110,11 +110,12 @@ def _names(build: Build) -> Iterator[str]:
 
 
 def _replaced(tasks: Sequence[Any], old: set[str], build: Build) -> list[Any]:
-    places = [index for index, task in enumerate(tasks) if task.name in old]
-    place = places[0] if places else len(tasks)
+    # A namesake that is not ours stays, for doit to refuse.
+    gone = [task.name in old and "codegen" in (task.meta or {}) for task in tasks]
+    place = gone.index(True) if True in gone else len(tasks)
     new = generate_tasks("codegen", tasks_of(build))
-    before = [task for task in tasks[:place] if task.name not in old]
-    return [*before, *new, *(task for task in tasks[place:] if task.name not in old)]
+    left = [task for task, out in zip(tasks, gone, strict=True) if not out]
+    return [*left[:place], *new, *left[place:]]
 
 
 class OnDemand(dict[str, Any]):

@@ -96,6 +96,7 @@ class Codegen:
         self.glance: Glance | None = None
         #: Whether it has been seen at once that there is nothing to do.
         self.quiet = False
+        self._supposed: list[str] = []  # tasks whose records were not read for that
 
     # Declaring --------------------------------------------------------------------------
 
@@ -237,7 +238,9 @@ class Codegen:
         if self.glance is not None:
             self.quiet = self.glance.quiet
             if self.quiet:
-                Globals.dep_manager.backend.suppose(self.glance.records(names))
+                supposed = self.glance.records(names)
+                Globals.dep_manager.backend.suppose(supposed)
+                self._supposed = [name for name, record in supposed.items() if not record]
                 return self.glance.tasks(names)
             self.build.fresh = self.glance.fresh(self.build.plan, names)
         from .tasks import tasks_of
@@ -265,7 +268,9 @@ class Codegen:
 
     def look_closer(self) -> Build:
         """Return the build, in which every step counts as one that may have work."""
-        self.glance, self.quiet = None, False
+        if self._supposed:
+            Globals.dep_manager.backend.doubt(self._supposed)
+        self.glance, self.quiet, self._supposed = None, False, []
         self.build.fresh = frozenset()
         return self.build
 

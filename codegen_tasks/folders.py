@@ -40,9 +40,9 @@ class Folders:
     def __init__(self, root: str):
         self._root = root
         self._listings: dict[str, Listing] = {}
-        #: By folder, what it looked like before it was read; one that could change its
-        #: content unnoticed has a signature that no folder has.
-        self.signatures: dict[str, Stat] = {}
+        #: By folder, what it looked like before it was read, None if it was not there; one
+        #: that could change its content unnoticed has a signature that no folder has.
+        self.signatures: dict[str, Stat | None] = {}
 
     def listing(self, folder: str) -> Listing:
         """Return what a folder holds; nothing if there is none or it cannot be read."""
@@ -65,12 +65,13 @@ class Folders:
     def _read(self, folder: str) -> Listing:
         path = os.path.join(self._root, folder)
         before = _signature(path)
-        files, others, folders, links, any_link = [], [], [], set(), False
+        files, others, folders, links, vouching = [], [], [], set(), True
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
                     link = entry.is_symlink()
-                    any_link = any_link or link
+                    # What a link leads to comes and goes without a trace in the folder.
+                    vouching = vouching and not link
                     if entry.is_file():
                         files.append(entry.name)
                     elif entry.is_dir():
@@ -80,12 +81,10 @@ class Folders:
                     else:
                         others.append(entry.name)
         except OSError:
-            before = None
-        if before is not None:
-            size, changed, *rest = before
-            # What a link leads to comes and goes without a trace in the folder.
-            known = UNSETTLED if any_link else changed
-            self.signatures[folder] = (size, known, rest[0], rest[1])
+            vouching = False
+        if before is not None and not vouching:
+            before = (before[0], UNSETTLED, *before[2:])
+        self.signatures[folder] = before
         return Listing(
             tuple(sorted(files)), tuple(sorted(others)), tuple(sorted(folders)), frozenset(links)
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,8 @@ def declaration_of(project: Project) -> str:
     rules = [
         [
             *(rule.name, rule.template, rule.target, list(rule.patterns), rule.each),
-            *([tool.identity for tool in rule.compile], rule.context is not None),
+            [[tool.identity, tool.files(project.root)] for tool in rule.compile],
+            rule.context is not None,
         ]
         for rule in project.rules.values()
     ]
@@ -246,17 +247,18 @@ def are_concerned(glances: Iterable[Glance], tasks: Sequence[Any]) -> bool:
         tasks: doit's.
     """
     glances = list(glances)
-    groups = {one.project.task(phase) for one in glances for phase in PHASES}
     others = [task for task in tasks if not _is_ours(task)]
     present = {task.name for task in tasks}
+    ours = present.difference(task.name for task in others)
     for task in others:
         named = {*task.task_dep, *task.setup_tasks}
-        asked = {given[0] for given in task.getargs.values()} & groups
-        asked |= {one[0].dep_name for one in task.uptodate if hasattr(one[0], "dep_name")} & groups
+        asked = {given[0] for given in task.getargs.values()} & ours
+        asked |= {one[0].dep_name for one in task.uptodate if hasattr(one[0], "dep_name")} & ours
         if task.loader or task.wild_dep or task.calc_dep or asked or not named <= present:
             return True
     made = {disk.relative(str(target)) for task in others for target in task.targets}
-    return any(one.reads(made) for one in glances)
+    names = {task.name for task in others}
+    return any(one.reads(made) or not names.isdisjoint(one.kept.tasks) for one in glances)
 
 
 def preceding(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[str]:
@@ -267,16 +269,66 @@ def preceding(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[str]
         selected: what was selected by name; None if nothing was.
     """
     order = _order(tasks, selected)
+    needed = _needed(order, _selected(tasks, selected))
     last = max((place for place, name in enumerate(order) if _is_ours(order[name][0])), default=0)
-    waiting: set[str] = set()  # for one of ours
-    for name, (task, before) in order.items():
-        if _is_ours(task) or not waiting.isdisjoint(before):
-            waiting.add(name)
+    waiting = _waiting(order)
     return [
         name
         for name, (task, _) in list(order.items())[:last]
-        if task._actions and name not in waiting
+        if task._actions and name not in waiting and name in needed
     ]
+
+
+def come_between(tasks: Sequence[Any], selected: Sequence[str] | None) -> bool:
+    """Tell whether a task that is not ours runs after one of ours and could give work to another.
+
+    Args:
+        tasks: doit's.
+        selected: what was selected by name; None if nothing was.
+    """
+    order = _order(tasks, selected)
+    waiting, came, over = _waiting(order), False, set()
+    for name, (task, _) in order.items():
+        if not _is_ours(task):
+            came = came or bool(task._actions and name in waiting)
+            continue
+        ours, group = task.meta["codegen"], name.partition(":")[0]
+        # All templates have been parsed for what was rendered.
+        done = ours["phase"] == "templates" and group.replace("templates", "generate") in over
+        if came and not done and (ours["target"] or ours.get("fresh")):
+            return True
+        over.add(name)
+    return False
+
+
+def _waiting(order: Mapping[str, tuple[Any, tuple[str, ...]]]) -> set[str]:
+    """Return the tasks that run after one of ours for which they wait, and ours."""
+    found: set[str] = set()
+    for name, (task, before) in order.items():
+        if _is_ours(task) or not found.isdisjoint(before):
+            found.add(name)
+    return found
+
+
+def _needed(order: Mapping[str, tuple[Any, tuple[str, ...]]], chosen: Iterable[str]) -> set[str]:
+    """Return the tasks that are asked for anyway; others only set up for one that does run."""
+    found: set[str] = set()
+    left = [name for name in chosen if name in order]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            task, before = order[name]
+            left += [one for one in before if one in order and one not in task.setup_tasks]
+    return found
+
+
+def _selected(tasks: Sequence[Any], selected: Sequence[str] | None) -> Iterator[str]:
+    """Yield the names of tasks that are selected, by whatever name."""
+    known = [task.name for task in tasks]
+    makers = {target: task.name for task in tasks for target in task.targets}
+    for name in known if selected is None else selected:
+        yield from fnmatch.filter(known, name) if "*" in name else [makers.get(name, name)]
 
 
 def _order(
@@ -299,9 +351,8 @@ def _order(
             take(one)
         found[name] = (task, before)
 
-    for name in known if selected is None else selected:
-        for one in fnmatch.filter(known, name) if "*" in name else [makers.get(name, name)]:
-            take(one)
+    for name in _selected(tasks, selected):
+        take(name)
     return found
 
 
@@ -347,7 +398,7 @@ def look(project: Project, dep_manager: Any) -> Glance | None:
 # Remembering ----------------------------------------------------------------------------
 
 
-def remember(build: Build, dep_manager: Any, stamp: str, whole: bool) -> None:
+def remember(build: Build, dep_manager: Any, stamp: str) -> None:
     """Write the snapshot of what has been built; nothing if it says what it said before.
 
     It is no more than a help: where it cannot be written, the next run goes without.
@@ -356,7 +407,6 @@ def remember(build: Build, dep_manager: Any, stamp: str, whole: bool) -> None:
         build: the build, all of whose records have been written.
         dep_manager: doit's database.
         stamp: of that, see `StateDB.stamp`.
-        whole: whether the manifest has been completed in this run.
     """
     home = build.project.full(build.project.home)
     if not build.project.settings.incremental or not os.path.isdir(home):
@@ -365,9 +415,9 @@ def remember(build: Build, dep_manager: Any, stamp: str, whole: bool) -> None:
         return
     if dep_manager.backend.spoilt:
         build.glance = None  # the records may be gone that it vouches for
-    data = _renewed(build, dep_manager, whole, stamp)
+    data = _renewed(build, dep_manager, stamp)
     if data is None:
-        data = snapshot.packed(_snapshot(build, dep_manager, whole, stamp))
+        data = snapshot.packed(_snapshot(build, dep_manager, stamp))
     with contextlib.suppress(StepError):
         disk.write_ours(path_of(build.project), data, home)
 
@@ -389,27 +439,27 @@ def would_read(project: Project, paths: Iterable[str]) -> bool:
     )
 
 
-def _renewed(build: Build, dep_manager: Any, whole: bool, stamp: str) -> bytes | None:
+def _renewed(build: Build, dep_manager: Any, stamp: str) -> bytes | None:
     """Return the snapshot that there was, with what a few steps have read and made since."""
     before = build.glance
     some = {*build.latest, *build.ran}
     if before is None or not before.planned or len(some) > _FEW or build.leaves_behind:
         return None
+    if before.kept.tasks != list(build.plan.steps):
+        return None  # patterns that name targets were changed after they were looked at
     rows = {task: _row(build, dep_manager, task) for task in some}
-    return before.kept.renewed(rows, _head(build, dep_manager, whole, stamp))
+    return before.kept.renewed(rows, _head(build, dep_manager, stamp))
 
 
-def _head(build: Build, dep_manager: Any, whole: bool, stamp: str) -> dict[str, Any]:
+def _head(build: Build, dep_manager: Any, stamp: str) -> dict[str, Any]:
     """Return what a snapshot says of the run that it is made after."""
-    project, before = build.project, build.glance
-    complete = whole or (before is not None and before.complete and before.planned)
-    manifest = disk.stat(project.full(project.manifest_path)) if complete else None
+    project = build.project
     groups = [project.task(phase) for phase in PHASES]
     records = {name: dep_manager.backend.record(name) for name in groups}
-    return {"stamp": stamp, "manifest": manifest, "records": records}
+    return {"stamp": stamp, "manifest": build.manifest_known, "records": records}
 
 
-def _snapshot(build: Build, dep_manager: Any, whole: bool, stamp: str) -> Snapshot:
+def _snapshot(build: Build, dep_manager: Any, stamp: str) -> Snapshot:
     before = build.glance
     project, plan, signatures = build.project, build.plan, build.world.library.folders.signatures
     globs = [glob for rule in project.rules.values() for glob in rule.patterns]
@@ -417,11 +467,11 @@ def _snapshot(build: Build, dep_manager: Any, whole: bool, stamp: str) -> Snapsh
         plan=declaration_of(project),
         lists=lists_of(plan.lists),
         listed=all(map(patterns.in_one_folder, globs)),
-        folders=list(signatures.items()),
+        folders=[(path, stat or snapshot.ABSENT) for path, stat in signatures.items()],
         asked=[(path, stat or snapshot.ABSENT) for path, stat in plan.asked.items()],
         tidy=_is_tidy(build, dep_manager),
         rows=dict(_rows(build, dep_manager, before)),
-        **_head(build, dep_manager, whole, stamp),
+        **_head(build, dep_manager, stamp),
     )
 
 
@@ -444,8 +494,11 @@ def _row(build: Build, dep_manager: Any, task: str) -> Row:
     step, trace = build.plan.steps[task], build.latest.get(task)
     if task in build.ran and trace is None:
         trace = Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
-    mark = snapshot.mark_of(step, build.world.declared(step))
-    return snapshot.row_of(step, mark, trace, build.project.templates)
+    declared = build.world.declared(step)
+    row = snapshot.row_of(step, snapshot.mark_of(step, declared), trace, build.project.templates)
+    if trace is not None and not {item.key for item in trace.inputs}.issuperset(declared):
+        row.sure = False  # something was given to it only after it had run
+    return row
 
 
 def _is_tidy(build: Build, dep_manager: Any) -> bool:

@@ -804,7 +804,7 @@ class CodegenRunner(Runner):
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
         stamp = state.fold(self.dep_manager)
         for build in self._builds if stamp else ():
-            remember(build, self.dep_manager, stamp, self._is_complete(build))
+            remember(build, self.dep_manager, stamp)
         return super().finish()
 
     def _is_complete(self, build: Build) -> bool:
@@ -836,7 +836,7 @@ class CodegenRunner(Runner):
         entries = manifest.entries_of(build.project, made)
         merged = manifest.merged(build.manifest_now(), entries) if entries else None
         if merged is not None:
-            manifest.write(build.project, merged, iso(time.time()))
+            build.write_manifest(merged, iso(time.time()), part=True)
 
 
 @contextlib.contextmanager

@@ -92,6 +92,8 @@ def row_of(step: Step, mark: int, trace: Trace | None, templates: str) -> Row:
     for output in trace.outputs:
         made.append((output.path, (output.stat or ABSENT) if output.digest else PRESENT))
     for item in trace.inputs:
+        if "\0" in item.name:
+            continue  # no file has such a name, now or ever
         if item.kind in PATH_KINDS:
             read.append((item.name, (item.stat or PRESENT) if item.digest else ABSENT))
             row.sure = row.sure and (item.stat is not None or not item.digest)
@@ -161,8 +163,8 @@ def packed(snapshot: Snapshot) -> bytes:
     signs = array.array("q")
     for _, sign in entries:
         signs.extend(map(_small, sign))
-    names = "\0".join(snapshot.rows).encode("utf-8", "surrogateescape")
-    paths = "\0".join(path for path, _ in entries).encode("utf-8", "surrogateescape")
+    names = "\0".join(snapshot.rows).encode("utf-8", "surrogatepass")
+    paths = "\0".join(path for path, _ in entries).encode("utf-8", "surrogatepass")
     header = {
         "stamp": snapshot.stamp,
         "plan": snapshot.plan,
@@ -190,7 +192,7 @@ def _small(number: int) -> int:
 
 def _framed(header: Mapping[str, Any], names: bytes, paths: bytes, numbers: Sequence[Any]) -> bytes:
     """Return the bytes of a snapshot's file."""
-    said = json.dumps(header, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    said = json.dumps(header, ensure_ascii=False).encode("utf-8", "surrogatepass")
     body = b"".join([said, names, paths, *(part.tobytes() for part in numbers)])
     return _MAGIC + f"{zlib.crc32(body):08x}{len(said):08x}".encode() + body
 
@@ -213,7 +215,7 @@ class Kept:
         if int(check, 16) != zlib.crc32(body):
             raise ValueError("the checksum is wrong")
         end = int(length, 16)
-        header = json.loads(bytes(body[:end]).decode("utf-8", "surrogateescape"))
+        header = json.loads(bytes(body[:end]).decode("utf-8", "surrogatepass"))
         self._header: dict[str, Any] = header
         if header["order"] != sys.byteorder:
             raise ValueError("from a machine of another kind")
@@ -236,7 +238,7 @@ class Kept:
         def text(size: int, count: int) -> list[str]:
             nonlocal end
             end += size
-            found = bytes(body[end - size : end]).decode("utf-8", "surrogateescape")
+            found = bytes(body[end - size : end]).decode("utf-8", "surrogatepass")
             return found.split("\0") if count else []
 
         def numbers(kind: str, count: int) -> Any:

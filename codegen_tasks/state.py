@@ -264,6 +264,12 @@ class StateDB:
         for name, record in records.items():
             self._records.setdefault(name, dict(record))
 
+    def doubt(self, names: Iterable[str]) -> None:
+        """Read the records of some tasks after all, which were only supposed."""
+        for name in names:
+            if name not in self._dirty:
+                self._records.pop(name, None)
+
     @property
     def spoilt(self) -> bool:
         """Whether something of it could not be read."""

@@ -376,7 +376,7 @@ class ManifestAction(BaseAction):
     def execute(self, out: Any = None, err: Any = None) -> TaskFailed | None:
         """Write what `ManifestUptodate` found missing."""
         try:
-            manifest.write(self.build.project, self.task.meta["manifest"], iso(time.time()))
+            self.build.write_manifest(self.task.meta["manifest"], iso(time.time()), part=False)
         except StepError as error:
             return TaskFailed(str(error))
         left = self.task.meta["left"]

@@ -71,8 +71,19 @@ def _must_be_whole(command: Any, found: Sequence[Codegen]) -> bool:
     alike = len({one.quiet for one in found}) == 1
     tidy = not command.needs_tidy or all(one.kept.tidy for one in glances)
     whole = len(glances) < len(found) or not alike or not tidy
-    whole = whole or are_concerned(glances, command.task_list)
+    whole = whole or are_concerned(glances, command.task_list) or _read_each_other(found)
     return whole or not command.may_be_short(found)
+
+
+def _read_each_other(found: Sequence[Codegen]) -> bool:
+    """Tell whether a step has read, or looked for, what another Codegen makes that has work."""
+    working = [one for one in found if not one.quiet]
+    return any(
+        not made.isdisjoint(one.glance.kept.paths)
+        for made, maker in ((set(one.build.plan.makers), one) for one in working)
+        for one in working
+        if one is not maker and one.glance is not None
+    )
 
 
 def claimed(tasks: Iterable[Any]) -> set[str]:

@@ -58,15 +58,19 @@ class Run(OverCore, CoreRun):
 
     def may_be_short(self, found: Sequence[Codegen]) -> bool:
         """Tell whether nothing runs before ours that could give it work, or can be looked after."""
-        from ..glance import preceding
+        from ..glance import come_between, preceding
 
         self.first = preceding(self.task_list, self.sel_tasks)
+        if come_between(self.task_list, self.sel_tasks):
+            return False
         return not self.first or all(one.quiet for one in found)
 
     def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
         """Return what is selected; None if all tasks are to run, or each is to be told of."""
         quiet = params["reporter"] in _TELLING_WHAT_RAN
-        whole = params["always"] or params["single"] or not quiet
+        # Core's runner of threads knows only the tasks that there are.
+        core = params["num_process"] and params["par_type"] == "thread"
+        whole = params["always"] or params["single"] or core or not quiet
         return None if whole else self.sel_tasks or ()
 
     def _execute_builds(
