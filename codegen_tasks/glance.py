@@ -86,6 +86,7 @@ class Glance:
         self.planned = (
             kept.plan == declaration_of(project)
             and files.isdisjoint(kept.asked)
+            and kept.places == _places(project, kept.places)
             and ((kept.listed and files.isdisjoint(kept.folders)) or kept.lists == self._lists())
         )
         #: Whether the manifest says what the steps made.
@@ -459,6 +460,17 @@ def _head(build: Build, dep_manager: Any, stamp: str) -> dict[str, Any]:
     return {"stamp": stamp, "manifest": build.manifest_known, "records": records}
 
 
+def _folders_of(plan: Plan) -> set[str]:
+    """Return the folders of all targets and patterns."""
+    read = (path for step in plan.steps.values() for path in step.patterns)
+    return {path.rpartition("/")[0] for path in (*plan.makers, *read)}
+
+
+def _places(project: Project, folders: Iterable[str]) -> dict[str, str]:
+    """Return where folders truly lie: one that was moved away and linked to is not where it was."""
+    return {folder: os.path.realpath(project.full(folder)) for folder in folders}
+
+
 def _snapshot(build: Build, dep_manager: Any, stamp: str) -> Snapshot:
     before = build.glance
     project, plan, signatures = build.project, build.plan, build.world.library.folders.signatures
@@ -468,6 +480,7 @@ def _snapshot(build: Build, dep_manager: Any, stamp: str) -> Snapshot:
         lists=lists_of(plan.lists),
         listed=all(map(patterns.in_one_folder, globs)),
         folders=[(path, stat or snapshot.ABSENT) for path, stat in signatures.items()],
+        places=_places(project, _folders_of(plan)),
         asked=[(path, stat or snapshot.ABSENT) for path, stat in plan.asked.items()],
         tidy=_is_tidy(build, dep_manager),
         rows=dict(_rows(build, dep_manager, before)),

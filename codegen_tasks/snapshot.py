@@ -118,6 +118,7 @@ class Snapshot:
         listed: whether the signatures of folders vouch for these lists.
         folders: the folders that were listed.
         asked: the patterns that were read to name targets.
+        places: where the folders of targets and patterns truly lie, links followed.
         tidy: whether nothing of ours was left that no rule makes any more.
         manifest: the manifest's signature; None if it may not say what the traces say.
         records: what the database holds of the tasks that stand for a whole phase.
@@ -131,6 +132,7 @@ class Snapshot:
     listed: bool
     folders: Sequence[Entry]
     asked: Sequence[Entry]
+    places: Mapping[str, str]
     tidy: bool
     manifest: Stat | None
     records: Mapping[str, Any]
@@ -172,6 +174,7 @@ def packed(snapshot: Snapshot) -> bytes:
         "listed": snapshot.listed,
         "folders": folders,
         "asked": asked,
+        "places": snapshot.places,
         "tidy": snapshot.tidy,
         "manifest": snapshot.manifest,
         "records": snapshot.records,
@@ -230,6 +233,7 @@ class Kept:
         self.facts: list[Fact] = [_fact(values) for values in header["facts"]]
         self.folders: list[int] = header["folders"]
         self.asked: list[int] = header["asked"]
+        self.places: dict[str, str] = header["places"]
         #: By the task that stands for a phase, the number of its steps.
         self.phases: dict[str, int] = header["phases"]
         steps, files = header["steps"], header["files"]

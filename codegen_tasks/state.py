@@ -29,7 +29,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import disk, rows
