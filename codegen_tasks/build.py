@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from . import disk, manifest
+from . import disk, manifest, patterns
 from .model import PATH_KINDS, Change, Outcome, Output, Reason, Stat, Step, Trace
 from .plan import Plan, make_plan
 from .project import Project
@@ -72,6 +72,8 @@ class Build:
         self.world = World(project, glance.folders if glance is not None else None)
         sound = glance is not None and glance.planned
         self.plan: Plan = make_plan(project, self.world.library, others, outputs, before, sound)
+        if not self.plan.asked and not any(step.many for step in self.plan.steps.values()):
+            self.world.library.keep = patterns.FEW
         self.glance = glance
         self.workshop = Workshop(project, self.plan, self.world)
         self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run

@@ -21,6 +21,9 @@ from .model import Input, Pattern, Stat
 
 #: Names that templates get from us; a pattern's own keys must leave them free.
 RESERVED = ("pattern", "patterns", "item")
+#: So many parsed patterns are kept where each is rendered for itself: a pattern as Python has it
+#: takes about eight times the room of its text.
+FEW = 1_000
 #: What a YAML pattern's name ends with.
 YAML_SUFFIXES = (".yaml", ".yml")
 #: In so many bytes of TOML or JSON no number is too large to be written, and no table too deep.
@@ -175,6 +178,8 @@ class Library:
         self._root = root
         self._inside = disk.Inside(root)
         self._parsed: dict[str, Pattern] = {}
+        #: So many patterns are kept as they were parsed; None for all.
+        self.keep: int | None = None
 
     def load(self, path: str) -> Pattern:
         """Return the parsed pattern at `path`.
@@ -189,6 +194,8 @@ class Library:
             if not self._inside.holds(full):
                 raise StepError(path, "a pattern cannot lie outside the project")
             found = self._parsed[path] = _loaded(path, full)
+            if self.keep is not None and len(self._parsed) > self.keep:
+                del self._parsed[next(iter(self._parsed))]
         return found
 
 

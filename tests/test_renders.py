@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from conftest import Project
 
-from codegen_tasks import Codegen
+from codegen_tasks import Codegen, patterns
 from codegen_tasks.build import Build
 from codegen_tasks.model import Outcome
 
@@ -62,6 +63,17 @@ def counted(monkeypatch: pytest.MonkeyPatch, owner: object, *names: str) -> Coun
     for name in names:
         counting(name)
     return calls
+
+
+def test_patterns_are_not_all_kept_that_are_rendered_each_for_itself(build: Build) -> None:
+    library = build.world.library
+    assert library.keep == patterns.FEW
+    library.keep = 3
+    rendered(build)
+    assert len(library._parsed) == 3
+    rule = replace(build.project.rules["page"], name="all", target="all.txt")
+    build.project.rules["all"] = rule
+    assert Build(build.project).world.library.keep is None
 
 
 def test_a_render_asks_the_system_for_no_more_than_it_needs(
