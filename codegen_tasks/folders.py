@@ -62,6 +62,18 @@ class Folders:
             left += [f"{below}{name}/" for name in listing.folders if name not in listing.links]
         return sorted(found)
 
+    def settled(self) -> dict[str, Stat | None]:
+        """Return the signatures; those are looked at again that could not be told from later ones.
+
+        A folder that still holds what it held has by now a signature of its own.
+        """
+        again = Folders(self._root)
+        for folder, before in self.signatures.items():
+            unsettled = before is not None and before[1] == UNSETTLED
+            if unsettled and again.listing(folder) == self._listings[folder]:
+                self.signatures[folder] = again.signatures[folder]
+        return self.signatures
+
     def _read(self, folder: str) -> Listing:
         path = os.path.join(self._root, folder)
         before = _signature(path)

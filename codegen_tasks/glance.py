@@ -473,7 +473,7 @@ def _places(project: Project, folders: Iterable[str]) -> dict[str, str]:
 
 def _snapshot(build: Build, dep_manager: Any, stamp: str) -> Snapshot:
     before = build.glance
-    project, plan, signatures = build.project, build.plan, build.world.library.folders.signatures
+    project, plan, signatures = build.project, build.plan, build.world.library.folders.settled()
     globs = [glob for rule in project.rules.values() for glob in rule.patterns]
     return Snapshot(
         plan=declaration_of(project),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen_tasks import disk
+from codegen_tasks import disk, folders
 from codegen_tasks.errors import StepError
 from codegen_tasks.model import UNSETTLED
 
@@ -175,3 +175,24 @@ def test_links_are_followed_once_a_folder_and_again_when_another_stands_there(
     (home / "sub").rename(home / "moved")
     (home / "sub").symlink_to(outside)
     assert not inside.holds(f"{home}/sub/b")
+
+
+# Folders --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("also", [True, False])
+def test_a_folder_that_has_just_changed_is_told_by_its_signature_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, also: bool
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a.toml").write_text("")
+    now = os.stat(tmp_path / "sub").st_ctime_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    listed = folders.Folders(str(tmp_path))
+    assert listed.walk("sub") == ["a.toml"]
+    assert listed.signatures["sub"][1] == UNSETTLED
+    if also:
+        (tmp_path / "sub/b.toml").write_text("")
+    monkeypatch.undo()
+    time.sleep(0.03)
+    assert (listed.settled()["sub"][1] == UNSETTLED) is also

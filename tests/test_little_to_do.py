@@ -188,6 +188,7 @@ def test_a_snapshot_of_another_state_of_the_database_counts_for_nothing(many: Pr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("ending", ["in order", "killed", "refused"])
 def test_many_files_are_looked_at_by_two_processes_of_which_one_may_die(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
