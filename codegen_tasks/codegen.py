@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+from weakref import WeakMethod
 
 from doit.globals import Globals
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 #: Set while a command that may do with a part of the tasks loads them: returns what was
 #: selected by name, None if it needs all.
-ASKED: ContextVar[Callable[[], Collection[str] | None] | None] = ContextVar("ASKED", default=None)
+ASKED: ContextVar[WeakMethod[Callable[[], Collection[str] | None]] | None] = ContextVar(
+    "ASKED", default=None
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -249,7 +252,8 @@ class Codegen:
 
     def _looked_at(self) -> Collection[str]:
         """Look at the project beside its snapshot, if the command allows; return what it names."""
-        asked = ASKED.get()
+        reference = ASKED.get()
+        asked = reference() if reference is not None else None
         names = asked() if asked is not None else None
         self.glance = None
         if names is not None and Globals.dep_manager is not None:

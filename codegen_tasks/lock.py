@@ -65,6 +65,11 @@ class Lock:
         """Whether this process holds it."""
         return self._handle is not None or self._by_pid
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether a killed run has left its file, and nobody builds."""
+        return not self.held and os.path.lexists(self.path) and self.holder() is None
+
     def look(self) -> None:
         """Note how things are now; `acquire` tells whether somebody has held it since."""
         now, self._stamp = time.time_ns(), self._changed()

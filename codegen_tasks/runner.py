@@ -802,6 +802,8 @@ class CodegenRunner(Runner):
             except (StepError, OSError) as error:
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
+        if not self._locked and any(each.is_abandoned for each in self._locks):
+            self._hold()  # to sweep what a killed run left, though there was nothing to do
         stamp = state.fold(self.dep_manager)
         for build in self._builds if stamp else ():
             remember(build, self.dep_manager, stamp)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import getopt
 import io
 import sys
+import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError
+from doit.globals import Globals
 
 from .. import disk
 from ..codegen import ASKED, Codegen
@@ -121,6 +123,8 @@ class LateParser(CmdParse):
         super().__init__(options)
         self._own = own
         self.refused: CmdParseError | None = None
+        #: Options, as doit goes on completing them, and the other arguments.
+        self.given: tuple[Any, list[str]] | None = None
 
     @property
     def complete(self) -> CmdParse:
@@ -139,6 +143,7 @@ class LateParser(CmdParse):
             self.refused = error
         for option in self._own:
             found.setdefault(option["name"], option["default"])
+        self.given = found, names
         return found, names
 
 
@@ -154,13 +159,22 @@ class OverCore:
     #: Whether the command must know what we made and no rule makes any more.
     needs_tidy = False
 
-    def execute(self, params: Any, args: list[str]) -> Any:
-        """Run the command; tasks are made of what may have work, if `names` allows it."""
-        token = ASKED.set(lambda: self.names(params, args))
-        try:
-            return super().execute(params, args)  # type: ignore[misc]
-        finally:
-            ASKED.reset(token)
+    @property
+    def execute(self) -> Any:
+        """Core's method, so that its tracebacks show no frame of ours.
+
+        Meanwhile tasks are made of what may have work, if `names` allows it.
+        """
+        # Weakly: a foreign project's database is closed when doit's last object is let go.
+        ASKED.set(weakref.WeakMethod(self._asked))
+        return super().execute  # type: ignore[misc]
+
+    def _asked(self) -> Collection[str] | None:
+        command: Any = self
+        given = self.cmdparser.given
+        if given is None or Globals.dep_manager is not command.dep_manager:
+            return None  # another command of this process
+        return self.names(*given)
 
     def may_be_short(self, found: Sequence[Codegen]) -> bool:
         """Tell whether it is enough to have looked at all before any task runs."""
