@@ -16,6 +16,7 @@ from . import disk, patterns
 from .build import Build
 from .glance import would_read
 from .model import PHASES, Step
+from .ours import is_ours
 from .tasks import step_task, tasks_of
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _names(build: Build) -> Iterator[str]:
 
 def _replaced(tasks: Sequence[Any], old: set[str], build: Build) -> list[Any]:
     # A namesake that is not ours stays, for doit to refuse.
-    gone = [task.name in old and "codegen" in (task.meta or {}) for task in tasks]
+    gone = [task.name in old and is_ours(task) for task in tasks]
     place = gone.index(True) if True in gone else len(tasks)
     new = generate_tasks("codegen", tasks_of(build))
     left = [task for task, out in zip(tasks, gone, strict=True) if not out]

@@ -236,10 +236,13 @@ class Codegen:
         """Return our tasks; None if doit has met us under another name of the `dodo.py`."""
         if not self._is_first_request():
             return None
-        self._build, self.quiet = None, False
-        names = self._looked_at()
-        if self.glance is not None:
-            self.quiet = self.glance.quiet
+        self._build, self.glance, self.quiet = None, None, False
+        reference = ASKED.get()
+        asked = reference() if reference is not None else None
+        names = asked() if asked is not None else None
+        if names is not None and Globals.dep_manager is not None:
+            self.look()
+        if self.glance is not None and names is not None:
             if self.quiet:
                 supposed = self.glance.records(names)
                 Globals.dep_manager.backend.suppose(supposed)
@@ -250,20 +253,8 @@ class Codegen:
 
         return tasks_of(self.build)
 
-    def _looked_at(self) -> Collection[str]:
-        """Look at the project beside its snapshot, if the command allows; return what it names."""
-        reference = ASKED.get()
-        asked = reference() if reference is not None else None
-        names = asked() if asked is not None else None
-        self.glance = None
-        if names is not None and Globals.dep_manager is not None:
-            from .glance import look
-
-            self.glance = look(self.project, Globals.dep_manager)
-        return names or ()
-
-    def look_again(self) -> bool:
-        """Tell whether there is still nothing to do, after other tasks have run."""
+    def look(self) -> bool:
+        """Look at the project beside its snapshot; tell whether there is nothing to do."""
         from .glance import look
 
         self.glance = look(self.project, Globals.dep_manager)

@@ -34,10 +34,11 @@ def stat(path: str) -> Stat | None:
         result = os.stat(path)
     except (OSError, ValueError):
         return None
-    return _signed(result) if modes.S_ISREG(result.st_mode) else None
+    return signed(result) if modes.S_ISREG(result.st_mode) else None
 
 
-def _signed(status: os.stat_result) -> Stat:
+def signed(status: os.stat_result) -> Stat:
+    """Return the signature in what the system tells of a file or folder."""
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
@@ -58,6 +59,11 @@ def signature(path: str) -> Stat | None:
         return found
     if found[1] != found[2]:
         return found  # as `write` leaves files: whoever writes one makes the times equal
+    return unsettled(found)
+
+
+def unsettled(found: Stat) -> Stat:
+    """Return a signature that no file has, in place of one by which a change could be missed."""
     size, _, changed, inode = found
     return (size, UNSETTLED, changed, inode)
 
@@ -93,7 +99,7 @@ def read_signed(path: str) -> tuple[bytes, Stat]:
         data = os.read(handle, status.st_size + 1)
         while more := os.read(handle, _MORE):
             data += more
-        return data, _signed(status)
+        return data, signed(status)
     finally:
         os.close(handle)
 

@@ -95,7 +95,7 @@ class Folders:
         except OSError:
             vouching = False
         if before is not None and not vouching:
-            before = (before[0], UNSETTLED, *before[2:])
+            before = disk.unsettled(before)
         self.signatures[folder] = before
         return Listing(
             tuple(sorted(files)), tuple(sorted(others)), tuple(sorted(folders)), frozenset(links)
@@ -105,10 +105,7 @@ class Folders:
 def _signature(path: str) -> Stat | None:
     """Return a folder's signature; unsettled if it was changed within the clock's last tick."""
     try:
-        found = os.stat(path)
+        found = disk.signed(os.stat(path))
     except OSError:
         return None
-    sign = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-    if time.time_ns() - found.st_ctime_ns > disk.tick(sign):
-        return sign
-    return (found.st_size, UNSETTLED, found.st_ctime_ns, found.st_ino)
+    return found if time.time_ns() - found[2] > disk.tick(found) else disk.unsettled(found)

@@ -20,6 +20,7 @@ from . import digest, disk, lock, patterns, snapshot
 from .errors import StepError
 from .folders import Folders
 from .model import PHASES, Input, Phase, Step, Trace
+from .ours import is_ours
 from .project import FORMAT, Project
 from .snapshot import Fact, Kept, Row, Snapshot
 from .state import recorded_tasks
@@ -248,7 +249,7 @@ def are_concerned(glances: Iterable[Glance], tasks: Sequence[Any]) -> bool:
         tasks: doit's.
     """
     glances = list(glances)
-    others = [task for task in tasks if not _is_ours(task)]
+    others = [task for task in tasks if not is_ours(task)]
     present = {task.name for task in tasks}
     ours = present.difference(task.name for task in others)
     for task in others:
@@ -271,7 +272,7 @@ def preceding(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[str]
     """
     order = _order(tasks, selected)
     needed = _needed(order, _selected(tasks, selected))
-    last = max((place for place, name in enumerate(order) if _is_ours(order[name][0])), default=0)
+    last = max((place for place, name in enumerate(order) if is_ours(order[name][0])), default=0)
     waiting = _waiting(order)
     return [
         name
@@ -290,7 +291,7 @@ def come_between(tasks: Sequence[Any], selected: Sequence[str] | None) -> bool:
     order = _order(tasks, selected)
     waiting, came, over = _waiting(order), False, set()
     for name, (task, _) in order.items():
-        if not _is_ours(task):
+        if not is_ours(task):
             came = came or bool(task._actions and name in waiting)
             continue
         ours, group = task.meta["codegen"], name.partition(":")[0]
@@ -306,7 +307,7 @@ def _waiting(order: Mapping[str, tuple[Any, tuple[str, ...]]]) -> set[str]:
     """Return the tasks that run after one of ours for which they wait, and ours."""
     found: set[str] = set()
     for name, (task, before) in order.items():
-        if _is_ours(task) or not found.isdisjoint(before):
+        if is_ours(task) or not found.isdisjoint(before):
             found.add(name)
     return found
 
@@ -355,10 +356,6 @@ def _order(
     for name in _selected(tasks, selected):
         take(name)
     return found
-
-
-def _is_ours(task: Any) -> bool:
-    return "codegen" in (task.meta or {})
 
 
 def group_task(project: Project, phase: Phase, fresh: int = 0) -> dict[str, Any]:

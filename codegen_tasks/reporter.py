@@ -13,6 +13,8 @@ from typing import Any
 from doit.exceptions import UnmetDependency
 from doit.reporter import ConsoleReporter
 
+from .ours import phase_of
+
 _DONE = {"generate": "generated", "compile": "compiled"}
 
 
@@ -45,7 +47,7 @@ class CodegenReporter(ConsoleReporter):
         left, seen = list(selected_tasks), set(selected_tasks)
         while left:
             task = tasks.get(left.pop())
-            if _phase(task) in _DONE:
+            if task is not None and phase_of(task) in _DONE:
                 self._uptodate += task.meta["codegen"].get("fresh", 0)
             before = set(task.task_dep) - seen if task is not None else set()
             seen |= before
@@ -55,27 +57,27 @@ class CodegenReporter(ConsoleReporter):
 
     def execute_task(self, task: Any) -> None:
         """Print what begins; with verbosity 2 a step's line comes when its time is known."""
-        phase = _phase(task)
+        phase = phase_of(task)
         self._others += phase is None
         if phase is None or (phase in _DONE and _is_step(task) and task.verbosity != 2):
             super().execute_task(task)
 
     def add_success(self, task: Any) -> None:
         """Count a step that ran under one of doit's own runners, which tell no more of it."""
-        phase = _phase(task)
+        phase = phase_of(task)
         if phase is not None and _is_step(task) and task.name not in self._finished:
             self._done[phase] += 1
 
     def skip_uptodate(self, task: Any) -> None:
         """Count our targets that are up to date; show other tasks as doit does."""
-        if _phase(task) is None:
+        if phase_of(task) is None:
             super().skip_uptodate(task)
-        elif _phase(task) in _DONE and _is_step(task):
+        elif phase_of(task) in _DONE and _is_step(task):
             self._uptodate += 1
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """Print a step's failure at once and whole; count what it kept from running."""
-        phase = _phase(task)
+        phase = phase_of(task)
         if phase is None and isinstance(fail, UnmetDependency):
             self.write(f"not run: {task.name}, for {fail.message} failed or was not run\n")
         elif phase is None:
@@ -101,7 +103,7 @@ class CodegenReporter(ConsoleReporter):
             task: doit's task.
             outcome: a `codegen_tasks.model.Outcome`.
         """
-        phase = _phase(task)
+        phase = phase_of(task)
         self._finished.add(task.name)
         self._hits += outcome.hits
         self._misses += outcome.misses
@@ -156,12 +158,6 @@ class CodegenReporter(ConsoleReporter):
             if count
         ]
         return f" (templates {', '.join(counts)})" if counts else ""
-
-
-def _phase(task: Any) -> str | None:
-    """Return the phase of one of our tasks; None for another's."""
-    found = (task.meta or {}).get("codegen") if task is not None else None
-    return found["phase"] if found else None
 
 
 def _is_step(task: Any) -> bool:

@@ -36,6 +36,7 @@ from .build import Build
 from .errors import StepError
 from .glance import remember
 from .model import Outcome, Step, Trace
+from .ours import is_ours
 from .process import Keeper
 from .steps import internal, iso
 from .tasks import adopt, adopt_packed, packed
@@ -235,7 +236,7 @@ class CodegenRunner(Runner):
             self._done.append(node)
             return
         selected = self.select_task(node, self._tasks)
-        if selected and self._is_ours(task) and task._actions and self._hold():
+        if selected and is_ours(task) and task._actions and self._hold():
             node.run_status = None  # the others' run may have done it
             selected = self.select_task(node, self._tasks)
         if not selected:
@@ -252,7 +253,7 @@ class CodegenRunner(Runner):
                 self._compiles.setdefault((index, *key), []).append(node)
             else:
                 self._queue(node)
-        elif self._workers and task._actions and not self._is_ours(task):
+        elif self._workers and task._actions and not is_ours(task):
             self._queue(node)
         else:
             self._finish_task(node, self.execute_task(task))
@@ -385,9 +386,6 @@ class CodegenRunner(Runner):
             if name not in self._announced:
                 self._announced.add(name)
                 self.reporter.execute_task(self._nodes[name].task)
-
-    def _is_ours(self, task: Any) -> bool:
-        return "codegen" in (task.meta or {})
 
     def _queue(self, node: Any) -> None:
         """Keep a node for a worker, or for this process when doit has no more to offer."""
@@ -758,7 +756,7 @@ class CodegenRunner(Runner):
         A step that did not run because another failed keeps its trace, which is still
         true; one that failed is remembered as such.  Neither is an error of the run's own.
         """
-        ours = self._is_ours(node.task)
+        ours = is_ours(node.task)
         unmet = isinstance(base_fail, UnmetDependency)
         before, name = self.final_result, node.task.name
         if ours and unmet:
@@ -769,7 +767,7 @@ class CodegenRunner(Runner):
                 self.dep_manager.remove = remove
         else:
             super()._handle_task_error(node, base_fail)
-        if unmet and all(self._is_ours(bad.task) for bad in node.bad_deps):
+        if unmet and all(is_ours(bad.task) for bad in node.bad_deps):
             self.final_result = before if before == ERROR else FAILURE
         if name in self._steps and not unmet:
             said = str(base_fail.message).splitlines()[:1]

@@ -25,6 +25,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from . import disk
@@ -122,8 +123,7 @@ class Snapshot:
         tidy: whether nothing of ours was left that no rule makes any more.
         manifest: the manifest's signature; None if it may not say what the traces say.
         records: what the database holds of the tasks that stand for a whole phase.
-        tasks: names of the steps, in the order of the plan.
-        rows: by name.
+        rows: of the steps by name, in the order of the plan.
     """
 
     stamp: str
@@ -305,7 +305,7 @@ class Kept:
 
     def made(self, number: int) -> list[str]:
         """Return the paths of what a step made."""
-        _, outputs, start, _ = self._span(number)
+        _, outputs, start, _ = self._span[number]
         return [self.paths[use] for use in self._uses[start : start + outputs]]
 
     def mark(self, number: int) -> int:
@@ -314,7 +314,7 @@ class Kept:
 
     def row(self, number: int) -> Row:
         """Return all that is known of a step."""
-        told, outputs, start, end = self._span(number)
+        told, outputs, start, end = self._span[number]
         entries = [self._entry(use) for use in self._uses[start:end]]
         facts = [self.facts[one] for one in self._told[told : told + self._counts[3 * number + 2]]]
         sure = number not in self.unsure
@@ -352,7 +352,7 @@ class Kept:
         return _framed(header, *self._texts, numbers_of)
 
     def _used(self, number: int) -> Any:
-        _, _, start, end = self._span(number)
+        _, _, start, end = self._span[number]
         return self._uses[start:end]
 
     def _entry(self, number: int) -> Entry:
@@ -376,10 +376,9 @@ class Kept:
             yield told, counts[number], start, end
             start, told = end, told + counts[number + 2]
 
-    def _span(self, number: int) -> tuple[int, int, int, int]:
-        if not hasattr(self, "_known_spans"):
-            self._known_spans = list(self._spans())
-        return self._known_spans[number]
+    @cached_property
+    def _span(self) -> list[tuple[int, int, int, int]]:
+        return list(self._spans())
 
 
 def _fact(values: Sequence[Any]) -> Fact:

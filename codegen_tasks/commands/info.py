@@ -11,6 +11,7 @@ from doit.cmd_info import Info as CoreInfo
 from doit.exceptions import InvalidCommand
 
 from ..digest import short
+from ..ours import is_ours
 from .common import (
     OverCore,
     claimed,
@@ -152,7 +153,7 @@ class Info(OverCore, CoreInfo):
         tasks = {task.name: task for task in self.task_list}
         found = []
         for task in self.task_list:
-            if "codegen" in (task.meta or {}) or task.has_subtask or not task._actions:
+            if is_ours(task) or task.has_subtask or not task._actions:
                 continue
             status = self.dep_manager.get_status(task, tasks).status
             if status != "up-to-date":

@@ -18,6 +18,7 @@ from doit.runner import Runner
 from doit.task import Stream
 
 from .. import disk
+from ..ours import is_ours
 from .common import (
     OverCore,
     builds_of,
@@ -179,7 +180,7 @@ class Run(OverCore, CoreRun):
         from .. import chains
 
         found = codegens(self.loader.namespace)
-        looks = [one.look_again() for one in found]
+        looks = [one.look() for one in found]
         if not all(looks):
             self.task_list = chains.unabridged(found, self.task_list)
         builds = planned(self)
@@ -237,7 +238,7 @@ class Run(OverCore, CoreRun):
         needed = self._needed()
         return not any(
             task is None
-            or _is_ours(task)
+            or is_ours(task)
             or task.loader
             or any(disk.relative(str(path)).startswith(outputs) for path in task.file_dep)
             for task in needed
@@ -262,7 +263,7 @@ class Run(OverCore, CoreRun):
 
     def _selects_ours(self) -> bool:
         """Tell whether a task of ours is to run, as far as it is known before the run."""
-        return any(task is not None and _is_ours(task) for task in self._needed())
+        return any(task is not None and is_ours(task) for task in self._needed())
 
     def _needed(self) -> Iterator[Any]:
         """Yield the selected tasks and what they wait for; None for one that is not known."""
@@ -328,10 +329,6 @@ class Run(OverCore, CoreRun):
                 " finished is done again",
                 file=sys.stderr,
             )
-
-
-def _is_ours(task: Any) -> bool:
-    return "codegen" in (task.meta or {})
 
 
 class _Terminated(KeyboardInterrupt):
