@@ -10,16 +10,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from . import disk, manifest, patterns
-from .model import PATH_KINDS, Change, Outcome, Output, Reason, Stat, Step, Trace
+from . import disk, manifest, patterns, snapshot
+from .model import PATH_KINDS, Change, Outcome, Output, Phase, Reason, Stat, Step, Trace
 from .plan import Plan, make_plan
 from .project import Project
+from .snapshot import Row, Told
 from .staleness import verify
 from .steps import Workshop
 from .world import World
 
 if TYPE_CHECKING:
     from .glance import Glance
+
+
+#: The phases that make targets.
+_MAKING: tuple[Phase, ...] = ("generate", "compile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,10 @@ class Build:
         self.latest: dict[str, Trace] = {}
         #: Steps that have run; the database knows what they have read, or that they failed.
         self.ran: set[str] = set()
+        #: What snapshot and manifest are to say of these, as far as it is known without that.
+        self.rows: dict[str, Row] = {}
+        self._entries: dict[str, Mapping[str, Any]] = {}
+        self._rows = snapshot.Rows(project.templates)
         self._leaving = False
         self._manifest: manifest.Entries | None = None
         self._manifest_read: tuple[Stat | None, tuple[manifest.Entries, str]] | None = None
@@ -121,9 +130,20 @@ class Build:
     def ended(self, outcome: Outcome) -> None:
         """Take in that a step has run: what was known of it holds no longer."""
         self.ran.add(outcome.task)
-        self.latest.pop(outcome.task, None)
+        for known in (self.latest, self.rows, self._entries):
+            known.pop(outcome.task, None)
         if outcome.trace is not None:
             self.latest[outcome.task] = outcome.trace
+        elif outcome.row is not None:
+            self.rows[outcome.task] = self._rows.heard(outcome.row)
+        if outcome.entries is not None:
+            self._entries[outcome.task] = outcome.entries
+
+    def told(self, step: Step, trace: Trace) -> Told | None:
+        """Return a step's row for the snapshot; None if that cannot be told before the run ends."""
+        if step.phase == "compile":
+            return None  # what its compiler is given may change until then
+        return self._rows.told(step, trace, self.world.declared(step))
 
     @property
     def leaves_behind(self) -> bool:
@@ -243,6 +263,27 @@ class Build:
         prefix = f"{self.project.output}/"
         listed = self.remember_manifest() if made else {}
         return {key: entry for key, entry in listed.items() if prefix + key in made}
+
+    def manifest_wanted(self, recorded: Callable[[str], Trace | None]) -> manifest.Entries:
+        """Return what the manifest is to say of all files that steps make.
+
+        Args:
+            recorded: returns what is recorded of a task.
+        """
+        listed = self.listed
+        wanted = self.entries_of(listed)
+        for phase in _MAKING:
+            for step in self.plan.of_phase(phase):
+                if step.task not in listed:
+                    wanted |= self.entries_made(step.task, recorded)
+        return wanted
+
+    def entries_made(self, task: str, recorded: Callable[[str], Trace | None]) -> Mapping[str, Any]:
+        """Return what the manifest is to say of the files that a step makes."""
+        known = self._entries.get(task)
+        if known is not None:
+            return known
+        return manifest.entries_of(self.project, (self.latest.get(task) or recorded(task),))
 
     def manifest_due(self, wanted: manifest.Entries) -> tuple[Reason, ...]:
         """Return why the manifest is to be written: it does not hold the `wanted` entries."""

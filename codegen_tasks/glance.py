@@ -423,8 +423,11 @@ def remember(build: Build, dep_manager: Any, stamp: str) -> None:
 def _concerns(build: Build) -> bool:
     """Tell whether a step reads what a task makes that is not ours."""
     made = build.plan.others
-    reads = (item.name for trace in build.latest.values() for item in trace.inputs)
-    return bool(made) and (would_read(build.project, made) or any(name in made for name in reads))
+    if not made:
+        return False
+    reads = {item.name for trace in build.latest.values() for item in trace.inputs}
+    reads |= {path for row in build.rows.values() for path, _ in row.read}
+    return would_read(build.project, made) or not reads.isdisjoint(made)
 
 
 def would_read(project: Project, paths: Iterable[str]) -> bool:
@@ -501,6 +504,9 @@ def _rows(build: Build, dep_manager: Any, before: Glance | None) -> Iterator[tup
 
 def _row(build: Build, dep_manager: Any, task: str) -> Row:
     """Return what this run knows of a step."""
+    known = build.rows.get(task)
+    if known is not None:
+        return known
     step, trace = build.plan.steps[task], build.latest.get(task)
     if task in build.ran and trace is None:
         trace = Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))

@@ -342,7 +342,9 @@ class Outcome:
         awaits: a file it reads that another task is to make first; it is to run again.
         record: the text of its record, if that was made already; see `rows`.
         parts: what the text names that is to be stored with it.
-        made: paths of its outputs, beside such a record.
+        entries: what the manifest is to say, beside such a record.
+        row: what the snapshot is to say, beside such a record, see `snapshot.Told`; None if
+            that is to be made of the record.
     """
 
     task: str
@@ -360,7 +362,8 @@ class Outcome:
     awaits: str = ""
     record: str = ""
     parts: Mapping[str, str] | None = None
-    made: tuple[str, ...] = ()
+    entries: Mapping[str, Any] | None = None
+    row: tuple[Any, ...] | None = None
 
     def __reduce__(self) -> Any:
         # Thousands of them are sent; a frozen class with slots is slow to pickle by itself.

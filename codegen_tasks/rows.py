@@ -13,7 +13,7 @@ import json
 import marshal
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,8 +28,8 @@ _NAMED = re.compile(rb'"([0-9a-f]{%d})"' % _ID)
 _PACKED = "["
 #: Between the JSON and the texts that stand after it as they are: no JSON holds it.
 _NEXT = "\x1f"
-#: So many inputs are known by identity at most.
-_KNOWN = 10_000
+#: So many rows of inputs are known by identity at most.
+_KNOWN = 1_000
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -43,9 +43,9 @@ class Packer:
     def __init__(self) -> None:
         self.parts: dict[str, str] = {}
         self._met: dict[Any, str] = {}  # the part's name; "" if it was met only once
-        # The same by identity, which costs less to look up; each is kept, or another could
-        # come to have its identity.
-        self._known: dict[int, tuple[Input, str]] = {}
+        # By identity of some inputs in a row their text; each is kept, or another could come
+        # to have its identity.
+        self._known: dict[tuple[int, ...], tuple[Sequence[Input], str]] = {}
 
     def pack(self, trace: Trace, values: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
         """Return the text of a record.
@@ -59,25 +59,32 @@ class Packer:
             TypeError, ValueError: something in it is no JSON.
         """
         texts: list[str] = []
-        inputs = [self._input(item, texts) for item in trace.inputs]
+        own = own_inputs(trace.inputs)
+        inputs = [self._row(item, texts) for item in trace.inputs[:own]]
         outputs = [[one.path, one.digest, one.size, one.stat] for one in trace.outputs]
-        packed = [trace.made, trace.seconds, inputs, outputs]
-        return _NEXT.join((_encode([packed, {_VALUES: values, **rest}]), *texts))
+        said = _encode([outputs, inputs, {_VALUES: values, **rest}, trace.made, trace.seconds])
+        return _NEXT.join((f"[{self._common(trace.inputs[own:])},{said[1:]}", *texts))
 
-    def _input(self, item: Input, texts: list[str]) -> Any:
-        known = self._known.get(id(item))
+    def _common(self, inputs: Sequence[Input]) -> str:
+        """Return the text of inputs that others have too."""
+        key = tuple(map(id, inputs))
+        known = self._known.get(key)
         if known is not None:
             return known[1]
-        if not item.reads:
-            found = self._shared(item, item)
-            if type(found) is str:
-                if len(self._known) >= _KNOWN:
-                    self._known.clear()
-                self._known[id(item)] = (item, found)
-            return found
+        found = [self._shared(item, item) for item in inputs]
+        text = _encode(found)
+        if all(type(one) is str for one in found):
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[key] = (inputs, text)
+        return text
+
+    def _row(self, item: Input, texts: list[str]) -> list[Any]:
+        """Return the row of an input that only one step has."""
         # Not to be looked up as a whole: to Python, the keys 1 and true are equal.
         row = row_of(item)
-        row[5] = self._shared(marshal.dumps(item.reads, 2), item.reads)
+        if item.reads:
+            row[5] = self._shared(marshal.dumps(item.reads, 2), item.reads)
         shown = item.shown
         if '"' in shown and shown.isascii() and shown.isprintable():
             # Each quote of it would take a backslash, and time to read.
@@ -98,6 +105,11 @@ class Packer:
         name = self._met[key] = digest.of_bytes(text.encode())[:_ID]
         self.parts[name] = text
         return name
+
+
+def own_inputs(inputs: Sequence[Input]) -> int:
+    """Return how many of a step's inputs, which stand first, no other step has as they are."""
+    return next((n for n, item in enumerate(inputs) if not item.reads), len(inputs))
 
 
 class Unpacker:
@@ -127,10 +139,10 @@ class Unpacker:
                 raise TypeError("no record")
             return found
         head, *texts = text.split(_NEXT)
-        (made, seconds, inputs, outputs), record = json.loads(head)
+        common, outputs, own, record, made, seconds = json.loads(head)
         "".join((made,))
         trace = Trace(
-            tuple([self._input(one, texts) for one in inputs]),
+            tuple([self._input(one, texts) for one in (*own, *common)]),
             tuple([output_of(*one) for one in outputs]),
             made,
             0.0 + seconds,

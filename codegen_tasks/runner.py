@@ -9,8 +9,6 @@ the lock is taken; a step with a time limit runs in a worker even without `-n`.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import heapq
 import itertools
 import math
@@ -18,7 +16,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -59,8 +57,6 @@ _JOB_SECONDS = 0.05
 _JOB_STEPS = 256
 #: Steps that take longer than this, in seconds, are jobs of their own, and begun first.
 _LONG = 0.02
-#: So many objects more than before are made between two looks for garbage.
-_SELDOM = 50_000
 #: So often, in seconds, workers are listened to while they have enough to do.
 _LISTEN = 0.005
 #: From so many files on, a batch is worth a second compiler beside the first.
@@ -142,8 +138,7 @@ class CodegenRunner(Runner):
         """Run all selected tasks; doit calls this once."""
         in_order = False
         try:
-            with _seldom_collecting():
-                self._run_stages(task_dispatcher)
+            self._run_stages(task_dispatcher)
             in_order = True
         finally:
             if self._pool is not None:
@@ -796,7 +791,7 @@ class CodegenRunner(Runner):
             if self._is_complete(self._builds[index]):
                 continue
             try:
-                self._update_manifest(self._builds[index], map(self._trace, made))
+                self._update_manifest(self._builds[index], made)
             except (StepError, OSError) as error:
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
@@ -831,25 +826,13 @@ class CodegenRunner(Runner):
                         name, "_values_:", {**values, "trace": settled.to_values()}
                     )
 
-    @staticmethod
-    def _update_manifest(build: Build, made: Iterable[Trace | None]) -> None:
-        entries = manifest.entries_of(build.project, made)
+    def _update_manifest(self, build: Build, tasks: Iterable[str]) -> None:
+        entries: manifest.Entries = {}
+        for task in tasks:
+            entries |= build.entries_made(task, self._trace)
         merged = manifest.merged(build.manifest_now(), entries) if entries else None
         if merged is not None:
             build.write_manifest(merged, iso(time.time()), part=True)
-
-
-@contextlib.contextmanager
-def _seldom_collecting() -> Iterator[None]:
-    """Have Python look for circular garbage seldom: nearly all that a run makes, it keeps."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(_SELDOM, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def locks_of(builds: Iterable[Build], dep_manager: Any) -> list[lock.Lock]:

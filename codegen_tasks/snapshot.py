@@ -17,6 +17,7 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import marshal
 import os
 import signal
 import sys
@@ -29,7 +30,8 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from . import disk
-from .model import PATH_KINDS, Stat, Step, Trace
+from .model import PATH_KINDS, Input, Stat, Step, Trace
+from .rows import own_inputs
 
 _MAGIC = b"codegen-tasks snapshot 1 "
 _HEAD = len(_MAGIC) + 8 + 8
@@ -38,6 +40,8 @@ ABSENT: Stat = (-1, 0, 0, 0)
 PRESENT: Stat = (-2, 0, 0, 0)
 _LARGEST = (1 << 63) - 1
 _BLOCK = 4 * 256  # numbers that are compared at once
+#: So many rows of inputs are known by identity at most.
+_KNOWN = 1_000
 #: From so many files on, another core looks at half of them.
 _WORTH_A_FORK = 10_000
 
@@ -86,26 +90,106 @@ def row_of(step: Step, mark: int, trace: Trace | None, templates: str) -> Row:
         trace: what it read and wrote; None if that is not known.
         templates: the templates folder.
     """
-    row = Row(mark, sure=trace is not None and step.problem is None)
     if trace is None:
-        return row
-    made, read, facts = [], [], []
-    for output in trace.outputs:
-        made.append((output.path, (output.stat or ABSENT) if output.digest else PRESENT))
-    for item in trace.inputs:
+        return Row(mark, sure=False)
+    read, facts, sure = _taken_apart(step, trace.inputs, templates)
+    return Row(mark, _made(trace), read, facts, sure and step.problem is None)
+
+
+def _made(trace: Trace) -> tuple[Entry, ...]:
+    return tuple(
+        [(one.path, (one.stat or ABSENT) if one.digest else PRESENT) for one in trace.outputs]
+    )
+
+
+def _taken_apart(
+    step: Step, inputs: Iterable[Input], templates: str
+) -> tuple[tuple[Entry, ...], tuple[Fact, ...], bool]:
+    """Return the files among a step's inputs, all else, and whether a look at them is enough."""
+    read: list[Entry] = []
+    facts: list[Fact] = []
+    sure = True
+    for item in inputs:
         if "\0" in item.name:
             continue  # no file has such a name, now or ever
         if item.kind in PATH_KINDS:
             read.append((item.name, (item.stat or PRESENT) if item.digest else ABSENT))
-            row.sure = row.sure and (item.stat is not None or not item.digest)
+            sure = sure and (item.stat is not None or not item.digest)
         elif item.kind == "missing template":
             read.append((f"{templates}/{item.name}", ABSENT))
         elif item.kind in ("toolchain", "command"):
             facts.append((item.kind, item.name, step.rule, step.link, item.digest, item.stat))
         else:
             facts.append((item.kind, item.name, "", 0, item.digest, None))
-    row.made, row.read, row.facts = made, read, facts
-    return row
+    return tuple(read), tuple(facts), sure
+
+
+#: A row as one process tells another: mark, files made, files read by this step alone, what it
+#: shares with others (see `Rows`), and whether that is all.
+Told: TypeAlias = tuple[int, tuple[Entry, ...], tuple[Entry, ...], bytes, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What many steps have read: as inputs, as it is told, and what it says."""
+
+    inputs: Sequence[Input]
+    told: bytes
+    keys: frozenset[tuple[str, str]]
+    sure: bool
+
+
+class Rows:
+    """Makes the rows of steps that render; what many of them read is looked at once.
+
+    Args:
+        templates: the templates folder.
+    """
+
+    def __init__(self, templates: str):
+        self._templates = templates
+        self._told: dict[tuple[int, ...], _Common] = {}  # by identity of the inputs, and rule
+        self._heard: dict[bytes, tuple[tuple[Entry, ...], tuple[Fact, ...]]] = {}
+
+    def __reduce__(self) -> Any:
+        """Pickle without what another process could not know by identity."""
+        return (Rows, (self._templates,))
+
+    def told(self, step: Step, trace: Trace, declared: Sequence[tuple[str, str]]) -> Told:
+        """Return the row of a step, to be handed to another process.
+
+        Args:
+            step: the step.
+            trace: what it read and wrote.
+            declared: the inputs that its declaration gives to it.
+        """
+        own = own_inputs(trace.inputs)
+        common = self._common(step, trace.inputs[own:])
+        read, _, sure = _taken_apart(step, trace.inputs[:own], self._templates)
+        mine = {item.key for item in trace.inputs[:own]}
+        sure = sure and common.sure and step.problem is None
+        sure = sure and all(key in mine or key in common.keys for key in declared)
+        return (mark_of(step, declared), _made(trace), read, common.told, sure)
+
+    def _common(self, step: Step, inputs: Sequence[Input]) -> _Common:
+        key = (*map(id, inputs), step.link)
+        found = self._told.get(key)
+        if found is None:
+            if len(self._told) >= _KNOWN:
+                self._told.clear()
+            read, facts, sure = _taken_apart(step, inputs, self._templates)
+            told = marshal.dumps((read, facts), 2)
+            found = _Common(inputs, told, frozenset(item.key for item in inputs), sure)
+            self._told[key] = found
+        return found
+
+    def heard(self, told: Told) -> Row:
+        """Return the row that was told."""
+        mark, made, read, common, sure = told
+        known = self._heard.get(common)
+        if known is None:
+            known = self._heard[common] = marshal.loads(common)
+        return Row(mark, made, (*read, *known[0]), known[1], sure)
 
 
 @dataclass(slots=True)

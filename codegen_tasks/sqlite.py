@@ -24,7 +24,7 @@ from .errors import StateError
 from .rows import Sealed
 
 #: Raised when the tables or what is in them changes; another format counts as broken.
-FORMAT = 3
+FORMAT = 4
 _WAIT = 60.0  # seconds to wait for another process to commit
 _ATTEMPTS = 20  # to read it while another process is undoing a killed one's commit
 #: A record of a kilobyte has to fit into a page several times, or it takes a page of its own.

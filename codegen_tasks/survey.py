@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import manifest, orphans
+from . import orphans
 from .build import Build
 from .model import PATH_KINDS, Reason, Step, Trace
 
@@ -138,10 +138,12 @@ class _Follows:
 
 def _manifest_state(build: Build, states: dict[str, StepState], dep_manager: Any) -> StepState:
     """Return the state of the `output` task while no target is stale."""
-    project, listed = build.project, build.listed
-    made = [state.trace for state in states.values() if state.is_target]
-    unasked = (dep_manager.get_values(task) or {} for task in build.fresh if task not in listed)
-    made += [Trace.from_values(values.get("trace")) for values in unasked]
-    wanted = build.entries_of(listed) | manifest.entries_of(project, made)
+
+    def recorded(task: str) -> Trace | None:
+        if task in states:
+            return states[task].trace
+        return Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
+
+    project = build.project
     step = Step("output", "", project.task("output"), (project.manifest_path,))
-    return StepState(step, None, build.manifest_due(wanted))
+    return StepState(step, None, build.manifest_due(build.manifest_wanted(recorded)))

@@ -6,11 +6,10 @@ Each task carries `meta["codegen"]`, its phase and target, for reporters and run
 from __future__ import annotations
 
 import contextlib
-import gc
 import inspect
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +18,11 @@ from doit.dependency import UptodateCalculator, get_md5
 from doit.exceptions import TaskFailed
 from doit.globals import Globals
 
-from . import digest, disk, lock, manifest, orphans, rows, state, steps
+from . import digest, disk, garbage, lock, manifest, orphans, rows, state, steps
 from .build import Build, left_in
 from .errors import StepError, cause
 from .glance import DOCS, group_task
-from .model import PHASES, Outcome, Phase, Step, Trace
+from .model import PHASES, Outcome, Step, Trace
 from .orphans import Orphan
 from .steps import iso
 
@@ -34,13 +33,8 @@ def tasks_of(build: Build) -> Iterator[dict[str, Any]]:
     Steps of `Build.fresh` have none; the group tells their number.  Meanwhile Python does not
     look for garbage: there is none among tasks.
     """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with garbage.none_among_new():
         yield from _tasks_of(build)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _tasks_of(build: Build) -> Iterator[dict[str, Any]]:
@@ -175,9 +169,14 @@ def packed(build: Build, outcome: Outcome, packer: rows.Packer) -> Outcome:
         values |= waits_for(build, step, outcome.references)
     text = packer.pack(trace, values, {"result:": get_md5(result_of(trace))})
     parts, packer.parts = packer.parts, {}
-    made = tuple([output.path for output in trace.outputs])
-    kept = trace if trace.unsettled else None
-    return replace(outcome, trace=kept, record=text, parts=parts or None, made=made)
+    return replace(
+        outcome,
+        trace=trace if trace.unsettled else None,
+        record=text,
+        parts=parts or None,
+        entries=manifest.entries_of(build.project, (trace,)),
+        row=build.told(step, trace),
+    )
 
 
 def adopt_packed(task: Any, build: Build, outcome: Outcome, dep_manager: Any) -> None:
@@ -185,7 +184,8 @@ def adopt_packed(task: Any, build: Build, outcome: Outcome, dep_manager: Any) ->
     step = build.plan.steps[outcome.task]
     backend = dep_manager.backend
     backend.put(outcome.task, outcome.record, outcome.parts or {})
-    left = build.left(outcome.task, outcome.made)
+    made = [f"{build.project.output}/{key}" for key in outcome.entries or ()]
+    left = build.left(outcome.task, made)
     if left:
         values = dep_manager.get_values(outcome.task)
         backend.set(outcome.task, "_values_:", {**values, **left})
@@ -339,10 +339,7 @@ class ManifestUptodate(UptodateCalculator):
 
     def __call__(self, task: Any, values: Mapping[str, Any]) -> bool:
         """Answer, and leave on the task what the manifest should say."""
-        project = self.build.project
-        listed = self.build.listed
-        wanted = self.build.entries_of(listed)
-        wanted |= manifest.entries_of(project, traces(self.build, listed, self.get_val))
+        wanted = self.build.manifest_wanted(self._recorded)
         due = bool(self.build.manifest_due(wanted))
         # Kept on the task, where doit's runners carry it to the action in any process.
         task.meta["manifest"] = wanted
@@ -350,16 +347,8 @@ class ManifestUptodate(UptodateCalculator):
         task.meta["left"] = left
         return not due
 
-
-def traces(build: Build, without: Collection[str], get_val: Any) -> Iterator[Trace | None]:
-    """Yield the recorded trace of each step that makes targets, but of some."""
-    phases: tuple[Phase, ...] = ("generate", "compile")
-    for phase in phases:
-        for step in build.plan.of_phase(phase):
-            if step.task in without:
-                continue
-            known = build.latest.get(step.task)
-            yield known or Trace.from_values((get_val(step.task, "_values_:") or {}).get("trace"))
+    def _recorded(self, task: str) -> Trace | None:
+        return Trace.from_values((self.get_val(task, "_values_:") or {}).get("trace"))
 
 
 class ManifestAction(BaseAction):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.globals import Globals
 
-from .. import disk
+from .. import disk, garbage
 from ..codegen import ASKED, Codegen
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class OverCore:
         """Core's method itself where there is no Codegen: its tracebacks show no frame of ours."""
         command: Any = self
         if codegens(getattr(self.loader, "namespace", None)):
-            return command._execute_builds
+            return garbage.seldom()(command._execute_builds)
         if self.cmdparser.refused is not None:
             raise self.cmdparser.refused
         return super()._execute  # type: ignore[misc]
