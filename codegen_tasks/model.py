@@ -365,6 +365,22 @@ class Outcome:
     entries: Mapping[str, Any] | None = None
     row: tuple[Any, ...] | None = None
 
+    def packed(
+        self,
+        record: str,
+        parts: Mapping[str, str] | None,
+        entries: Mapping[str, Any],
+        row: tuple[Any, ...] | None,
+    ) -> Outcome:
+        """Return the same with its record made; the trace stays only if it is to be settled."""
+        trace = self.trace if self.trace is not None and self.trace.unsettled else None
+        others = [getattr(self, name) for name in _BEFORE_RECORD]
+        return Outcome(*[self.task, trace, *others, record, parts, entries, row])
+
     def __reduce__(self) -> Any:
         # Thousands of them are sent; a frozen class with slots is slow to pickle by itself.
         return (Outcome, tuple([getattr(self, name) for name in self.__slots__]))
+
+
+#: What stands between trace and record.
+_BEFORE_RECORD = Outcome.__slots__[2 : Outcome.__slots__.index("record")]

@@ -33,7 +33,7 @@ from . import disk
 from .model import PATH_KINDS, Input, Stat, Step, Trace
 from .rows import own_inputs
 
-_MAGIC = b"codegen-tasks snapshot 1 "
+_MAGIC = b"codegen-tasks snapshot 2 "
 _HEAD = len(_MAGIC) + 8 + 8
 #: Signatures of what is not to be there, and of what only has to be.
 ABSENT: Stat = (-1, 0, 0, 0)
@@ -77,8 +77,9 @@ def mark_of(step: Step, declared: Sequence[tuple[str, str]]) -> int:
         step: the step.
         declared: the inputs that its declaration gives to it.
     """
-    said = (declared, step.outputs, step.many, step.item, step.link)
-    return zlib.crc32(repr(said).encode("utf-8", "surrogatepass"))
+    names = [part for kind_and_name in declared for part in kind_and_name]
+    said = "\0".join([*names, *step.outputs, f"{step.many}{step.item}-{step.link}"])
+    return zlib.crc32(said.encode("utf-8", "surrogatepass"))
 
 
 def row_of(step: Step, mark: int, trace: Trace | None, templates: str) -> Row:

@@ -10,7 +10,6 @@ import inspect
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from doit.action import BaseAction
@@ -169,14 +168,8 @@ def packed(build: Build, outcome: Outcome, packer: rows.Packer) -> Outcome:
         values |= waits_for(build, step, outcome.references)
     text = packer.pack(trace, values, {"result:": get_md5(result_of(trace))})
     parts, packer.parts = packer.parts, {}
-    return replace(
-        outcome,
-        trace=trace if trace.unsettled else None,
-        record=text,
-        parts=parts or None,
-        entries=manifest.entries_of(build.project, (trace,)),
-        row=build.told(step, trace),
-    )
+    entries = manifest.entries_of(build.project, (trace,))
+    return outcome.packed(text, parts or None, entries, build.told(step, trace))
 
 
 def adopt_packed(task: Any, build: Build, outcome: Outcome, dep_manager: Any) -> None:

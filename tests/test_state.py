@@ -123,7 +123,7 @@ def test_a_database_of_a_newer_version_counts_as_empty(project: Project) -> None
     connection.close()
     result = project.doit()
     assert result.code == 0
-    assert f"{DATABASE}: cannot be read (format 99, this version reads 3)" in result.err
+    assert f"{DATABASE}: cannot be read (format 99, this version reads 4)" in result.err
     assert project.doit().out.startswith("5 up to date")
 
 
@@ -850,7 +850,7 @@ def test_what_a_killed_process_had_flushed_is_there(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     # One that was killed before its first commit left an empty file, and an empty file is told.
-    said = f"{tmp_path}/state.db: cannot be read (format 0, this version reads 3), so"
+    said = f"{tmp_path}/state.db: cannot be read (format 0, this version reads 4), so"
     assert all(line.startswith(said) for line in done.stderr.splitlines())
     assert int(done.stdout) > 0
 
