@@ -400,8 +400,9 @@ class Kept:
     def row(self, number: int) -> Row:
         """Return all that is known of a step."""
         told, outputs, start, end = self._span[number]
-        entries = [self._entry(use) for use in self._uses[start:end]]
-        facts = [self.facts[one] for one in self._told[told : told + self._counts[3 * number + 2]]]
+        entries = tuple([self._entry(use) for use in self._uses[start:end]])
+        last = told + self._counts[3 * number + 2]
+        facts = tuple([self.facts[one] for one in self._told[told:last]])
         sure = number not in self.unsure
         return Row(self.mark(number), entries[:outputs], entries[outputs:], facts, sure)
 

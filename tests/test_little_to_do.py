@@ -121,6 +121,16 @@ def test_an_edited_pattern_gets_the_tasks_of_what_reads_it(many: Project) -> Non
     assert counted(many).of["task"] == 4
 
 
+def test_after_an_edit_the_snapshot_is_changed_in_place(many: Project) -> None:
+    anew = "import codegen_tasks.snapshot\n\ndel codegen_tasks.snapshot.packed\n"
+    many.write("dodo.py", anew + many.read("dodo.py"))
+    many.write("patterns/p007.toml", 'name = "another"\ngain = 8\n')
+    result = many.doit()
+    assert (result.code, result.err) == (0, "")
+    assert f"1 generated, {MANY + 4} up to date in" in result.out
+    assert counted(many).of["task"] == 4
+
+
 def test_a_touched_pattern_is_read_once_and_never_again(many: Project) -> None:
     many.write("patterns/p007.toml", 'name = "p7"\ngain = 7\n')
     assert "p007.toml" in str(counted(many).of)
