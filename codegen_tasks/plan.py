@@ -111,7 +111,8 @@ def make_plan(
             continue
         chain = [each for step in steps for each in _compile_steps(fence, rule, step)]
         for step in (*steps, *chain):
-            made.update(dict.fromkeys(step.outputs, step.task))
+            for path in step.outputs:
+                made[path] = step.task
         rendered += steps
         compiled += chain
     plan.compiles = bool(compiled)
@@ -368,6 +369,10 @@ class _Renders:
         if "{folder}" in self.rule.target:
             known["folder"] = patterns.folder_below(path, self.rule.patterns)
         try:
+            if not needs_content and "folder" not in known:
+                target = self.rule.target.replace("{stem}", known["stem"])
+                yield self._step(target, (path,), many=False)
+                return
             if not needs_content:
                 yield self._step(self._filled(path, known, {}), (path,), many=False)
                 return
@@ -430,13 +435,15 @@ class _Renders:
     def _step(
         self, target: str, found: tuple[str, ...], many: bool, item: int | None = None
     ) -> Step:
-        fault = self.fence.fault(target) or self._fault_of_compiled(target)
+        plain = self.fence.is_plain(target)
+        fault = "" if plain else self.fence.fault(target)
+        fault = fault or self._fault_of_compiled(target)
         if fault and len(found) == 1 and _PLACEHOLDER.search(self.rule.target):
             raise StepError(self._place(found[0], item), fault)
         if fault:
             raise DeclarationError(f"rule {self.rule.name}", fault)
         output, name = f"{self.project.output}/{target}", target
-        if not self.fence.is_plain(target):
+        if not plain:
             output = posixpath.normpath(output)
             name = _below(self.project.output, output)
         if output in found:

@@ -124,7 +124,7 @@ def test_an_edited_pattern_gets_the_tasks_of_what_reads_it(many: Project) -> Non
 def test_after_an_edit_the_snapshot_is_changed_in_place(many: Project) -> None:
     anew = "import codegen_tasks.snapshot\n\ndel codegen_tasks.snapshot.packed\n"
     many.write("dodo.py", anew + many.read("dodo.py"))
-    many.write("patterns/p007.toml", 'name = "another"\ngain = 8\n')
+    many.write("patterns/p007.toml", 'name = "p7"\ngain = 1000\n')
     result = many.doit()
     assert (result.code, result.err) == (0, "")
     assert f"1 generated, {MANY + 4} up to date in" in result.out
