@@ -23,7 +23,7 @@ from .model import Input, Pattern, Stat
 RESERVED = ("pattern", "patterns", "item")
 #: So many parsed patterns are kept where each is rendered for itself: a pattern as Python has it
 #: takes about eight times the room of its text.
-FEW = 1_000
+FEW = 200
 #: What a YAML pattern's name ends with.
 YAML_SUFFIXES = (".yaml", ".yml")
 #: In so many bytes of TOML or JSON no number is too large to be written, and no table too deep.

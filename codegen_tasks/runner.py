@@ -684,6 +684,8 @@ class CodegenRunner(Runner):
         if outcome.seconds:
             self._pace += (outcome.seconds - self._pace) / (8 if self._pace else 1)
         index, step = self._steps[outcome.task]
+        if self._packer is not None and not outcome.record:
+            outcome = packed(self._builds[index], outcome, self._packer)
         self._builds[index].workshop.log(step, outcome)
         task = node.task
         task.executed = True
@@ -699,10 +701,8 @@ class CodegenRunner(Runner):
 
     def _adopt(self, task: Any, build: Build, outcome: Outcome) -> Any:
         """Take in what a step came to; return the failure, if it is one."""
-        if self._packer is None or outcome.error:
-            return adopt(task, build, outcome)
         if not outcome.record:
-            outcome = packed(build, outcome, self._packer)
+            return adopt(task, build, outcome)
         adopt_packed(task, build, outcome, self.dep_manager)
         return None
 
