@@ -55,7 +55,12 @@ def signature(path: str) -> Stat | None:
     its signature.  Its signature is then no file's, so that it is read again.
     """
     found = stat(path)
-    if found is None or time.time_ns() - found[2] > tick(found):
+    return recorded(found) if found is not None else None
+
+
+def recorded(found: Stat) -> Stat:
+    """Return what is recorded of a signature that a file has just had, see `signature`."""
+    if time.time_ns() - found[2] > tick(found):
         return found
     if found[1] != found[2]:
         return found  # as `write` leaves files: whoever writes one makes the times equal

@@ -341,20 +341,19 @@ def _order(
     makers = {target: task.name for task in tasks for target in task.targets}
     found: dict[str, tuple[Any, tuple[str, ...]]] = {}
     seen: set[str] = set()
-
-    def take(name: str) -> None:
-        if name in seen or name not in known:
-            return
-        seen.add(name)
+    left = [(name, False) for name in _selected(tasks, selected)][::-1]
+    while left:
+        name, are_taken = left.pop()
+        if name not in known or (name in seen and not are_taken):
+            continue
         task = known[name]
         read = (makers[path] for path in task.file_dep if path in makers)
         before = (*task.task_dep, *read, *task.setup_tasks)
-        for one in before:
-            take(one)
-        found[name] = (task, before)
-
-    for name in _selected(tasks, selected):
-        take(name)
+        if are_taken:
+            found[name] = (task, before)
+            continue
+        seen.add(name)
+        left += [(name, True), *((one, False) for one in reversed(before))]
     return found
 
 
@@ -473,7 +472,8 @@ def _places(project: Project, folders: Iterable[str]) -> dict[str, str]:
 
 def _snapshot(build: Build, dep_manager: Any, stamp: str) -> Snapshot:
     before = build.glance
-    project, plan, signatures = build.project, build.plan, build.world.library.folders.settled()
+    project, plan, library = build.project, build.plan, build.world.library
+    signatures = library.folders.settled()
     globs = [glob for rule in project.rules.values() for glob in rule.patterns]
     return Snapshot(
         plan=declaration_of(project),
@@ -481,7 +481,10 @@ def _snapshot(build: Build, dep_manager: Any, stamp: str) -> Snapshot:
         listed=all(map(patterns.in_one_folder, globs)),
         folders=[(path, stat or snapshot.ABSENT) for path, stat in signatures.items()],
         places=_places(project, _folders_of(plan)),
-        asked=[(path, stat or snapshot.ABSENT) for path, stat in plan.asked.items()],
+        asked=[
+            (path, library.signature(pattern) or snapshot.ABSENT)
+            for path, pattern in plan.asked.items()
+        ],
         tidy=_is_tidy(build, dep_manager),
         rows=dict(_rows(build, dep_manager, before)),
         **_head(build, dep_manager, stamp),

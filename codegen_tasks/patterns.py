@@ -17,7 +17,7 @@ from . import digest, disk, keys, texts
 from .errors import DeclarationError, StepError, cause
 from .folders import Folders
 from .keys import Notes, Reads
-from .model import Input, Pattern, Stat
+from .model import UNSETTLED, Input, Pattern, Stat
 
 #: Names that templates get from us; a pattern's own keys must leave them free.
 RESERVED = ("pattern", "patterns", "item")
@@ -190,6 +190,7 @@ class Library:
         """
         full = os.path.join(self._root, path)
         found = self._parsed.get(path)
+        # One that could have been written again unnoticed is read again.
         if found is None or found.stat != disk.stat(full):
             if not self._inside.holds(full):
                 raise StepError(path, "a pattern cannot lie outside the project")
@@ -197,6 +198,17 @@ class Library:
             if self.keep is not None and len(self._parsed) > self.keep:
                 del self._parsed[next(iter(self._parsed))]
         return found
+
+    def signature(self, pattern: Pattern) -> Stat | None:
+        """Return a loaded pattern's signature; if it was unsettled, by now, if it says the same."""
+        if pattern.stat is None or pattern.stat[1] != UNSETTLED:
+            return pattern.stat
+        try:
+            now = self.load(pattern.path)
+            same = digest.text_of(now.data) == digest.text_of(pattern.data)
+        except (StepError, TypeError, ValueError):
+            return pattern.stat
+        return now.stat if same else pattern.stat
 
 
 def _loaded(path: str, full: str) -> Pattern:
@@ -210,7 +222,7 @@ def _loaded(path: str, full: str) -> Pattern:
             _refuse_unwritable(path, data)
     except RecursionError:
         raise StepError(path, "is nested too deeply") from None
-    return Pattern(path, stem(path), data, signature)
+    return Pattern(path, stem(path), data, disk.recorded(signature))
 
 
 def _refuse_unwritable(path: str, data: dict[str, Any]) -> None:

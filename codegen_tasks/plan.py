@@ -18,7 +18,7 @@ from typing import Any
 from . import disk, patterns
 from .errors import DeclarationError, StepError, nearest
 from .folders import Folders
-from .model import Phase, Rule, Stat, Step
+from .model import Pattern, Phase, Rule, Step
 from .project import Project
 
 #: What a file's name ends with if it is a template on its own account.
@@ -49,7 +49,7 @@ class Plan:
         unread: patterns that should name targets and are not there yet, or cannot.
         unmet: what rules lack, unless a task makes it of which this plan does not know.
         lists: names of the templates, and each rule's patterns, as they were found.
-        asked: the patterns that were read to name targets, and their signatures.
+        asked: the patterns that were read to name targets, by path.
     """
 
     steps: dict[str, Step] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Plan:
     unread: set[str] = field(default_factory=set)
     unmet: list[DeclarationError] = field(default_factory=list)
     lists: list[Sequence[str]] = field(default_factory=list)
-    asked: dict[str, Stat | None] = field(default_factory=dict)
+    asked: dict[str, Pattern] = field(default_factory=dict)
 
     def maker(self, path: str) -> str | None:
         """Return the task that makes a file; None if none does."""
@@ -383,7 +383,7 @@ class _Renders:
                     self.plan.unread.add(path)
                     return
             pattern = self.library.load(path)
-            data, self.plan.asked[path] = pattern.data, pattern.stat
+            data, self.plan.asked[path] = pattern.data, pattern
             if self.rule.each is None:
                 target = self._filled(path, {**_scalars(data), **known}, data)
                 yield self._step(target, (path,), many=False)

@@ -479,6 +479,7 @@ class CodegenRunner(Runner):
     def _opened_pool(self) -> Pool | None:
         """Return the workers; None if there can be none, and all runs here."""
         if self._pool is None and not self._unable:
+            self._keeper.start()  # it gets ready while we do
             for build in self._builds:
                 build.workshop.warm_up()  # once here, and every fork has it
             packs = self._packer is not None

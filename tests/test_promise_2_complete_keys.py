@@ -344,3 +344,52 @@ def test_a_file_that_changed_between_two_reads_of_a_render_is_not_recorded_as_fr
     assert built.read("generated/config.txt") == "12"
     assert rebuilt(built) == {"config.txt"}
     assert built.read("generated/config.txt") == "22"
+
+
+#: A file system whose clock has not ticked for half a minute.
+COARSE = """
+import os
+
+import codegen_tasks.disk
+
+exactly = codegen_tasks.disk.signed
+
+
+def coarsely(status):
+    size, written, _, inode = exactly(status)
+    return size, written, written, inode
+
+
+codegen_tasks.disk.signed = coarsely
+codegen_tasks.disk._TICK = 30 * 10**9
+
+
+def edit_unseen():
+    before = os.stat("patterns/ash.toml")
+    with open("patterns/ash.toml", "w") as file:
+        file.write("gain = 2")
+    os.utime("patterns/ash.toml", ns=(before.st_atime_ns, before.st_mtime_ns))
+    return ""
+"""
+
+
+@pytest.mark.parametrize("name", ["{stem}", "{stem}-{gain}"])
+def test_a_pattern_that_is_edited_within_the_tick_in_which_it_was_read_is_read_again(
+    empty_project: Project, name: str
+) -> None:
+    project = empty_project
+    rule = f"template='page.j2', patterns='patterns/*.toml', target='{name}.txt'"
+    project.write(
+        "dodo.py",
+        f"from codegen_tasks import Codegen\n{COARSE}\ncodegen = Codegen()\n"
+        f"codegen.rule('page', {rule})\ncodegen.function(edit_unseen)\n"
+        "DOIT_CONFIG = codegen.doit_config\n",
+    )
+    template = project.write("templates/page.j2", "{{ gain }}{{ edit_unseen() }}")
+    os.utime(template, (1, 1))  # only the pattern is new
+    project.write("patterns/ash.toml", "gain = 1")
+    assert project.doit().code == 0
+    assert project.read(f"generated/{name.format(stem='ash', gain=1)}.txt") == "1"
+    assert "1 generated" in project.doit().out
+    assert project.read(f"generated/{name.format(stem='ash', gain=2)}.txt") == "2"
+    assert project.doit().out.startswith("1 up to date")
