@@ -200,6 +200,7 @@ class CodegenRunner(Runner):
             self._awaited.clear()
         self._dispatch()
         if self._in_flight():
+            self._start_ahead()
             self._collect(block=True)
             return True
         if self._ready:
@@ -384,12 +385,15 @@ class CodegenRunner(Runner):
 
     def _queue(self, node: Any) -> None:
         """Keep a node for a worker, or for this process when doit has no more to offer."""
+        self._keep(node)
+        if self._workers:
+            self._dispatch(offered=True)
+
+    def _keep(self, node: Any) -> None:
         # doit releases what waited for the same task in any order; ours is that of the plan.
         name = node.task.name
         place = (self._order.get(name, -1), next(self._serial), node)
         heapq.heappush(self._ready, (-self._known_length(name), *place))
-        if self._workers:
-            self._dispatch(offered=True)
 
     def _known_length(self, name: str) -> float:
         """Return the seconds by which a step is to go before others, where others could wait."""
@@ -465,6 +469,17 @@ class CodegenRunner(Runner):
                 self._submit(self._next_steps())
             else:
                 self._submit_task(heapq.heappop(self._ready)[-1])
+        if not offered:
+            self._share_out()
+
+    def _share_out(self) -> None:
+        """Where a worker has nothing to do, give it steps that another has not begun."""
+        pool = self._pool
+        if pool is None or self._ready or self._stop_running:
+            return
+        names = pool.take_back() if pool.busy and pool.free else []
+        if names:
+            self._again(names)
 
     def _may_wait(self, offered: bool) -> bool:
         """Tell whether what comes next is to be given to a worker that has something to do."""
@@ -514,6 +529,14 @@ class CodegenRunner(Runner):
     def _limit(self, name: str) -> float | None:
         index, step = self._steps[name]
         return self._builds[index].time_limit(step)
+
+    def _start_ahead(self) -> None:
+        """Start workers for steps that wait, instead of only waiting too."""
+        if self._pool is None or self._pool.is_whole:
+            return
+        waiting = sum(node.task.name in self._steps for node in self._dispatcher.waiting)
+        if waiting > 1:
+            self._pool.grow(waiting)
 
     def _submit(self, job: StepsJob | TaskJob) -> None:
         assert self._pool is not None
@@ -624,7 +647,8 @@ class CodegenRunner(Runner):
     def _again(self, names: Iterable[str]) -> None:
         if not self._stop_running:
             for name in names:
-                self._queue(self._nodes[name])
+                self._keep(self._nodes[name])
+            self._dispatch()
 
     def _fail(self, names: Iterable[str], what: str) -> None:
         """Fail tasks that a worker had, with one message."""

@@ -5,6 +5,9 @@ are names.  Where there is no fork it is sent pickles.  Each step's outcome is s
 is known, its record made, so that the step under way is known: the one to blame if the
 worker dies, and the one whose time runs.  The parent reads all that has come at once, and
 may give a worker a second job, so that it has one to go on with.  Unaware of scheduling.
+
+A worker claims each step before it begins it: it takes the step's number from a pipe, and
+so can the parent, who then gives the step to another worker.  Whoever has it, runs it.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from .tasks import packed
 _LOOK = 0.5
 _PR_SET_PDEATHSIG = 1  # of Linux
 _CHUNK = 1 << 16  # bytes that are read at once
+_NUMBER = 8  # bytes of a claim: pipes take and give so few whole
 _LENGTH = 4  # bytes before each message, its length; -1 stands for one of eight that follow
 
 
@@ -49,6 +53,7 @@ class StepsJob:
         limits: the seconds each may take, None for no end; empty if none has a limit.
         over: see `Workshop.run`.
         together: they share a compiler, so none is under way before the others.
+        first: the number by which the first of them is claimed, see `Worker`.
     """
 
     build: int
@@ -58,6 +63,12 @@ class StepsJob:
     limits: tuple[float | None, ...] = ()
     over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     together: bool = False
+    first: int = 0
+
+    @property
+    def claims(self) -> int:
+        """How many claims it takes: one a step, or one for all that run together."""
+        return 1 if self.together else len(self.tasks)
 
     @property
     def may_wait(self) -> bool:
@@ -148,6 +159,7 @@ class Worker:
 
     Args:
         process, pipe: these.
+        claims: both ends of the pipe that holds the numbers of steps it has not begun.
         jobs: what it has to do, the one under way first.
         done: how many of that job's steps it has answered for.
         deadline: when the time of the step under way is over, if it has a limit.
@@ -155,10 +167,17 @@ class Worker:
 
     process: Any
     pipe: Any
+    claims: tuple[Any, Any] | None = None
     jobs: deque[StepsJob | TaskJob] = field(default_factory=deque)
     done: int = 0
     deadline: float | None = None
+    _given: int = 0
     _read: bytearray = field(default_factory=bytearray)
+
+    @property
+    def ends(self) -> list[Any]:
+        """The ends of pipes that we hold."""
+        return [self.pipe, *(self.claims or ())]
 
     @property
     def job(self) -> StepsJob | TaskJob | None:
@@ -178,6 +197,44 @@ class Worker:
         """Whether it has one job, and one that another can wait for."""
         return len(self.jobs) == 1 and self.jobs[0].may_wait
 
+    def give(self, job: StepsJob | TaskJob) -> None:
+        """Send it a job.  Raises OSError: it is no more."""
+        if isinstance(job, StepsJob) and self.claims is not None:
+            job = replace(job, first=self._given)
+            numbers = range(self._given, self._given + job.claims)
+            self._given += job.claims
+            os.write(self.claims[1].fileno(), b"".join(map(_number, numbers)))
+        self.jobs.append(job)
+        self.pipe.send(job)
+
+    def take_back(self) -> list[str]:
+        """Return the tasks of steps that it has not begun, and now will not."""
+        left = sum(len(job.tasks) for job in self.jobs) - self.done
+        steps = all(isinstance(job, StepsJob) for job in self.jobs)
+        if self.claims is None or not steps or left < 2:
+            return []
+        try:
+            taken = os.read(self.claims[0].fileno(), _CHUNK)
+        except BlockingIOError:
+            return []
+        found = self._without(len(taken) // _NUMBER)
+        if self.jobs and self.done == len(self.jobs[0].tasks):
+            self._job_ended()  # it had not begun its next step
+        return found
+
+    def _without(self, claims: int) -> list[str]:
+        """Take the last steps from its jobs; return their tasks."""
+        found: list[str] = []
+        while claims > 0:
+            job = self.jobs.pop()
+            assert isinstance(job, StepsJob)
+            kept = job.tasks[: job.claims - claims] if claims < job.claims else ()
+            claims -= job.claims
+            found = [*job.tasks[len(kept) :], *found]
+            if kept:
+                self.jobs.append(replace(job, tasks=kept))
+        return found
+
     def begin_next(self) -> None:
         """Let the time of the next step run."""
         job = self.job
@@ -190,6 +247,9 @@ class Worker:
         if self.done < len(self.jobs[0].tasks):
             self.begin_next()
             return
+        self._job_ended()
+
+    def _job_ended(self) -> None:
         self.jobs.popleft()
         self.done, self.deadline = 0, None
 
@@ -319,9 +379,23 @@ class Pool:
         if worker is None:
             spare = (w for w in self._workers if w.takes_another)
             worker = self._start() if self.free else next(spare)
-        worker.jobs.append(job)
         with contextlib.suppress(OSError):  # a worker that has just died is met in `wait`
-            worker.pipe.send(job)
+            worker.give(job)
+
+    def take_back(self) -> list[str]:
+        """Return the tasks of steps that one of the workers has not begun, and now will not."""
+        found = (worker.take_back() for worker in self._workers)
+        return next(filter(None, found), [])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all workers have been started."""
+        return len(self._workers) >= self.size
+
+    def grow(self, jobs: int) -> None:
+        """Start workers for so many jobs that are to come."""
+        while len(self._workers) < min(self.size, jobs):
+            self._start()
 
     def results(self, timeout: float | None = None) -> list[Any]:
         """Return results: Part, TaskDone, Died, Overdue, Unreadable or Unbegun.
@@ -370,12 +444,21 @@ class Pool:
         for build in self.knowledge.builds:
             build.workshop.prepare()
         ours, theirs = self._context.Pipe()
-        others = [worker.pipe for worker in self._workers] if self.forks else []
-        inherited = [*others, ours] if self.forks else []
+        claims = _claims_pipe()
+        others = [end for worker in self._workers for end in worker.ends]
+        own = [ours, claims[1]] if claims is not None else [ours]
+        inherited = [*others, *own] if self.forks else []
         # Whom a worker is to die with; under forkserver that is the server, which dies with us.
         parent = 0 if self._context.get_start_method() == "forkserver" else os.getpid()
         process = self._context.Process(
-            target=_main, args=(theirs, inherited, self._inheritance or self.knowledge, parent)
+            target=_main,
+            args=(
+                theirs,
+                claims[0] if claims is not None else None,
+                inherited,
+                self._inheritance or self.knowledge,
+                parent,
+            ),
         )
         self.keeper.start()
         if self.forks:
@@ -385,7 +468,7 @@ class Pool:
         process.start()
         self.keeper.watch(process.pid)
         theirs.close()
-        worker = Worker(process, ours)
+        worker = Worker(process, ours, claims)
         self._workers.append(worker)
         return worker
 
@@ -451,8 +534,23 @@ class Pool:
             end_worker(self.knowledge.mark, pid)
             with contextlib.suppress(OSError, AttributeError):
                 os.killpg(pid, signal.SIGKILL)
-        worker.pipe.close()
+        for end in worker.ends:
+            end.close()
         self._workers.remove(worker)
+
+
+def _claims_pipe() -> tuple[Any, Any] | None:
+    """Return both ends of a pipe for claims; None where two processes cannot read one."""
+    if sys.platform == "win32":
+        return None
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    connection = multiprocessing.connection.Connection
+    return connection(reading, writable=False), connection(writing, readable=False)
+
+
+def _number(number: int) -> bytes:
+    return number.to_bytes(_NUMBER, "big")
 
 
 def _start_context() -> Any:
@@ -481,7 +579,9 @@ def _kill_tree(pid: int) -> None:
 # In the worker --------------------------------------------------------------------------
 
 
-def _main(pipe: Any, inherited: Sequence[Any], knowledge: Knowledge, parent: int) -> None:
+def _main(
+    pipe: Any, claims: Any, inherited: Sequence[Any], knowledge: Knowledge, parent: int
+) -> None:
     """Do jobs until the parent says it is over, or is no more."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # so that what it forks can be ended with it
@@ -493,18 +593,43 @@ def _main(pipe: Any, inherited: Sequence[Any], knowledge: Knowledge, parent: int
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torn: list[Any] = []
-    packer, stopped = rows.Packer(), False
+    claim, packer, stopped = _Claim(claims), rows.Packer(), False
     try:
         while (job := pipe.recv()) is not None:
-            if isinstance(job, StepsJob) and stopped:
-                _skip(pipe, job)
-            elif isinstance(job, StepsJob):
-                stopped = _run_steps(pipe, job, knowledge, packer)
+            if isinstance(job, StepsJob):
+                stopped = _run_steps(pipe, job, knowledge, packer, claim, stopped)
             else:
                 pipe.send(_execute(job, knowledge, torn))
         pipe.send([_tear_down(task, knowledge.stream) for task in reversed(torn)])
     except (EOFError, OSError):
         return  # the parent died, or closed our pipe
+
+
+class _Claim:
+    """Tells by its number whether a step is ours to begin.
+
+    Args:
+        pipe: that holds the numbers of those that nobody has claimed, in order; None if all
+            that we are given is ours.
+    """
+
+    def __init__(self, pipe: Any):
+        self._pipe = pipe
+        self._next: int | None = None  # claimed, and those before it have been taken back
+
+    def __call__(self, number: int) -> bool:
+        if self._pipe is None:
+            return True
+        if self._next is None:
+            try:
+                taken = os.read(self._pipe.fileno(), _NUMBER)
+            except BlockingIOError:
+                return False
+            self._next = int.from_bytes(taken, "big")
+        if self._next != number:
+            return False
+        self._next = None
+        return True
 
 
 def _die_with(parent: int) -> None:
@@ -524,22 +649,30 @@ def _parent_death_signal() -> Any:
     return ctypes.CDLL(None).prctl
 
 
-def _run_steps(pipe: Any, job: StepsJob, knowledge: Knowledge, packer: rows.Packer) -> bool:
+def _run_steps(
+    pipe: Any,
+    job: StepsJob,
+    knowledge: Knowledge,
+    packer: rows.Packer,
+    claim: _Claim,
+    stopped: bool,
+) -> bool:
     """Run steps and tell of each; return whether nothing is to be run after them."""
     if job.limit(0) is not None:
         _warm_up(knowledge.builds[job.build])
         pipe.send(Begun())
-    failed = False
-    for outcome in _outcomes(job, knowledge, packer):
-        pipe.send_bytes(pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL))
-        failed = failed or bool(outcome.error)
-    return failed and job.stop_early
-
-
-def _skip(pipe: Any, job: StepsJob) -> None:
-    """Tell of steps that were not begun."""
-    for name in job.tasks:
-        pipe.send(Outcome(name, skipped=True))
+    units = [job.tasks] if job.together else [(name,) for name in job.tasks]
+    for number, names in enumerate(units, job.first):
+        if not claim(number):
+            continue
+        if stopped:
+            outcomes = iter([Outcome(name, skipped=True) for name in names])
+        else:
+            outcomes = _outcomes(job, names, knowledge, packer)
+        for outcome in outcomes:
+            pipe.send_bytes(pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL))
+            stopped = stopped or (bool(outcome.error) and job.stop_early)
+    return stopped
 
 
 def _warm_up(build: Build) -> None:
@@ -548,16 +681,18 @@ def _warm_up(build: Build) -> None:
         _ = build.workshop.engine
 
 
-def _outcomes(job: StepsJob, knowledge: Knowledge, packer: rows.Packer) -> Iterator[Outcome]:
+def _outcomes(
+    job: StepsJob, names: Sequence[str], knowledge: Knowledge, packer: rows.Packer
+) -> Iterator[Outcome]:
     build = knowledge.builds[job.build]
-    chosen = [build.plan.steps[name] for name in job.tasks]
+    chosen = [build.plan.steps[name] for name in names]
     done = 0
     try:
         for outcome in build.workshop.outcomes(chosen, job.recorded, job.stop_early, job.over):
             yield packed(build, outcome, packer) if knowledge.packs else outcome
             done += 1
     except Exception:
-        for name in job.tasks[done:]:
+        for name in names[done:]:
             yield Outcome(name, error=internal(name))
 
 

@@ -313,12 +313,12 @@ def test_a_run_in_which_only_others_had_work_leaves_the_next_one_as_little(many:
 
 
 def test_a_long_chain_of_other_tasks_is_followed_to_its_end(many: Project) -> None:
-    chain = '''
+    chain = """
 def task_link():
     for number in range(3000):
         yield {"name": str(number), "actions": [], "task_dep": [f"link:{number + 1}"]}
     yield {"name": "3000", "actions": []}
-'''
+"""
     many.write("dodo.py", many.read("dodo.py") + chain)
     result = many.doit("link:1000", "generate")
     assert (result.code, result.err) == (0, "")
