@@ -170,13 +170,8 @@ def main() -> int:
     parser.add_argument("--runs", type=measure.positive, default=3, help="runs of each (3)")
     parser.add_argument("sizes", nargs="*", type=measure.positive, help="files (1 100 1000)")
     chosen = parser.parse_args()
-    try:
-        measured = measure_all(chosen.sizes or SIZES, chosen.runs)
-    except MeasurementError as error:
-        print(f"compiles: {error}", file=sys.stderr)
-        return 1
-    print(measure.plain(table(measured)))
-    return 0
+    sizes = chosen.sizes or SIZES
+    return measure.tell("compiles", lambda: table(measure_all(sizes, chosen.runs)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -181,6 +181,17 @@ def markdown(table: Table) -> str:
 
 
 # The machine ----------------------------------------------------------------------------
+
+
+def tell(name: str, make: Callable[[], Table], render: Callable[[Table], str] = plain) -> int:
+    """Print what a benchmark measures; return its exit code."""
+    try:
+        table = make()
+    except MeasurementError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    print(render(table))
+    return 0
 
 
 def cores() -> int:

@@ -63,13 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=measure.positive, default=9, help="runs (%(default)s)")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args(arguments)
-    try:
-        table = parts(options.patterns, options.runs)
-    except MeasurementError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print((measure.markdown if options.markdown else measure.plain)(table))
-    return 0
+    render = measure.markdown if options.markdown else measure.plain
+    return measure.tell("nothing", lambda: parts(options.patterns, options.runs), render)
 
 
 def parts(count: int, runs: int) -> Table:

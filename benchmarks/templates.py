@@ -312,13 +312,11 @@ def main() -> int:
         with contextlib.closing(open(chosen.load, encoding="utf-8")) as file:
             print(json.dumps(load(json.load(file))))
         return 0
-    try:
-        measured = [loads.as_data() for loads in measure_all(chosen.runs, chosen.suite)]
-    except MeasurementError as error:
-        print(f"templates: {error}", file=sys.stderr)
-        return 1
-    print(measure.plain(table(measured)))
-    return 0
+
+    def measured() -> Table:
+        return table([loads.as_data() for loads in measure_all(chosen.runs, chosen.suite)])
+
+    return measure.tell("templates", measured)
 
 
 if __name__ == "__main__":
