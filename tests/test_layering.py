@@ -40,6 +40,7 @@ LAYERS = [
     ["build"],
     ["orphans", "preview"],
     ["tasks", "survey"],
+    ["causes", "kin"],
     ["workers", "chains"],
     ["codegen", "reporter"],
     ["runner"],
