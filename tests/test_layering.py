@@ -31,7 +31,7 @@ LAYERS = [
         "sandbox",
         "snapshot",
     ],
-    ["explain", "project", "checks", "record"],
+    ["explain", "project", "checks", "record", "scaffold"],
     ["templates"],
     ["world", "plan"],
     ["glance"],
@@ -52,6 +52,7 @@ LATE = {
     ("chains", "codegen"),
     ("codegen", "build"),
     ("codegen", "tasks"),
+    ("commands", "__main__"),
     ("explain", "templates"),
     ("glance", "build"),
 }
