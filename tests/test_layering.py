@@ -13,12 +13,12 @@ import codegen_tasks
 PACKAGE = Path(codegen_tasks.__file__).parent
 #: From the bottom up; a module imports only what stands in an earlier line, or left of it.
 LAYERS = [
-    ["errors", "digest", "keeper", "ours"],
+    ["errors", "digest", "keeper", "ours", "columns"],
     ["code_digest", "keys"],
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock", "folders", "rows"],
+    ["lock", "folders", "rows", "blame"],
     ["journal", "sqlite"],
     [
         "settings",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..causes import Node
+from ..columns import cells
 
 #: Lines are no longer than this where no terminal says how wide it is.
 _WIDTH = 80
@@ -105,16 +105,6 @@ def _shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def cells(text: str) -> int:
-    """Return how many columns of a terminal a text fills."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
 
 
 def wrap(text: str, width: int, first: str = "", others: str = "") -> list[str]:
