@@ -36,7 +36,7 @@ _OPT_JSON = {
     "long": "json",
     "type": bool,
     "default": False,
-    "help": "print JSON, for programs [default: %(default)s]",
+    "help": "print JSON, for programs",
 }
 _OPT_TREE = {
     "name": "tree",
