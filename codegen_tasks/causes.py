@@ -8,6 +8,12 @@ from dataclasses import dataclass, field, replace
 from .model import FILE_KINDS, Reason
 from .survey import StepState
 
+#: What happens to each target by itself, and is one cause all the same.
+_ALIKE = {
+    ("missing", "target"): "the target itself is missing",
+    ("added", "target"): "the target itself is new",
+    ("missing", "source"): "what it is compiled from is missing",
+}
 #: More names than this are not all shown, but the first few and the number of the others.
 MANY = 12
 _FEW = 3
@@ -52,11 +58,15 @@ class Cause:
 
 
 def _text(reason: Reason) -> str:
-    if reason.kind == "target":
-        return f"its file is {reason.change}" if reason.change == "missing" else "a new target"
+    if _is_alike(reason):
+        return _ALIKE[reason.change, reason.kind]
     if reason.change == "changed" and reason.kind in FILE_KINDS:
         return f"{reason.name}: changed"
     return str(replace(reason, chain=()))
+
+
+def _is_alike(reason: Reason) -> bool:
+    return (reason.change, reason.kind) in _ALIKE
 
 
 def causes_of(states: Iterable[StepState]) -> list[Cause]:
@@ -70,7 +80,7 @@ def causes_of(states: Iterable[StepState]) -> list[Cause]:
 
 
 def _key(reason: Reason) -> tuple[str, ...]:
-    if reason.kind == "target":
+    if _is_alike(reason):
         return (reason.change, reason.kind)
     if reason.change == "failed last time":
         return (reason.change, reason.new)

@@ -104,17 +104,32 @@ class States(Mapping[str, StepState]):
     def followed(self, task: str) -> StepState:
         """Return a step's state, and with it the stale tasks that it hangs on."""
         state = self[task]
-        state.follows = self._of(state)
+        state.follows = self._of(task)
         return state
 
-    def _of(self, state: StepState) -> list[str]:
-        task = state.step.task
-        found = self._follows.get(task)
-        if found is None:
-            self._follows[task] = []  # until it is known: what was read may be a circle by now
-            makers = self._makers(state)
-            found = self._follows[task] = [name for name in makers if self._moves(name)]
-        return found
+    def _of(self, task: str) -> list[str]:
+        """Return the stale tasks that a step hangs on, by way of those that these hang on.
+
+        By hand, for a chain of steps may be longer than Python's stack is deep.
+        """
+        todo, begun = [task], set[str]()
+        while todo:
+            current = todo[-1]
+            makers = [] if current in self._follows else self._makers(self[current])
+            begun.add(current)
+            new = [name for name in makers if name not in begun and self._is_open(name)]
+            todo += new
+            if not new:
+                # What was read may be a circle by now: then one of them is not known yet.
+                self._follows.setdefault(current, [name for name in makers if self._moves(name)])
+                todo.pop()
+        return self._follows[task]
+
+    def _is_open(self, task: str) -> bool:
+        """Tell whether it must be found out what a step hangs on, for one that reads it."""
+        if task in self._follows or task not in self._home or task in self._home[task].fresh:
+            return False
+        return not self[task].reasons
 
     def _makers(self, state: StepState) -> list[str]:
         build, step = self._home[state.step.task], state.step
@@ -130,7 +145,7 @@ class States(Mapping[str, StepState]):
         build = self._home.get(task)
         if build is None or task in build.fresh:
             return task in self._would_run
-        return bool(self[task].reasons or self._of(self[task]))
+        return bool(self[task].reasons or self._follows.get(task))
 
 
 def survey(

@@ -294,7 +294,10 @@ def test_several_keys_of_one_pattern_are_one_cause(built: Project) -> None:
 def test_missing_targets_are_one_cause(built: Project) -> None:
     built.remove("generated/ash.txt")
     built.remove("generated/birch.txt")
-    assert "stale:\n  its file is missing\n    → ash.txt, birch.txt\n" in built.doit("info").out
+    assert (
+        "stale:\n  the target itself is missing\n    → ash.txt, birch.txt\n"
+        in built.doit("info").out
+    )
 
 
 def test_hand_edits_have_a_section_that_says_what_becomes_of_them(built: Project) -> None:
@@ -345,6 +348,12 @@ templates/macros.j2: changed
     )
 
 
+def test_a_tree_is_of_all_targets(built: Project) -> None:
+    result = built.doit("info", "--tree", "ash.txt")
+    assert (result.code, result.out) == (3, "")
+    assert "ERROR: `info --tree` takes no name: it is for all targets" in result.err
+
+
 def test_a_tree_names_the_first_of_many_and_counts_the_others(built: Project) -> None:
     for number in range(30):
         built.write(f"patterns/p{number:03}.toml", f'name = "p{number}"\ngain = 0\n')
@@ -382,6 +391,54 @@ def test_what_follows_the_stale_step_of_another_codegen_is_listed(project: Proje
     assert "after one.generate:ash.json\n" in project.doit("info", "text/ash.txt").out
     dependents = info(project, "data/ash.json")["dependents"]
     assert dependents == {"compiles": [], "renders": ["two.generate:ash.txt"], "tasks": []}
+
+
+def test_a_task_of_the_users_is_told_as_doit_does_whatever_it_hangs_on(built: Project) -> None:
+    built.write(
+        "dodo.py",
+        built.read("dodo.py")
+        + """
+from doit.task import result_dep
+
+
+def task_ship():
+    return {
+        "actions": ["echo"],
+        "uptodate": [result_dep("generate:ash.txt")],
+        "targets": ["patterns/made.toml"],
+    }
+""",
+    )
+    result = built.doit("info", "ship")
+    assert (result.code, result.err) == (1, "")
+    assert "task_dep   : \n - generate:ash.txt" in result.out
+    told = built.doit("info", "list.txt")
+    assert (told.code, told.err) == (1, "")
+    assert "- after ship\n" in told.out
+
+
+def test_a_long_chain_is_no_error(empty_project: Project) -> None:
+    """Longer than Python's stack is deep."""
+    lines = [
+        "from codegen_tasks import Codegen",
+        "codegen = Codegen(templates='t')",
+        "codegen.rule('r0', template='x', patterns='p/*.json', target='0.json')",
+        *(
+            f"codegen.rule('r{n}', template='x', patterns='generated/{n - 1}.json', "
+            f"target='{n}.json')"
+            for n in range(1, 400)
+        ),
+        "DOIT_CONFIG = codegen.doit_config",
+    ]
+    empty_project.write("dodo.py", "\n".join(lines))
+    empty_project.write("t/x", '{"x": {{ patterns[0].x }}}')
+    empty_project.write("p/one.json", '{"x": 1}')
+    assert empty_project.doit().code == 0
+    empty_project.write("p/one.json", '{"x": 2}')
+    assert info(empty_project, "399.json")["follows"] == ["generate:398.json"]
+    assert len(info(empty_project)["follows"]) == 399
+    tree = empty_project.doit("info", "--tree", "--all").out
+    assert tree.count("└─ ") == 400
 
 
 def test_lines_are_as_wide_as_the_cells_they_fill(built: Project) -> None:

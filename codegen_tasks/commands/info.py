@@ -102,13 +102,10 @@ class Info(OverCore, CoreInfo):
             return 0
         if len(names) > 1:
             raise InvalidCommand("`info` takes one task or target, or none for all")
+        if names and self._tree:
+            raise InvalidCommand("`info --tree` takes no name: it is for all targets")
         with _not_collecting():
-            found = codegens(self.loader.namespace)
-            if names and len(found) > 1:  # each knows by the others' tasks what they make
-                from .. import chains
-
-                self.task_list = chains.unabridged(found, self.task_list)
-            builds = planned(self)
+            builds = self._planned_for(names[0]) if names else planned(self)
             try:
                 if names:
                     return self._one(builds, names[0], hide_status or params["hide_status"])
@@ -124,16 +121,29 @@ class Info(OverCore, CoreInfo):
 
     # One --------------------------------------------------------------------------------
 
+    def _planned_for(self, name: str) -> list[Build]:
+        """Return the builds; with doit's tasks of all steps, if one of them is not enough."""
+        from .. import chains
+
+        found = codegens(self.loader.namespace)
+        # Each Codegen knows by the others' tasks what they make.
+        builds = planned(self) if len(found) == 1 else []
+        if _step_named(builds, name) is None:
+            self.task_list = chains.unabridged(found, self.task_list)
+            builds = planned(self)
+        return builds
+
     def _one(self, builds: Sequence[Build], name: str, hide_status: bool) -> int:
-        for build in builds:
-            build.fresh = frozenset()  # their verdicts are asked for one by one
         found = _step_named(builds, name)
         if found is None:
             return int(CoreInfo._execute(self, [self._task_named(builds, name)], hide_status))
         build, task = found
-        from .. import kin, survey
+        from .. import chains, kin, survey
 
-        would_run = [name for name, _ in self._other_tasks()] if build.plan.others else ()
+        others = chains.OnDemand({task.name: task for task in self.task_list}, builds)
+        would_run = [name for name, _ in self._other_tasks(others)] if build.plan.others else ()
+        for each in builds:
+            each.fresh = frozenset()  # their verdicts are asked for one by one
         state = survey.States(builds, self.dep_manager, would_run).followed(task)
         known = kin.kin_of(builds, state.step, self.dep_manager, self.task_list)
         if self._as_json:
@@ -178,7 +188,7 @@ class Info(OverCore, CoreInfo):
     # All --------------------------------------------------------------------------------
 
     def _all(self, builds: Sequence[Build]) -> int:
-        others = self._other_tasks()
+        others = self._other_tasks({task.name: task for task in self.task_list})
         surveys = self._surveys(builds, {name for name, _ in others}) if builds else []
         quiet = [
             one.glance.targets
@@ -226,9 +236,12 @@ class Info(OverCore, CoreInfo):
             chains.refuse_unmet(codegens(self.loader.namespace))
         return found
 
-    def _other_tasks(self) -> list[tuple[str, str]]:
-        """Return the user's tasks that would run, as far as doit can tell without running."""
-        tasks = {task.name: task for task in self.task_list}
+    def _other_tasks(self, tasks: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the user's tasks that would run, as far as doit can tell without running.
+
+        Args:
+            tasks: all of doit's, by name.
+        """
         found = []
         for task in self.task_list:
             if is_ours(task) or task.has_subtask or not task._actions:
