@@ -393,6 +393,30 @@ def test_what_follows_the_stale_step_of_another_codegen_is_listed(project: Proje
     assert dependents == {"compiles": [], "renders": ["two.generate:ash.txt"], "tasks": []}
 
 
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_what_depends_on_a_target_is_known_from_what_steps_have_read(
+    built: Project, snapshot: bool
+) -> None:
+    """With the snapshot, which knows all readers, and without, from the records of all steps."""
+    built.write("templates/plain.txt.j2", "{{ read_text('generated/ash.txt') }}")
+    wild = "\ndef task_all():\n    return {'actions': [], 'task_dep': ['generate:a*']}\n"
+    named = "\ndef task_one():\n    return {'actions': [], 'setup': ['generate:ash.txt']}\n"
+    group = "\ndef task_every():\n    return {'actions': [], 'task_dep': ['generate']}\n"
+    none = "\ndef task_none():\n    return {'actions': [], 'task_dep': ['generate:birch.txt']}\n"
+    built.write("dodo.py", built.read("dodo.py") + wild + named + group + none)
+    assert built.doit().code == 0
+    if not snapshot:
+        built.remove(".codegen/snapshot")
+    assert info(built, "ash.txt")["dependents"] == {
+        "compiles": [],
+        "renders": ["generate:plain.txt"],
+        "tasks": ["all", "one", "every"],
+    }
+    readers = ["generate:ash.txt", "generate:birch.txt", "generate:cedar.txt"]
+    assert info(built, "templates:macros.j2")["dependents"]["renders"] == readers
+    assert info(built, "templates:plain.txt.j2")["dependents"]["renders"] == ["generate:plain.txt"]
+
+
 def test_a_task_of_the_users_is_told_as_doit_does_whatever_it_hangs_on(built: Project) -> None:
     built.write(
         "dodo.py",

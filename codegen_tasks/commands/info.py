@@ -167,8 +167,10 @@ class Info(OverCore, CoreInfo):
         known = {task.name for task in self.task_list}
         known |= {known for build in builds for known in (*build.plan.steps, *build.plan.makers)}
         hint = nearest(name, known)
-        told = str(InvalidCommand(not_found=name)).rstrip() if not hint else ""
-        raise InvalidCommand(told or f'Invalid parameter: "{name}".\n  hint: {hint}')
+        if not hint:
+            raise InvalidCommand(not_found=name)
+        what = f'command `info` invalid parameter: "{name}". Must be a task, or a target.'
+        raise InvalidCommand(f"{what}\n  hint: {hint}")
 
     def _doits_own(self, build: Build, state: StepState) -> None:
         """Show what doit knows of a step's task, all inputs in order, none of our own marks."""

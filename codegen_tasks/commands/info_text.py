@@ -195,7 +195,7 @@ _HEADS = {
     "file": "files",
     "toml": "files",
     "json": "files",
-    "context": "context of rule",
+    "context": "context",
     "filter": "filters",
     "test": "tests",
     "function": "functions",
@@ -205,8 +205,10 @@ _HEADS = {
     "environment": "environment",
     "rule": "rule",
 }
+#: Kinds that are told by their names alone, side by side.
+_NAMES = ("filter", "test", "function")
 #: Kinds of which there is one, so that its name says nothing.
-_UNNAMED = ("environment", "rule", "command")
+_UNNAMED = ("environment", "rule", "command", "context")
 _COLUMN = 16
 
 
@@ -290,9 +292,12 @@ class One:
 
     def _told(self, items: Sequence[Input]) -> Iterator[str]:
         by_name = {item.name: item for item in items}
+        if all(item.kind in _NAMES for item in items):
+            yield some(list(by_name), self._whole)
+            return
         shown, more = few(list(by_name), self._whole)
         for name in shown:
-            said = _said(by_name[name])
+            said = _said(by_name[name], self._whole)
             if said and by_name[name].kind in _UNNAMED:
                 yield said
             else:
@@ -350,16 +355,18 @@ def _leads(loaders: Mapping[str, str], name: str, to: str) -> bool:
     return name == to
 
 
-def _said(item: Input) -> str:
+def _said(item: Input, whole: bool) -> str:
     """Return what of an input was read, or what it was."""
     if item.kind == "missing template" or not item.digest:
         return "" if item.kind == "missing template" else "absent"
     if item.kind in DATA_KINDS:
-        return _keys_read(item)
+        return _keys_read(item, whole)
     if item.kind == "environment" and item.name == "bytecode":
         return "options and version of Jinja2"
     if item.kind in ("environment", "command"):
         return _facts(item.shown)
+    if item.kind == "context":
+        return f"that of rule {item.name}"
     if item.kind == "rule":
         return "its template=, each= and patterns="
     if item.kind in FACT_KINDS or item.kind in ("toolchain", "global"):
@@ -367,7 +374,7 @@ def _said(item: Input) -> str:
     return ""
 
 
-def _keys_read(item: Input) -> str:
+def _keys_read(item: Input, whole: bool) -> str:
     """Return which keys of a pattern were read; all if it was handed on whole."""
     told: dict[str, None] = {}
     for path, how in item.reads:
@@ -377,7 +384,7 @@ def _keys_read(item: Input) -> str:
         elif how == "value" or place:
             told.setdefault(place or "all of it")
     names = list(told)
-    return some(names) if names else "nothing of it"
+    return some(names, whole) if names else "nothing of it"
 
 
 def _facts(shown: str) -> str:
@@ -387,9 +394,8 @@ def _facts(shown: str) -> str:
         return ""
     if not isinstance(facts, Mapping):
         return ""
-    return ", ".join(
-        f"{name.removeprefix('environment ')} {value}" for name, value in facts.items()
-    )
+    named = ((name.removeprefix("environment "), value) for name, value in facts.items())
+    return ", ".join(f"{name} {value}".strip() for name, value in named)
 
 
 def _duration(seconds: float) -> str:
