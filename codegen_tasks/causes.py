@@ -166,22 +166,37 @@ class Forest:
             node = root
             for name in way:
                 node = node.child(name)
-            self._add(node, states, set())
+            self._add(node, states)
         return root
 
-    def _add(self, node: Node, states: Sequence[StepState], seen: set[str]) -> None:
-        """Add steps below a node, and below each what follows from it, told once a tree."""
+    def _add(self, root: Node, states: Sequence[StepState]) -> None:
+        """Add steps below a node, and below each what follows from it, told once.
+
+        By hand, for a chain of targets may be longer than Python's stack is deep.
+        """
+        seen: set[str] = set()
+        todo = [self._shown(root, states)]
+        while todo:
+            entry = next(todo[-1], None)
+            if entry is None:
+                todo.pop()
+                continue
+            node, name, state = entry
+            after = self._after.get(state.step.task, ())
+            if after and state.step.task in seen:
+                node.child(f"{name} (as above)")
+            else:
+                seen.add(state.step.task)
+                todo.append(self._shown(node.child(name), after))
+
+    def _shown(
+        self, node: Node, states: Sequence[StepState]
+    ) -> Iterator[tuple[Node, str, StepState]]:
+        """Yield the steps that have a line below a node; at last add one for the others."""
         by_name = {self._named(state): state for state in states}
         shown, more = few(list(by_name), self._whole)
         for name in shown:
-            state = by_name[name]
-            task = state.step.task
-            after = self._after.get(task, ())
-            if after and task in seen:
-                node.child(f"{name} (as above)")
-                continue
-            seen.add(task)
-            self._add(node.child(name), after, seen)
+            yield node, name, by_name[name]
         if more:
             node.child(self._rest([by_name[name] for name in list(by_name)[len(shown) :]]))
 
