@@ -9,6 +9,7 @@ COMMANDS = {
     "cache": "codegen_tasks.commands.cache:Cache",
     "diff": "codegen_tasks.commands.diff:Diff",
     "manifest": "codegen_tasks.commands.manifest:Manifest",
+    "new": "codegen_tasks.commands.new:New",
     "prune": "codegen_tasks.commands.prune:Prune",
 }
 

@@ -32,6 +32,13 @@ ASKED: ContextVar[WeakMethod[Callable[[], Collection[str] | None]] | None] = Con
     "ASKED", default=None
 )
 
+
+class NoTasks(tuple[str, ...]):
+    """What is selected by a command that needs the plan of a build, and no task of its steps."""
+
+    __slots__ = ()
+
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _RULE_KEYS = ("name", "template", "patterns", "target", "each", "compile", "context", "timeout")
@@ -240,7 +247,9 @@ class Codegen:
         reference = ASKED.get()
         asked = reference() if reference is not None else None
         names = asked() if asked is not None else None
-        if names is not None and Globals.dep_manager is not None:
+        if isinstance(names, NoTasks):
+            self.build.fresh = self.build.plan.steps.keys()
+        elif names is not None and Globals.dep_manager is not None:
             self.look()
         if self.glance is not None and names is not None:
             if self.quiet:

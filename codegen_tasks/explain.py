@@ -16,7 +16,7 @@ import jinja2
 from jinja2.environment import TemplateModule
 from jinja2.utils import missing
 
-from . import disk
+from . import blame, disk
 from .errors import CodegenError, StepError, known_or_nearest, nearest
 
 if TYPE_CHECKING:
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 #: Where Jinja2's own functions lie.
 _JINJA = os.path.dirname(jinja2.__file__)
+
+
+#: Of a name that a template would see, but for how it came to be loaded.
+_UNSEEN = "not seen where imported without context: hand it on, or add 'with context'"
+#: What a tag of Jinja2's own may be called.
+_TAGS = ["autoescape", "block", "call", "filter", "for", "if", "macro", "set", "trans", "with"]
+_OTHER_TAGS = ["elif", "else", "extends", "from", "import", "include", "pluralize", "print"]
 
 
 class Explained:
@@ -59,8 +66,11 @@ class Explained:
             return StepError(error.where, what, hint, own + self._context(places, error.where))
         what, hint = self._words(error)
         where = _at(places[-1]) if places else f"{self._engine.folder}/{self._name}"
-        shown = self._engine.source_line(*places[-1]) if places else []
+        shown = self._shown(places[-1], what) if places else []
         return StepError(where, what, hint, shown + self._context(places[:-1], where))
+
+    def _shown(self, place: tuple[str, int], what: str) -> list[str]:
+        return blame.shown(self._engine.root, *place, what)
 
     def _words(self, error: BaseException) -> tuple[str, str]:
         """Return what happened, and a hint."""
@@ -91,6 +101,8 @@ class Explained:
     ) -> tuple[str, str]:
         """Return what to say of a name that is no variable, or that `last` lacks."""
         if name := re.fullmatch(r"'(.+)' is undefined", what):
+            if name[1] in self._variables:
+                return what, _UNSEEN
             known = self._engine.known_names(self._variables)
             return what, nearest(name[1], [*known, *_locals(error, self._engine.folder)])
         if last is not None:
@@ -107,6 +119,10 @@ class Explained:
         """Return the message in our spelling; for an unknown filter or test with the nearest."""
         what = said.rstrip(".").removesuffix(" found")
         what = _lower(what)
+        tag = re.fullmatch(r"encountered unknown tag '(.+)'", what)
+        if tag:
+            known = [*_TAGS, *_OTHER_TAGS, *(f"end{name}" for name in _TAGS)]
+            return what, "" if tag[1] in known else nearest(tag[1], known)
         found = re.match(r"no (filter|test) named '(.+?)'", what)
         if not found:
             return what, ""
@@ -127,8 +143,8 @@ class Explained:
         path = error.filename or error.name or f"{self._engine.folder}/{self._name}"
         said, *more = (error.message or "syntax error").split(". ")
         what, hint = self._unknown_kind(said)
-        shown = self._engine.source_line(path, error.lineno)
         place = (path, error.lineno)
+        shown = self._shown(place, what)
         outer = places[:-1] if places and places[-1] == place else places
         details = [
             *shown,

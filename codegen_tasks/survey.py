@@ -5,7 +5,7 @@ Asks for the same verdicts that `doit` runs by.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,35 +62,118 @@ class Survey:
         """Steps that run if what they hang on changes its output."""
         return [s for s in self.states.values() if s.follows and not s.reasons]
 
+    @property
+    def up_to_date(self) -> int:
+        """The number of targets that are not stale and follow nothing that is."""
+        looked_at = self.states.values()
+        return self.fresh + sum(s.is_target and not (s.reasons or s.follows) for s in looked_at)
 
-def survey(
-    build: Build,
-    dep_manager: Any,
-    claimed: Collection[str] = (),
-    stale: Collection[str] = (),
-) -> Survey:
-    """Return the state of every step.
+
+class States(Mapping[str, StepState]):
+    """The state of each step of all builds, found out when it is asked for.
 
     Args:
-        build: the build.
+        builds: of all Codegen objects, for the steps of one may read what another makes.
+        dep_manager: doit's database.
+        would_run: tasks that are not ours and would run.
+    """
+
+    def __init__(self, builds: Sequence[Build], dep_manager: Any, would_run: Collection[str] = ()):
+        self._home = {task: build for build in builds for task in build.plan.steps}
+        self._dep_manager = dep_manager
+        self._would_run = would_run
+        self._states: dict[str, StepState] = {}
+        self._follows: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._home)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._home)
+
+    def __getitem__(self, task: str) -> StepState:
+        """Return a step's state, without what it follows: see `followed`."""
+        found = self._states.get(task)
+        if found is None:
+            build = self._home[task]
+            step = build.plan.steps[task]
+            verdict = build.verdict(step, self._dep_manager.get_values(task))
+            found = self._states[task] = StepState(step, verdict.trace, verdict.reasons)
+        return found
+
+    def followed(self, task: str) -> StepState:
+        """Return a step's state, and with it the stale tasks that it hangs on."""
+        state = self[task]
+        state.follows = self._of(task)
+        return state
+
+    def _of(self, task: str) -> list[str]:
+        """Return the stale tasks that a step hangs on, by way of those that these hang on.
+
+        By hand, for a chain of steps may be longer than Python's stack is deep.
+        """
+        todo, begun = [task], set[str]()
+        while todo:
+            current = todo[-1]
+            makers = [] if current in self._follows else self._makers(self[current])
+            begun.add(current)
+            new = [name for name in makers if name not in begun and self._is_open(name)]
+            todo += new
+            if not new:
+                # What was read may be a circle by now: then one of them is not known yet.
+                self._follows.setdefault(current, [name for name in makers if self._moves(name)])
+                todo.pop()
+        return self._follows[task]
+
+    def _is_open(self, task: str) -> bool:
+        """Tell whether it must be found out what a step hangs on, for one that reads it."""
+        if task in self._follows or task not in self._home or task in self._home[task].fresh:
+            return False
+        return not self[task].reasons
+
+    def _makers(self, state: StepState) -> list[str]:
+        build, step = self._home[state.step.task], state.step
+        read = {step.source}
+        if step.phase != "compile":
+            read = {f"{build.project.templates}/{step.template}", *step.patterns}
+        if state.trace is not None:
+            read |= {item.name for item in state.trace.inputs if item.kind in PATH_KINDS}
+        makers = (build.plan.maker(path) for path in sorted(read))
+        return list(dict.fromkeys(name for name in makers if name and name != step.task))
+
+    def _moves(self, task: str) -> bool:
+        build = self._home.get(task)
+        if build is None or task in build.fresh:
+            return task in self._would_run
+        return bool(self[task].reasons or self._follows.get(task))
+
+
+def survey(
+    builds: Sequence[Build],
+    dep_manager: Any,
+    claimed: Collection[str] = (),
+    would_run: Collection[str] = (),
+) -> list[Survey]:
+    """Return the state of every step, for each build.
+
+    Args:
+        builds: of all Codegen objects.
         dep_manager: doit's database.
         claimed: paths that any task makes, so that they are no orphans.
-        stale: tasks that are not ours and would run.
+        would_run: tasks that are not ours and would run.
     """
-    states: dict[str, StepState] = {}
-    for step in build.plan.steps.values():
-        if step.task in build.fresh:
-            continue
-        verdict = build.verdict(step, dep_manager.get_values(step.task))
-        states[step.task] = StepState(step, verdict.trace, verdict.reasons)
-    follows = _Follows(build, states, stale)
-    for state in states.values():
-        state.follows = follows.of(state)
-    if not any(state.reasons and state.is_target for state in states.values()):
-        output = _manifest_state(build, states, dep_manager)
-        states[output.step.task] = output
-    fresh = sum(build.plan.steps[task].phase != "templates" for task in build.fresh)
-    return Survey(states, _orphans(build, dep_manager, claimed), build.plan.unknown, fresh)
+    states = States(builds, dep_manager, would_run)
+    return [_surveyed(build, states, dep_manager, claimed) for build in builds]
+
+
+def _surveyed(build: Build, states: States, dep_manager: Any, claimed: Collection[str]) -> Survey:
+    plan, fresh = build.plan, build.fresh
+    found = {task: states.followed(task) for task in plan.steps if task not in fresh}
+    if not any(state.reasons and state.is_target for state in found.values()):
+        output = _manifest_state(build, found, dep_manager)
+        found[output.step.task] = output
+    count = sum(plan.steps[task].phase != "templates" for task in fresh)
+    return Survey(found, _orphans(build, dep_manager, claimed), plan.unknown, count)
 
 
 def _orphans(build: Build, dep_manager: Any, claimed: Collection[str]) -> list[tuple[str, bool]]:
@@ -98,42 +181,6 @@ def _orphans(build: Build, dep_manager: Any, claimed: Collection[str]) -> list[t
         return []
     found = orphans.find(build, dep_manager, claimed)
     return [(orphan.path, orphan.edited) for orphan in found]
-
-
-class _Follows:
-    """For each step the stale tasks whose output it reads."""
-
-    def __init__(self, build: Build, states: dict[str, StepState], stale: Collection[str]):
-        self._plan = build.plan
-        self._templates = build.project.templates
-        self._states = states
-        self._stale = stale
-        self._known: dict[str, list[str]] = {}
-
-    def of(self, state: StepState) -> list[str]:
-        """Return them for one step."""
-        task = state.step.task
-        found = self._known.get(task)
-        if found is None:
-            self._known[task] = []  # until it is known: what was read may be a circle by now
-            found = self._known[task] = [name for name in self._makers(state) if self._moves(name)]
-        return found
-
-    def _makers(self, state: StepState) -> list[str]:
-        step = state.step
-        read = {step.source}
-        if step.phase != "compile":
-            read = {f"{self._templates}/{step.template}", *step.patterns}
-        if state.trace is not None:
-            read |= {item.name for item in state.trace.inputs if item.kind in PATH_KINDS}
-        makers = (self._plan.maker(path) for path in sorted(read))
-        return list(dict.fromkeys(name for name in makers if name and name != step.task))
-
-    def _moves(self, name: str) -> bool:
-        state = self._states.get(name)
-        if state is None:
-            return name in self._stale
-        return bool(state.reasons or self.of(state))
 
 
 def _manifest_state(build: Build, states: dict[str, StepState], dep_manager: Any) -> StepState:

@@ -468,14 +468,6 @@ class Engine:
         """Return the variables and globals a template could have meant."""
         return [*variables, *self._environment.globals]
 
-    def source_line(self, path: str, line: int) -> list[str]:
-        """Return one line of a file of the project, numbered, for a message."""
-        try:
-            text = disk.read(os.path.join(self._spec.root, path)).decode("utf-8", "replace")
-            return [f"{line} | {text.splitlines()[line - 1].rstrip()}"]
-        except (OSError, IndexError):
-            return []
-
     def defined_names(self, template: str) -> list[str]:
         """Return the names a template defines at its top, as far as its text tells."""
         try:

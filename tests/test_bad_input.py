@@ -974,12 +974,29 @@ def test_a_template_syntax_error_shows_its_line(built: Project) -> None:
         failed: templates:page.txt.j2
           templates/page.txt.j2:3: encountered unknown tag 'endfor'
             3 | {% endfor %}
+              |    ^^^^^^
             jinja was looking for the following tags: 'elif' or 'else' or 'endif'
             the innermost block that needs to be closed is 'if'
         .  generate:plain.txt
         1 generated, 1 up to date, 1 failed, 3 not run in N s
         """,
         changed=["plain.txt"],
+    )
+
+
+def test_an_unknown_tag_names_the_nearest(project: Project) -> None:
+    project.write("templates/page.txt.j2", "one\n\t{%- fr x in [1] %}\n{% endfor %}\n")
+    fails(
+        project,
+        """
+        failed: templates:page.txt.j2
+          templates/page.txt.j2:2: encountered unknown tag 'fr'
+            2 | \t{%- fr x in [1] %}
+              | \t    ^^
+            hint: did you mean 'for'?
+        1 failed in N s
+        """,
+        ASH,
     )
 
 
@@ -1010,6 +1027,7 @@ def test_without_the_cache_a_syntax_error_reads_the_same(project: Project) -> No
         failed: generate:ash.txt
           templates/page.txt.j2:2: unexpected 'end of print statement'
             2 | {{ name + }}
+              |           ^^
             pattern patterns/ash.toml
         1 failed in N s
         """,
@@ -1026,6 +1044,7 @@ def test_an_unknown_filter_is_found_while_parsing(project: Project) -> None:
         failed: templates:page.txt.j2
           templates/page.txt.j2:2: no filter named 'shuot'
             2 | {{ name|shuot }}
+              |         ^^^^^
             hint: did you mean 'shout'?
         1 failed in N s
         """,
@@ -1041,6 +1060,7 @@ def test_an_unknown_test_is_found_while_parsing(project: Project) -> None:
         failed: templates:page.txt.j2
           templates/page.txt.j2:2: no test named 'strnig'
             2 | {{ name is strnig }}
+              |            ^^^^^^
             hint: did you mean 'string'?
         1 failed in N s
         """,
@@ -1058,6 +1078,7 @@ def test_an_unknown_filter_in_a_branch_is_found_while_rendering(project: Project
         failed: generate:ash.txt
           templates/page.txt.j2:2: no filter named 'shuot'
             2 | {% if name %}{{ name|shuot }}{% endif %}
+              |                      ^^^^^
             pattern patterns/ash.toml
             hint: did you mean 'shout'?
         1 failed in N s
@@ -1076,6 +1097,7 @@ def test_a_missing_include_names_the_nearest_template(project: Project) -> None:
         failed: generate:ash.txt
           templates/page.txt.j2:2: there is no template 'footr.j2'
             2 | {% include "footr.j2" %}
+              |             ^^^^^^^^
             pattern patterns/ash.toml
             hint: did you mean 'footer.j2'?
         1 failed in N s
@@ -1093,6 +1115,7 @@ def test_a_missing_include_of_several_names_them_all(project: Project) -> None:
         failed: generate:ash.txt
           templates/page.txt.j2:1: there is no template 'one.j2' or 'mecros.j2'
             1 | {% include ["one.j2", "mecros.j2"] %}
+              |              ^^^^^^
             pattern patterns/ash.toml
             hint: did you mean 'macros.j2'?
         1 failed in N s
@@ -1211,6 +1234,7 @@ def test_an_undefined_variable_names_line_pattern_and_nearest(built: Project) ->
         failed: generate:birch.txt
           templates/page.txt.j2:2: 'nam' is undefined
             2 | {% if gain == 1 %}{{ nam }}{% endif %}
+              |                      ^^^
             pattern patterns/birch.toml
             hint: did you mean 'name'?
         .  generate:cedar.txt
@@ -1234,6 +1258,7 @@ def test_an_undefined_variable_shows_the_chain_of_includes_and_imports(project: 
         failed: generate:ash.txt
           templates/tools.txt:2: 'gaim' is undefined
             2 | {{ gaim }}
+              |    ^^^^
             from templates/part.txt:2
             from templates/page.txt.j2:2
             pattern patterns/ash.toml
@@ -1255,6 +1280,7 @@ def test_an_undefined_variable_in_a_block_shows_who_extends_whom(project: Projec
         failed: generate:ash.txt
           templates/page.txt.j2:2: 'nome' is undefined
             2 | {{ nome }}{% endblock %}
+              |    ^^^^
             from templates/base.j2:2
             from templates/page.txt.j2:1
             pattern patterns/ash.toml
@@ -1282,6 +1308,7 @@ def test_an_undefined_name_handed_to_a_filter_is_told_as_such(project: Project) 
         failed: generate:ash.txt
           templates/page.txt.j2:2: 'title' is undefined
             2 | {{ title | literal }}
+              |    ^^^^^
             pattern patterns/ash.toml
             hint: did you mean 'titel'?
         1 failed in N s
@@ -1300,6 +1327,7 @@ def test_an_undefined_key_handed_to_a_filter_of_jinja_is_told_as_such(project: P
         failed: generate:ash.txt
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont | tojson }}
+              |        ^^^^^
             pattern patterns/ash.toml
             hint: did you mean 'count'?
         1 failed in N s
@@ -1319,8 +1347,49 @@ def test_an_undefined_name_among_the_arguments_of_a_function_is_told(project: Pr
         failed: generate:ash.txt
           templates/page.txt.j2:1: 'gian' is undefined
             1 | {{ total(1, x=gian) }}
+              |               ^^^^
             pattern patterns/ash.toml
             hint: did you mean 'gain'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_key_that_an_imported_macro_does_not_see_is_told_as_such(project: Project) -> None:
+    project.write("templates/page.txt.j2", '{% import "tools.txt" as tools %}{{ tools.title() }}')
+    project.write("templates/tools.txt", "{% macro title() %}{{ name }}{% endmacro %}\n")
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/tools.txt:1: 'name' is undefined
+            1 | {% macro title() %}{{ name }}{% endmacro %}
+              |                       ^^^^
+            from templates/page.txt.j2:1
+            pattern patterns/ash.toml
+            hint: not seen where imported without context: hand it on, or add 'with context'
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_an_expression_of_several_lines_is_shown_to_the_name(project: Project) -> None:
+    project.write(
+        "templates/page.txt.j2", "{{ name\n  | replace('a',\n    名前 ~ nam ~ 'nam') }} nam\n"
+    )
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:2: '名前' is undefined
+            2 |   | replace('a',
+            3 |     名前 ~ nam ~ 'nam') }} nam
+              |     ^^^^
+            pattern patterns/ash.toml
         1 failed in N s
         """,
         ASH,
@@ -1336,6 +1405,7 @@ def test_a_loop_variable_can_be_the_nearest_name(project: Project) -> None:
         failed: generate:ash.txt
           templates/page.txt.j2:2: 'lapm' is undefined
             2 | {{ lapm }}{% endfor %}
+              |    ^^^^
             pattern patterns/ash.toml
             hint: did you mean 'lamp'?
         1 failed in N s
@@ -1354,6 +1424,7 @@ def test_an_undefined_key_of_a_nested_table_names_the_nearest(project: Project) 
         failed: generate:ash.txt
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont }}
+              |        ^^^^^
             pattern patterns/ash.toml
             hint: did you mean 'count'?
         1 failed in N s
@@ -1372,6 +1443,7 @@ def test_an_undefined_key_unlike_any_is_answered_with_all_there_are(project: Pro
         failed: generate:ash.txt
           templates/page.txt.j2:2: the table has no key 'size'
             2 | {{ led["size"].x }}
+              |         ^^^^
             pattern patterns/ash.toml
             hint: known: count, pitch
         1 failed in N s
@@ -1389,6 +1461,7 @@ def test_an_undefined_attribute_of_text_names_the_nearest(project: Project) -> N
         failed: generate:ash.txt
           templates/page.txt.j2:2: 'str object' has no attribute 'uper'
             2 | {{ name.uper() }}
+              |         ^^^^
             pattern patterns/ash.toml
             hint: did you mean 'upper'?
         1 failed in N s
@@ -1406,6 +1479,7 @@ def test_an_undefined_macro_names_the_nearest(project: Project) -> None:
         failed: generate:ash.txt
           templates/page.txt.j2:2: template 'macros.j2' defines no 'titel'
             2 | {{ m.titel(1) }}
+              |      ^^^^^
             pattern patterns/ash.toml
             hint: did you mean 'title'?
         1 failed in N s
@@ -1423,6 +1497,7 @@ def test_an_import_of_an_undefined_macro_names_the_nearest(project: Project) -> 
         failed: generate:ash.txt
           templates/page.txt.j2:2: template 'macros.j2' defines no 'titel' (imported on line 1)
             2 | {{ titel(1) }}
+              |    ^^^^^
             pattern patterns/ash.toml
             hint: did you mean 'title'?
         1 failed in N s
@@ -1462,6 +1537,7 @@ def test_an_exception_in_a_filter_names_filter_and_template(project: Project) ->
         failed: generate:birch.txt
           templates/page.txt.j2:2: ValueError in picky (dodo.py:9): no birch
             2 | {{ name|picky }}{% endif %}
+              |         ^^^^^
             pattern patterns/birch.toml
         .  generate:cedar.txt
         2 generated, 1 failed in N s
@@ -1494,6 +1570,7 @@ def test_an_exception_in_a_library_names_the_projects_own_line(project: Project)
         failed: generate:ash.txt
           templates/page.txt.j2:1: ValueError in f (dodo.py:10): Invalid literal for Fraction: 'ash'
             1 | {{ name|f }}
+              |         ^
             pattern patterns/ash.toml
         1 failed in N s
         """,
@@ -1512,6 +1589,7 @@ def test_a_filter_without_end_is_not_called_a_loop_of_templates(project: Project
         failed: generate:ash.txt
           templates/page.txt.j2:1: RecursionError in f (dodo.py:9): maximum recursion depth exceeded
             1 | {{ name|f }}
+              |         ^
             pattern patterns/ash.toml
         1 failed in N s
         """,
@@ -1530,6 +1608,7 @@ def test_a_filter_that_exits_fails_its_step_and_not_the_run(project: Project) ->
         failed: generate:ash.txt
           templates/page.txt.j2:2: SystemExit in leave (dodo.py:9): 7
             2 | {{ name|leave }}
+              |         ^^^^^
             pattern patterns/ash.toml
         1 failed in N s
         """,
@@ -1621,6 +1700,7 @@ def test_an_error_is_the_same_from_a_worker(project: Project) -> None:
         failed: generate:ash.txt
           templates/page.txt.j2:2: 'nam' is undefined
             2 | {{ nam }}
+              |    ^^^
             pattern patterns/ash.toml
             hint: did you mean 'name'?
         1 failed in N s

@@ -82,7 +82,7 @@ def test_an_edit_goes_through_the_whole_chain_in_one_run(
     right(two_rules)
     two_rules.write("specs/ash.toml", 'name = "oak"\nitems = [{id = "a1"}, {id = "a2"}]\n')
     info = two_rules.doit("info")
-    assert "generate:all.txt, generate:ash.txt" in info.out or "generate:ash.txt" in info.out
+    assert "  ash.txt, all.txt, a1.item\n    after ash.json\n" in info.out
     right(two_rules, *workers)
     assert two_rules.read("generated/ash.txt") == "text of oak\n"
     assert two_rules.read("generated/all.txt") == "oak\nelm\n"

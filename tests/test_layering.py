@@ -13,12 +13,12 @@ import codegen_tasks
 PACKAGE = Path(codegen_tasks.__file__).parent
 #: From the bottom up; a module imports only what stands in an earlier line, or left of it.
 LAYERS = [
-    ["errors", "digest", "keeper", "ours", "garbage"],
+    ["errors", "digest", "keeper", "ours", "garbage", "columns"],
     ["code_digest", "keys"],
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock", "folders", "rows"],
+    ["lock", "folders", "rows", "blame"],
     ["journal", "sqlite"],
     [
         "settings",
@@ -31,7 +31,7 @@ LAYERS = [
         "sandbox",
         "snapshot",
     ],
-    ["explain", "project", "checks", "record"],
+    ["explain", "project", "checks", "record", "scaffold"],
     ["templates"],
     ["world", "plan"],
     ["glance"],
@@ -40,6 +40,7 @@ LAYERS = [
     ["build"],
     ["orphans", "preview"],
     ["tasks", "survey"],
+    ["causes", "kin"],
     ["workers", "chains"],
     ["codegen", "reporter"],
     ["runner"],
@@ -51,6 +52,7 @@ LATE = {
     ("chains", "codegen"),
     ("codegen", "build"),
     ("codegen", "tasks"),
+    ("commands", "__main__"),
     ("explain", "templates"),
     ("glance", "build"),
 }

@@ -261,7 +261,7 @@ def test_a_file_of_data_that_a_template_reads_counts_by_its_keys_too(built: Proj
     built.write("config.toml", '[paths]\nhome = "a"\nwork = "c"\n')
     assert rebuilt(built) == set()
     built.write("config.toml", '[paths]\nhome = "d"\nwork = "c"\n')
-    assert built.doit("info").out.splitlines()[2] == '    config.toml: paths.home "a" → "d"'
+    assert built.doit("info").out.splitlines()[1] == '  config.toml: paths.home "a" → "d"'
     assert rebuilt(built) == {"config.txt"}
 
 

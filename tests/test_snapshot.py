@@ -27,8 +27,8 @@ def test_a_patterns_folder_that_appears_later_is_seen(project: Project) -> None:
     replaced(project, '"patterns/*.toml", target="{stem}', f'{globs}, target="{{stem}}')
     built(project)
     project.write("more/dogwood.toml", 'name = "dogwood"\ngain = 4\n')
-    assert "generate:dogwood.txt" in project.doit("info").out
-    assert "generate:dogwood.txt" in project.doit().out
+    assert "dogwood.txt" in project.doit("info").out
+    assert "dogwood.txt" in project.doit().out
 
 
 COMPILED = """
@@ -54,8 +54,8 @@ def test_a_file_that_a_compiler_is_given_and_that_appears_later_is_seen(project:
     appended(project, COMPILED)
     built(project)
     project.write("extra.conf", "extra\n")
-    assert "compile:compiled.out" in project.doit("info").out
-    assert "compile:compiled.out" in project.doit().out
+    assert "compiled.out" in project.doit("info").out
+    assert "compiled.out" in project.doit().out
     assert "extra" in project.read("generated/compiled.out")
 
 

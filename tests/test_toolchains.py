@@ -154,7 +154,7 @@ def test_info_names_headers_by_their_plain_path_from_the_project(units: Project)
     units.write("include/shared.h", "#define SHARED 7\n")
     result = units.doit("info")
     assert result.code == 1
-    assert "    include/shared.h: " in result.out
+    assert "  include/shared.h: changed\n" in result.out
     assert ".." not in result.out
 
 
@@ -800,7 +800,7 @@ def test_a_program_without_version_counts_by_its_content(empty_project: Project)
     succeed(empty_project)
     assert empty_project.read("generated/a.up") == "X\n"
     script(up, '#!/bin/sh\ntr a-z 0-9 < "$1" > "$2"\n')
-    assert re.search(r"^    up \w{4}… → \w{4}…$", empty_project.doit("info").out, re.MULTILINE)
+    assert re.search(r"^  up \w{4}… → \w{4}…$", empty_project.doit("info").out, re.MULTILINE)
     assert ran(succeed(empty_project)) == {"a.up"}
     os.utime(up, (1, 1))
     assert ran(succeed(empty_project)) == set()
@@ -860,7 +860,7 @@ def test_a_file_that_the_version_command_reads_is_an_input(empty_project: Projec
     succeed(project)
     project.write("VERSION", "2.0\n")
     assert ran(succeed(project)) == {"a.out", "b.out"}
-    assert "toolchain double  2.0" in project.doit("info", "compile:a.out").out
+    assert "  compiler      double: 2.0\n" in project.doit("info", "compile:a.out").out
 
 
 def test_two_toolchains_of_one_program_have_each_their_version(empty_project: Project) -> None:
@@ -868,8 +868,8 @@ def test_two_toolchains_of_one_program_have_each_their_version(empty_project: Pr
     first = 'Toolchain("cp", ["cp", "{source}", "{target}"], ".cp", version=["echo", "first"])'
     project = copies(empty_project, ".txt", f"[{first}, {other}]", a="x\n")
     succeed(project)
-    assert "toolchain cp  first" in project.doit("info", "compile:a.cp").out
-    assert "toolchain cat  second" in project.doit("info", "compile:a.cat").out
+    assert "  compiler      cp: first\n" in project.doit("info", "compile:a.cp").out
+    assert "  compiler      cat: second\n" in project.doit("info", "compile:a.cat").out
 
 
 INCLUDER = """\

@@ -189,12 +189,17 @@ class OverCore:
         """
         return None
 
+    def get_options(self) -> list[CmdOption]:
+        """Return core's options, and ours if the `dodo.py` is: what shells complete."""
+        options: list[CmdOption] = super().get_options()  # type: ignore[misc]
+        return [*options, *map(CmdOption, self.own)] if self._is_of_ours() else options
+
     @property
     def cmdparser(self) -> Any:
         """The parser, made at the first call."""
         command: Any = self
         if self._cmdparser is None:
-            self._cmdparser = LateParser(command.get_options(), self.own)
+            self._cmdparser = LateParser(super().get_options(), self.own)  # type: ignore[misc]
             self._cmdparser.overwrite_defaults(command.config_vals)
         return self._cmdparser
 
@@ -210,12 +215,15 @@ class OverCore:
 
     def help(self) -> str:
         """Return help; it runs no `dodo.py`, so whose it is shows in the text only."""
-        command: Any = self
-        options = {**self.cmdparser.parse([])[0], **command.opt_vals}
-        if names_us(options.get("dodoFile", "")):
+        if self._is_of_ours():
             self.describe()
             self._cmdparser = self.cmdparser.complete
         return str(super().help())  # type: ignore[misc]
+
+    def _is_of_ours(self) -> bool:
+        command: Any = self
+        options = {**self.cmdparser.parse([])[0], **command.opt_vals}
+        return names_us(options.get("dodoFile", ""))
 
     def describe(self) -> None:
         """Change what help says of the command where there is a Codegen."""

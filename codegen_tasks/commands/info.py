@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
 import json
-import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_info import Info as CoreInfo
 from doit.exceptions import InvalidCommand
 
-from ..digest import short
+from .. import disk
+from ..codegen import NoTasks
+from ..errors import nearest
 from ..ours import is_ours
 from .common import (
     OverCore,
@@ -26,115 +31,198 @@ if TYPE_CHECKING:
     from ..build import Build
     from ..survey import StepState, Survey
 
-#: More names than this are not all shown.
-_NAMED = 12
-
 _OPT_JSON = {
     "name": "as_json",
     "long": "json",
     "type": bool,
     "default": False,
-    "help": "print JSON, for programs [default: %(default)s]",
+    "help": "print JSON, for programs",
 }
+_OPT_TREE = {
+    "name": "tree",
+    "long": "tree",
+    "type": bool,
+    "default": False,
+    "help": "show the templates between a cause and its targets, and what follows from those",
+}
+_OPT_ALL = {
+    "name": "whole",
+    "long": "all",
+    "type": bool,
+    "default": False,
+    "help": "name every target, however many; of one task, show what doit knows of it too",
+}
+_OPT_SCHEMA = {
+    "name": "schema",
+    "long": "schema",
+    "type": bool,
+    "default": False,
+    "help": "print the JSON Schema of what --json prints",
+}
+_OWN = (_OPT_TREE, _OPT_ALL, _OPT_JSON, _OPT_SCHEMA)
 
 
 class Info(OverCore, CoreInfo):
     """Core's `info` for a task; for all of them, what is stale and why."""
 
     name = "info"
-    own = (_OPT_JSON,)
+    own = _OWN
     needs_tidy = True
+    task_list: Any
 
     def describe(self) -> None:
         """Say what it does for all targets."""
-        self.doc_purpose = "show what is stale and why, or all about one task"
+        self.doc_purpose = "show what is stale and why, or all about one task or target"
         self.doc_usage = "[TASK|TARGET]"
         self.doc_description = (
-            "Without a name: every stale target with its reasons, what follows from them, "
-            "files edited by hand and files that no rule makes any more. Exits with 1 if a "
-            "target is stale. Changes nothing."
+            "Without a name: what made targets stale, and which; what follows from them; files "
+            "edited by hand, and files that no rule makes any more. With one: what it was made "
+            "from, what it read, and what depends on it. Exits with 1 if a target is stale. "
+            "Changes nothing."
         )
 
     def _execute_builds(
-        self, pos_args: list[str], hide_status: bool = False, as_json: bool = False
+        self,
+        pos_args: list[str],
+        hide_status: bool = False,
+        tree: bool = False,
+        whole: bool = False,
+        as_json: bool = False,
+        schema: bool = False,
     ) -> int:
         say_whatever_the_encoding()
-        builds = planned(self)
         parser = self.cmdparser.complete
         params, names = parser.parse(options_first(parser, pos_args))
-        hide_status = hide_status or params["hide_status"]
-        as_json = as_json or params["as_json"]
+        self._tree, self._whole = tree or params["tree"], whole or params["whole"]
+        self._as_json = as_json or params["as_json"]
+        if schema or params["schema"]:
+            from .info_json import schema as text_of_schema
+
+            self.outstream.write(text_of_schema())
+            return 0
         if len(names) > 1:
             raise InvalidCommand("`info` takes one task or target, or none for all")
-        if names:
-            return self._one(builds, names[0], hide_status, as_json)
-        return self._all(builds, as_json)
+        if names and self._tree:
+            raise InvalidCommand("`info --tree` takes no name: it is for all targets")
+        with _not_collecting():
+            builds = self._planned_for(names[0]) if names else planned(self)
+            try:
+                if names:
+                    return self._one(builds, names[0], hide_status or params["hide_status"])
+                return self._all(builds)
+            except BrokenPipeError:
+                _let_go_of(self.outstream)
+                return 1
+
+    def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
+        """Return that nothing is selected; for one name, that no task is needed."""
+        named = [arg for arg in args if not arg.startswith("-")]
+        return NoTasks(named) if len(named) == 1 else () if not named else None
 
     # One --------------------------------------------------------------------------------
 
-    def _one(self, builds: Sequence[Build], name: str, hide: bool, as_json: bool) -> int:
-        task = self._task_named(name)
-        for build in builds:
-            if task in build.plan.steps:
-                stale = {name for name, _ in self._other_tasks()} if build.plan.others else ()
-                from ..survey import survey
+    def _planned_for(self, name: str) -> list[Build]:
+        """Return the builds; with doit's tasks of all steps, if one of them is not enough."""
+        from .. import chains
 
-                state = survey(build, self.dep_manager, stale=stale).states[task]
-                if as_json:
-                    self._write(json.dumps(_state_json(state), ensure_ascii=False, indent=1))
-                else:
-                    self._prepare(task, build.inputs_inside(state.trace) if state.trace else ())
-                    CoreInfo._execute(self, [task], hide_status=True)
-                    for line in _details(state):
-                        self._write(line)
-                return int(bool(state.reasons or state.follows))
-        return int(CoreInfo._execute(self, [task], hide_status=hide))
+        found = codegens(self.loader.namespace)
+        # Each Codegen knows by the others' tasks what they make.
+        builds = planned(self) if len(found) == 1 else []
+        if _step_named(builds, name) is None:
+            self.task_list = chains.unabridged(found, self.task_list)
+            builds = planned(self)
+        return builds
 
-    def _task_named(self, name: str) -> str:
+    def _one(self, builds: Sequence[Build], name: str, hide_status: bool) -> int:
+        found = _step_named(builds, name)
+        if found is None:
+            return int(CoreInfo._execute(self, [self._task_named(builds, name)], hide_status))
+        build, task = found
+        from .. import chains, kin, survey
+
+        others = chains.OnDemand({task.name: task for task in self.task_list}, builds)
+        would_run = [name for name, _ in self._other_tasks(others)] if build.plan.others else ()
+        for each in builds:
+            each.fresh = frozenset()  # their verdicts are asked for one by one
+        state = survey.States(builds, self.dep_manager, would_run).followed(task)
+        known = kin.kin_of(builds, state.step, self.dep_manager, self.task_list)
+        if self._as_json:
+            from . import info_json
+
+            self._print(info_json.of_one(state, known))
+        else:
+            from .info_text import One
+            from .screen import Screen
+
+            One(Screen(self.outstream), build, state, known, self._whole).show()
+            if self._whole:
+                self._doits_own(build, state)
+        return int(bool(state.reasons or state.follows))
+
+    def _task_named(self, builds: Sequence[Build], name: str) -> str:
+        """Return a task that makes no target of ours, by its name or a target."""
         for task in self.task_list:
             if task.name == name or name in task.targets:
                 return str(task.name)
-        raise InvalidCommand(not_found=name)
+        known = {task.name for task in self.task_list}
+        known |= {known for build in builds for known in (*build.plan.steps, *build.plan.makers)}
+        hint = nearest(name, known)
+        if not hint:
+            raise InvalidCommand(not_found=name)
+        what = f'command `info` invalid parameter: "{name}". Must be a task, or a target.'
+        raise InvalidCommand(f"{what}\n  hint: {hint}")
 
-    def _prepare(self, name: str, inputs: Iterable[str]) -> None:
-        """Let core show the discovered inputs too, in order, and none of our own marks."""
-        task = next(task for task in self.task_list if task.name == name)
+    def _doits_own(self, build: Build, state: StepState) -> None:
+        """Show what doit knows of a step's task, all inputs in order, none of our own marks."""
+        from doit.loader import generate_tasks
+
+        from .. import chains
+        from ..tasks import step_task
+
+        *_, task = generate_tasks("codegen", (step_task(build, step) for step in [state.step]))
+        self.task_list = [*(one for one in self.task_list if one.name != task.name), task]
+        chains.order([build], self.task_list, self.dep_manager)
+        inputs = build.inputs_inside(state.trace) if state.trace is not None else ()
         task.file_dep = sorted({*task.file_dep, *inputs})
         task.meta = None
+        CoreInfo._execute(self, [task.name], hide_status=True)
 
     # All --------------------------------------------------------------------------------
 
-    def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
-        """Return that nothing is selected; None if one is, which is looked at closely."""
-        return () if all(arg.startswith("-") for arg in args) else None
-
-    def _all(self, builds: Sequence[Build], as_json: bool) -> int:
-        taken = claimed(self.task_list)
-        others = self._other_tasks()
-        would_run = {name for name, _ in others}
-        surveys = self._surveys(builds, taken, would_run) if builds else []
+    def _all(self, builds: Sequence[Build]) -> int:
+        others = self._other_tasks({task.name: task for task in self.task_list})
+        surveys = self._surveys(builds, {name for name, _ in others}) if builds else []
         quiet = [
             one.glance.targets
             for one in codegens(self.loader.namespace)
             if one.quiet and one.glance is not None
         ]
-        stale = any(s.step.phase != "templates" for each in surveys for s in each.stale)
-        if as_json:
-            found = _json(surveys, others, sum(quiet))
-            self._write(json.dumps(found, ensure_ascii=False, indent=1))
+        stale = any(_is_stale(found) for found in surveys)
+        if self._as_json:
+            from . import info_json
+
+            self._print(info_json.of_all(surveys, others, sum(quiet)))
             return int(stale)
-        for each in surveys:
-            for line in _screen(each):
-                self._write(line)
+        if surveys:
+            self._show(builds, surveys)
         for count in quiet:
             self._write(f"{counted(count, 'target')} up to date")
         if others:
             self._write("other tasks: " + ", ".join(f"{n} ({status})" for n, status in others))
         return int(stale)
 
-    def _surveys(
-        self, builds: Sequence[Build], taken: Collection[str], would_run: Collection[str]
-    ) -> list[Survey]:
+    def _show(self, builds: Sequence[Build], surveys: Sequence[Survey]) -> None:
+        from .info_text import All
+        from .screen import Screen
+
+        screen = Screen(self.outstream)
+        opted_in = "prune" in self.config.get("COMMAND", {})
+        prune = "doit prune" if opted_in else "python -m codegen_tasks prune"
+        alone = len(builds) == 1
+        for build, found in zip(builds, surveys, strict=True):
+            All(screen, build, found, alone, self._whole, prune).show(self._tree)
+
+    def _surveys(self, builds: Sequence[Build], would_run: Collection[str]) -> list[Survey]:
         """Return what is to be said of all builds.
 
         Raises:
@@ -143,14 +231,19 @@ class Info(OverCore, CoreInfo):
         from .. import chains
         from ..survey import survey
 
-        found = [survey(build, self.dep_manager, taken, would_run) for build in builds]
-        if not any(s.step.phase != "templates" for each in found for s in each.stale):
+        taken = claimed(task for task in self.task_list if not is_ours(task))
+        taken = taken.union(*(build.plan.makers for build in builds))
+        found = survey(builds, self.dep_manager, taken, would_run)
+        if not any(_is_stale(each) for each in found):
             chains.refuse_unmet(codegens(self.loader.namespace))
         return found
 
-    def _other_tasks(self) -> list[tuple[str, str]]:
-        """Return the user's tasks that would run, as far as doit can tell without running."""
-        tasks = {task.name: task for task in self.task_list}
+    def _other_tasks(self, tasks: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the user's tasks that would run, as far as doit can tell without running.
+
+        Args:
+            tasks: all of doit's, by name.
+        """
         found = []
         for task in self.task_list:
             if is_ours(task) or task.has_subtask or not task._actions:
@@ -160,140 +253,44 @@ class Info(OverCore, CoreInfo):
                 found.append((task.name, status))
         return found
 
+    def _print(self, found: Mapping[str, Any]) -> None:
+        self._write(json.dumps(found, ensure_ascii=False, indent=1))
+
     def _write(self, line: str) -> None:
         self.outstream.write(line + "\n")
 
 
-def _screen(found: Survey) -> Iterable[str]:
-    """Yield the lines that say what is stale; templates are no targets and take one line."""
-    total = found.fresh + sum(state.is_target for state in found.states.values())
-    stale = [state for state in found.stale if state.step.phase != "templates"]
-    if stale:
-        yield "stale:"
-        yield from _grouped(stale)
-    if found.consequences:
-        yield "to follow, if what they are made from changes:"
-        yield from _grouped(found.consequences)
-    for rule, tasks in found.unknown.items():
-        yield from _wrapped(f"rule {rule}: further targets after {_some(tasks)}", "")
-    yield from _parsed_again(found)
-    if found.orphans:
-        yield "made by no rule any more, remove them if nothing needs them:"
-        for path, edited in found.orphans:
-            yield f"  {path}{' (edited by hand)' if edited else ''}"
-    concerned = [state for state in [*stale, *found.consequences] if state.is_target]
-    fresh = total - len(concerned)
-    if not concerned and not stale:
-        yield f"{counted(total, 'target')} up to date"
-    else:
-        yield f"{len(stale)} stale, {len(found.consequences)} to follow, {fresh} up to date"
+@contextlib.contextmanager
+def _not_collecting() -> Iterator[None]:
+    """Have Python not look for circular garbage: what a look at all makes, it keeps to its end."""
+    collecting = gc.isenabled()
+    gc.disable()
+    atexit.register(gc.freeze)  # Python looks through all of it again when it ends
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
-def _parsed_again(found: Survey) -> Iterable[str]:
-    names = [s.step.target for s in found.stale if s.step.phase == "templates"]
-    if names:
-        named = ": " + ", ".join(names) if len(names) <= 3 else ""
-        yield f"{counted(len(names), 'template')} to parse{named}"
+def _let_go_of(stream: Any) -> None:
+    """Have nothing more be written to a pipe that nobody reads, as `doit info | head` leaves it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _grouped(states: Sequence[StepState]) -> Iterable[str]:
-    """Yield steps with what is said of them; those of which the same is said, together."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for state in states:
-        said = [str(reason) for reason in state.reasons] or [f"after {', '.join(state.follows)}"]
-        groups.setdefault(tuple(said), []).append(state.step.task)
-    for reasons, tasks in groups.items():
-        yield from _wrapped(_some(tasks), "  ")
-        for reason in reasons:
-            yield from _wrapped(reason, "    ")
+def _is_stale(found: Survey) -> bool:
+    return any(state.step.phase != "templates" for state in found.stale)
 
 
-def _some(names: Sequence[str]) -> str:
-    """Return names for reading: all of a few, the first of many and their number."""
-    if len(names) <= _NAMED:
-        return ", ".join(names)
-    return f"{', '.join(names[:3])} and {len(names) - 3} more"
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        80,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _details(state: StepState) -> Iterable[str]:
-    step, trace = state.step, state.trace
-    yield ""
-    status = "stale" if state.reasons else "to follow" if state.follows else "up to date"
-    yield f"{'status':11s}: {status}"
-    for reason in state.reasons:
-        yield f" - {reason}"
-    for name in state.follows:
-        yield f" - after {name}"
-    if step.template:
-        yield f"{'template':11s}: {step.template}"
-    if step.patterns:
-        yield f"{'patterns':11s}: {', '.join(step.patterns)}"
-    if trace is None:
-        return
-    yield f"{'made':11s}: {trace.made}, took {trace.seconds * 1000:.1f} ms"
-    yield f"{'read':11s}:"
-    for item in trace.inputs:
-        if not item.digest and item.kind != "missing template":
-            continue  # a name of Jinja2's own, recorded in case the project declares it
-        shown = item.shown or short(item.digest) or "absent"
-        yield f" - {' '.join(f'{item.kind} {item.name}'.split())}  {shown}"
-
-
-def _state_json(state: StepState) -> dict[str, Any]:
-    step, trace = state.step, state.trace
-    return {
-        "task": step.task,
-        "phase": step.phase,
-        "targets": list(step.outputs),
-        "stale": bool(state.reasons),
-        "reasons": [reason.to_json() for reason in state.reasons],
-        "follows": state.follows,
-        "patterns": list(step.patterns),
-        "template": step.template,
-        "inputs": [
-            {"kind": item.kind, "name": item.name, "digest": item.digest, "shown": item.shown}
-            for item in (trace.inputs if trace is not None else ())
-        ],
-        "made": trace.made if trace is not None else None,
-        "seconds": trace.seconds if trace is not None else None,
-    }
-
-
-def _json(
-    surveys: Sequence[Survey], others: Sequence[tuple[str, str]], fresh: int
-) -> dict[str, Any]:
-    stale = [state for found in surveys for state in found.stale]
-    return {
-        "version": 1,
-        "stale": [_state_json(state) for state in stale],
-        "follows": [_state_json(s) for found in surveys for s in found.consequences],
-        "edited": [
-            reason.name for state in stale for reason in state.reasons if reason.change == "edited"
-        ],
-        "orphans": [
-            {"path": path, "edited": edited} for found in surveys for path, edited in found.orphans
-        ],
-        "unknown": [
-            {"rule": rule, "after": tasks}
-            for found in surveys
-            for rule, tasks in found.unknown.items()
-        ],
-        "up_to_date": fresh
-        + sum(
-            found.fresh
-            + sum(s.is_target and not (s.reasons or s.follows) for s in found.states.values())
-            for found in surveys
-        ),
-        "other_tasks": [{"task": name, "status": status} for name, status in others],
-    }
+def _step_named(builds: Sequence[Build], name: str) -> tuple[Build, str] | None:
+    """Return a step by its task, its target, or its target's name in the output folder."""
+    for build in builds:
+        if name in build.plan.steps:
+            return build, name
+    for build in builds:
+        path = disk.relative(name)
+        for known in (path, f"{build.project.output}/{path}"):
+            if known in build.plan.makers and build.plan.makers[known] in build.plan.steps:
+                return build, build.plan.makers[known]
+    return None

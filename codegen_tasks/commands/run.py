@@ -57,6 +57,17 @@ class Run(OverCore, CoreRun):
         super().__init__(*given, **named)
         self._given: dict[str, Any] = {}  # by task, arguments that it got before any was parsed
 
+    def describe(self) -> None:
+        """Say what it does for targets."""
+        self.doc_purpose = "make targets that are stale, and run other tasks"
+        self.doc_description = (
+            "Without a name: templates are parsed, targets generated and compiled, and other tasks "
+            "run as doit decides. Names are tasks, wildcards such as 'generate:b*', or targets. "
+            "What is up to date is left alone: `doit info` tells before what is not, and why. "
+            "Exits with 0; with 1 if a step failed; with 3 for what is wrong before any step "
+            "begins."
+        )
+
     def may_be_short(self, found: Sequence[Codegen]) -> bool:
         """Tell whether nothing runs before ours that could give it work, or can be looked after."""
         from ..glance import come_between, preceding
