@@ -10,6 +10,7 @@ COMMANDS = {
     "diff": "codegen_tasks.commands.diff:Diff",
     "manifest": "codegen_tasks.commands.manifest:Manifest",
     "prune": "codegen_tasks.commands.prune:Prune",
+    "report": "codegen_tasks.commands.report:Report",
 }
 
 

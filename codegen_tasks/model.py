@@ -343,6 +343,7 @@ class Outcome:
         record: the text of its record, if that was made already; see `rows`.
         parts: what the text names that is to be stored with it.
         made: paths of its outputs, beside such a record.
+        start: when it began, nanoseconds since the epoch; steps that share a compiler, alike.
     """
 
     task: str
@@ -361,6 +362,7 @@ class Outcome:
     record: str = ""
     parts: Mapping[str, str] | None = None
     made: tuple[str, ...] = ()
+    start: int = 0
 
     def __reduce__(self) -> Any:
         # Thousands of them are sent; a frozen class with slots is slow to pickle by itself.

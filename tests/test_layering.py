@@ -18,7 +18,7 @@ LAYERS = [
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock", "folders", "rows"],
+    ["lock", "folders", "rows", "runs"],
     ["journal", "sqlite"],
     [
         "settings",
@@ -42,7 +42,7 @@ LAYERS = [
     ["tasks", "survey"],
     ["workers", "chains"],
     ["codegen", "reporter"],
-    ["runner"],
+    ["runner", "report"],
     ["commands"],
     ["__init__", "__main__"],
 ]

@@ -149,7 +149,14 @@ class Run(OverCore, CoreRun):
             return Runner(*shared).run_all(self.control.task_dispatcher())
         from ..runner import CodegenRunner
 
-        runner = CodegenRunner(*shared, builds=builds, workers=workers, wait=wait, stages=stages)
+        runner = CodegenRunner(
+            *shared,
+            builds=builds,
+            workers=workers,
+            wait=wait,
+            stages=stages,
+            selected=self.sel_tasks or (),
+        )
         return runner.run_all(self.control.task_dispatcher())
 
     def _go_on(self) -> None:
