@@ -18,7 +18,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -35,7 +35,7 @@ from . import disk, lock, manifest, rows, runs, state
 from .build import Build
 from .errors import StepError
 from .glance import remember
-from .model import PHASES, Outcome, Step, Trace
+from .model import Outcome, Step, Trace
 from .ours import is_ours
 from .process import Keeper
 from .steps import internal, iso
@@ -831,31 +831,23 @@ class CodegenRunner(Runner):
 
     def _keep_record(self) -> None:
         """Leave a record of the run, unless nothing of ours has run."""
-        projects = [build.project for build in self._builds]
-        groups = {one.task(phase): phase for one in projects for phase in PHASES}
-        if self._collected.is_empty(groups):
-            return
         self._collected.not_run(
             name
             for name, node in self._nodes.items()
             if node.run_status == "run" and name in self._steps
         )
-        ended = "interrupted" if self._broken_off else "failed" if self.final_result else "done"
-        try:
-            self._collected.keep(
-                {one.full(one.state) for one in projects},
-                groups,
-                selected=self._selected,
-                workers=self._workers,
-                ended=ended,
-                up_to_date=self._up_to_date(groups),
-                always=self.always_execute,
-            )
-        except StepError as error:
-            print(f"no record of this run: {error.what}", file=sys.stderr)
+        runs.keep(
+            self._collected,
+            self._builds,
+            selected=self._selected,
+            workers=self._workers,
+            ended="interrupted" if self._broken_off else "failed" if self.final_result else "done",
+            up_to_date=self._up_to_date(),
+            always=self.always_execute,
+        )
 
-    def _up_to_date(self, groups: Mapping[str, str]) -> int:
-        """Return how many targets were found up to date; a group knows those without a task."""
+    def _up_to_date(self) -> int:
+        """Return how many targets were found up to date, those included that have no task."""
         names = {name for name, how in self._over.items() if how == "up-to-date"}
         for build in self._builds:
             names.update(
@@ -864,10 +856,7 @@ class CodegenRunner(Runner):
                 if build.project.task(build.plan.steps[name].phase) in self._over
             )
         steps = (self._steps[name][1].phase for name in names if name in self._steps)
-        others = (self._tasks.get(name) for name in self._over if name not in groups)
-        quiet = (task.meta["codegen"] for task in others if task is not None and is_ours(task))
-        count: int = sum(meta.get("fresh", 0) for meta in quiet if meta["phase"] != "templates")
-        return count + sum(phase in ("generate", "compile") for phase in steps)
+        return sum(phase in ("generate", "compile") for phase in steps)
 
     def _is_complete(self, build: Build) -> bool:
         """Tell whether the manifest has been seen to, as it is after all steps."""

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,7 +41,8 @@ _MOST = 1 << 62
 
 _MADE = {"templates": "parsed", "generate": "generated", "compile": "compiled", "output": "written"}
 #: How a step can end. "done" is a task that is not ours.
-OUTCOMES = (*_MADE.values(), "unchanged", "done", "failed", "not run")
+_OURS = ("parsed", "generated", "compiled", "unchanged", "written")
+OUTCOMES = (*_OURS, "done", "failed", "not run")
 ENDINGS = ("done", "failed", "interrupted")
 #: Phases of a record's steps; "" is that of a task which is not ours.
 _PHASES = (*PHASES, "")
@@ -183,8 +185,6 @@ class Collected:
     ) -> None:
         """Write the record, unless nothing of ours has run; remove those that are too many.
 
-        To be called with the lock held.
-
         Args:
             folders: absolute paths of the state folders.
             groups: phases by the name of their group task.
@@ -286,6 +286,24 @@ def of(dep_manager: Any) -> Collected:
     if known is None:
         known = vars(dep_manager)["codegen_collected"] = Collected()
     return known
+
+
+def keep(collected: Collected, builds: Iterable[Any], **facts: Any) -> None:
+    """Write the record of a run of some builds, with the lock held; say so if it cannot be.
+
+    Args:
+        collected: what the run has come to.
+        builds: these; their state folders may differ.
+        facts: see `Collected.keep`.
+    """
+    projects = [build.project for build in builds]
+    groups = {project.task(phase): phase for project in projects for phase in PHASES}
+    folders = {project.full(project.state): None for project in projects}
+    try:
+        collected.keep(folders, groups, **facts)
+    except (StepError, OSError) as error:
+        what = error.what if isinstance(error, StepError) else cause(error)
+        print(f"no record of this run is kept: {what}", file=sys.stderr)
 
 
 def iso(nanoseconds: int) -> str:

@@ -19,11 +19,11 @@ def compared(first: Run, second: Run) -> Iterator[str]:
     yield from _heads(first.head, second.head)
     before, after = _ran(first), _ran(second)
     for run, own, other in ((first, before, after), (second, after, before)):
-        names = [name for name in own if name not in other]
+        names = sorted(name for name in own if name not in other)
         if names:
             yield f"only in run {run.head.number}: {counted(len(names), 'step')}"
             yield f"  {some(names)}"
-    both = [(before[name], after[name]) for name in before if name in after]
+    both = [(before[name], after[name]) for name in sorted(before) if name in after]
     if both:
         yield f"in both: {counted(len(both), 'step')}"
     yield from _changed(both)

@@ -52,7 +52,11 @@ def selection(head: Head) -> str:
 
 def made(head: Head) -> str:
     """Return what the steps of a run came to: `12 generated, 3 compiled`."""
-    parts = [f"{number(count)} {how}" for how, count in head.outcomes.items() if how != "done"]
+    parts = [
+        f"{number(count)} {how}"
+        for how, count in head.outcomes.items()
+        if how not in ("done", "written")
+    ]
     return ", ".join(parts) or "nothing"
 
 
