@@ -92,7 +92,7 @@ class CodegenRunner(Runner):
         super().__init__(*others)
         self._stages = iter(stages)
         self._selected = selected
-        self._collected = runs.of(self.dep_manager)
+        self._collected = runs.begin(self.dep_manager)
         self._broken_off = False
         self._wait = wait
         self._know(builds)

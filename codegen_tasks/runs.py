@@ -280,6 +280,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
+def begin(dep_manager: Any) -> Collected:
+    """Return what a run that begins now has come to, for all who write with its database."""
+    vars(dep_manager).pop("codegen_collected", None)
+    return of(dep_manager)
+
+
 def of(dep_manager: Any) -> Collected:
     """Return what the run that writes with a database has come to: one object for all."""
     known: Collected | None = vars(dep_manager).get("codegen_collected")
@@ -303,7 +309,8 @@ def keep(collected: Collected, builds: Iterable[Any], **facts: Any) -> None:
         collected.keep(folders, groups, **facts)
     except (StepError, OSError) as error:
         what = error.what if isinstance(error, StepError) else cause(error)
-        print(f"no record of this run is kept: {what}", file=sys.stderr)
+        place = disk.relative(os.path.join(next(iter(folders)), "runs"))
+        print(f"{place}: no record of this run is kept: {what}", file=sys.stderr)
 
 
 def iso(nanoseconds: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any
 
 import pytest
 from browser import Browser, found
-from conftest import Project
+from conftest import Project, fill
+from test_little_to_do import counted
 
 from codegen_tasks import runs
 from codegen_tasks.report.figures import FOLLOWS, bars, causes, critical_path, lanes, units
+from codegen_tasks.report.trace import trace
 from codegen_tasks.report.words import duration, tick
 from codegen_tasks.runs import Head, Run, StepRun
 
@@ -26,20 +30,30 @@ def last(project: Project) -> Run:
     return runs.load(runs.heads(str(project.path / ".codegen/runs"))[0][-1])
 
 
-@pytest.fixture
-def told(project: Project) -> Project:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, state_home: Path) -> Project:
     """Return a project with a few runs to tell of: cold, one pattern, a failure, a macro."""
+    folder = tmp_path_factory.mktemp("built") / "project"
+    folder.mkdir()
+    project = fill(Project(folder, state_home))
     assert project.doit("-n", "2").code == 0
     project.write("patterns/ash.toml", 'name = "ash"\ngain = 7\n')
     assert project.doit("generate:ash.txt").code == 0
     project.write("patterns/birch.toml", "gain = 7\n")
     assert project.doit("-c").code == 1
-    project.write("patterns/birch.toml", 'name = "birch"\n')
-    macros = "{% macro title(x) %}++ {{ x }} ++{% endmacro %}\n"
-    project.write("templates/macros.j2", macros)
     project.write("patterns/birch.toml", 'name = "birch"\ngain = 1\n')
+    project.write("templates/macros.j2", "{% macro title(x) %}++ {{ x }} ++{% endmacro %}\n")
     assert project.doit("-n", "2").code == 0
     return project
+
+
+@pytest.fixture
+def told(built: Project, tmp_path: Path) -> Project:
+    """Return a copy of the built project."""
+    shutil.copytree(built.path, tmp_path / "project")
+    copy = Project(tmp_path / "project", tmp_path)
+    copy.environ = built.environ
+    return copy
 
 
 # On the terminal ------------------------------------------------------------------------
@@ -138,6 +152,16 @@ def test_without_a_run_or_a_codegen_it_says_so(empty_project: Project, tmp_path:
     assert not empty_project.exists(".codegen")
 
 
+def test_what_tells_of_records_only_makes_no_tasks(told: Project) -> None:
+    opted_in = '[tool.doit.plugins.command]\nreport = "codegen_tasks.commands.report:Report"\n'
+    told.write("pyproject.toml", opted_in)
+    assert told.doit().code == 0
+    for what in ("--list", "--compare"):
+        found = counted(told, "report", what)
+        assert found.out != ""
+        assert (found.of["task"], "jinja2" in found.modules) == (4, False)
+
+
 # The trace ------------------------------------------------------------------------------
 
 
@@ -153,13 +177,44 @@ def test_the_trace_has_an_event_for_every_step_on_its_process(told: Project) -> 
     for step in run.steps:
         assert step.start is not None
         event = steps[step.task]
-        assert (event["ts"], event["dur"]) == (round(step.start * 1e6), round(step.seconds * 1e6))
+        assert event["ts"] == round(step.start * 1e6)
+        assert 0 <= round(step.seconds * 1e6) - event["dur"] <= 200  # by two clocks, in µs
         assert (event["pid"], event["tid"]) == (run.head.pid, step.pid)
         assert event["args"]["outcome"] == step.outcome
     threads = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
     assert threads.keys() == {step.pid for step in run.steps}
     assert any(name.startswith("worker 1") for name in threads.values())
     assert any(event["args"].get("critical") for event in steps.values())
+
+
+def test_a_pipe_gets_the_trace_and_nothing_else_and_a_link_stays_one(told: Project) -> None:
+    out = told.run("sh", "-c", f"{sys.executable} -m codegen_tasks report --trace /dev/stdout|cat")
+    assert json.loads(out.out)["otherData"]["run"] == 4
+    told.write("page.html", "")
+    (told.path / "link.html").symlink_to("page.html")
+    assert told.codegen("report", "-o", "link.html").code == 0
+    assert (told.path / "link.html").is_symlink()
+    assert told.read("page.html").startswith("<!DOCTYPE html>")
+    for what in ("--list", "--compare", "--trace=/dev/stdout"):
+        script = f"{sys.executable} -u -m codegen_tasks report {what} | true"
+        assert told.run("bash", "-c", script).err == ""
+
+
+def test_events_of_a_batch_lie_inside_it_and_none_overlaps_the_next() -> None:
+    together = [a_step(f"compile:{n}.js", 1.0, 0.25) for n in range(4)]
+    run = a_run(*together, a_step("generate:a", 1.9999, 0.5), a_step("generate:b", 2.5, 0.1))
+    events = [e for e in json.loads(trace(run, "p", {"generate:a"}))["traceEvents"] if "ts" in e]
+    spans = [(e["name"], e["ts"], e["ts"] + e["dur"]) for e in events]
+    assert spans[:2] == [
+        ("4 together", 1_000_000, 1_999_900),
+        ("compile:0.js", 1_000_000, 1_250_000),
+    ]
+    assert spans[4:] == [
+        ("compile:3.js", 1_750_000, 1_999_900),
+        ("generate:a", 1_999_900, 2_499_900),
+        ("generate:b", 2_500_000, 2_600_000),
+    ]
+    assert [e["name"] for e in events if e.get("args", {}).get("critical")] == ["generate:a"]
 
 
 # Figures, by tables ---------------------------------------------------------------------

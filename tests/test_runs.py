@@ -264,9 +264,23 @@ def test_ten_thousand_steps_take_little_room_and_repeat_no_text(tmp_path: Path) 
     assert len(run.steps[0].reasons) == 7
 
 
-def test_what_stands_in_the_way_of_records_is_moved_and_a_refusal_is_one_line(
-    project: Project,
+def test_a_record_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    class Build:
+        class project:  # noqa: N801
+            state = "."
+            task = staticmethod(lambda phase: phase)
+            full = staticmethod(lambda path: "/dev/null/none")
+
+    facts = {"selected": (), "workers": 0, "ended": "done", "up_to_date": 0, "always": False}
+    runs.keep(collected(1), [Build], **facts)
+    said = "no record of this run is kept: a file stands where a folder should be\n"
+    place, _, what = capsys.readouterr().err.partition(": ")
+    assert (place.endswith("dev/null/none/runs"), what) == (True, said)
+
+
+def test_what_stands_in_the_way_of_records_is_moved(project: Project) -> None:
     project.write(".codegen/runs", "mine")
     assert project.doit().err == ""
     assert recorded(project) == ["1.json"]

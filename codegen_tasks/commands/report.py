@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import DoitCmdBase
 from doit.cmdparse import CmdParse
 from doit.exceptions import InvalidCommand
+from doit.globals import Globals
 
 from .. import disk, runs
-from ..errors import DeclarationError, StepError
+from ..codegen import ASKED
+from ..errors import DeclarationError, StepError, cause
 from ..runs import Head, Run
 from .common import codegens, counted, options_first, planned, say_whatever_the_encoding
 
@@ -92,6 +95,15 @@ class Report(DoitCmdBase):
             self._cmdparser.overwrite_defaults(self.config_vals)
         return self._cmdparser
 
+    def execute(self, params: Any, args: Any) -> Any:
+        """Execute as core does; what tells of records only needs no task of ours."""
+        if params["list_runs"] or params["compare_runs"]:
+            ASKED.set(weakref.WeakMethod(self._none))
+        return super().execute(params, args)
+
+    def _none(self) -> Collection[str] | None:
+        return () if Globals.dep_manager is self.dep_manager else None
+
     def _execute(
         self,
         pos_args: list[str],
@@ -124,14 +136,14 @@ class Report(DoitCmdBase):
                 return self._list(heads)
             if compare_runs:
                 return self._compare(heads, pos_args)
+            run = self._loaded(_chosen(heads, pos_args[0] if pos_args else "last"))
+            if trace_file:
+                return self._trace(run, trace_file)
+            return self._page(run, heads, page_file, open_page)
         except BrokenPipeError:
             # Whoever reads this, such as `head`, has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        run = self._loaded(_chosen(heads, pos_args[0] if pos_args else "last"))
-        if trace_file:
-            return self._trace(run, trace_file)
-        return self._page(run, heads, page_file, open_page)
 
     # Runs -------------------------------------------------------------------------------
 
@@ -197,8 +209,7 @@ class Report(DoitCmdBase):
 
         chain = critical_path(units(run.steps), self._graph().waits)
         critical = {step.task for unit in chain for step in unit.steps}
-        self._write(path, trace(run, self._name, critical))
-        self._say(f"{path}: run {run.head.number}, {counted(len(run.steps), 'step')}")
+        self._write(path, trace(run, self._name, critical), run)
         return 0
 
     def _page(self, run: Run, heads: Sequence[Head], path: str, show: bool) -> int:
@@ -209,8 +220,7 @@ class Report(DoitCmdBase):
             kept = [run.head, *kept]
         text = page(Story(self._name, run, kept, self._graph(), self._problems))
         path = path or disk.relative(os.path.join(self._states[0], "report.html"))
-        self._write(path, text)
-        self._say(f"{path}: run {run.head.number}, {counted(len(run.steps), 'step')}")
+        self._write(path, text, run)
         if show:
             import webbrowser
             from pathlib import Path
@@ -230,12 +240,23 @@ class Report(DoitCmdBase):
         builds = planned(self)
         return graph_of(builds, self.task_list, self.dep_manager)
 
-    @staticmethod
-    def _write(path: str, text: str) -> None:
+    def _write(self, path: str, text: str, run: Run) -> None:
+        """Write a file whole and say so; what is no file, such as `/dev/stdout`, gets the text."""
+        data = text.encode("utf-8", "backslashreplace")
         try:
-            disk.write(path, text.encode("utf-8", "backslashreplace"))
+            if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+                with open(path, "wb") as out:
+                    out.write(data)
+                return
+            disk.write(os.path.realpath(path) if os.path.islink(path) else path, data)
+        except BrokenPipeError:
+            raise
         except StepError as error:
             raise InvalidCommand(f"report: {error}") from None
+        except (OSError, ValueError) as error:
+            what = cause(error) if isinstance(error, OSError) else "is no path"
+            raise InvalidCommand(f"report: {path}: cannot write: {what}") from None
+        self._say(f"{path}: run {run.head.number}, {counted(len(run.steps), 'step')}")
 
     def _say(self, line: str) -> None:
         out: Any = self.outstream

@@ -42,20 +42,26 @@ def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
 
 def _events(lane: Lane, pid: int, critical: Collection[str]) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(lane.rows):
-        tid = lane.pid if number == 0 else -(lane.pid * 100 + number)
+        tid = lane.pid if number == 0 else lane.pid * 100 + number
         yield _named("thread_name", pid, tid, f"{lane.name} ({lane.pid})")
-        for unit in row:
-            yield from _event(unit, pid, tid, critical)
+        ends = [*(round(unit.start * 1e6) for unit in row[1:]), None]
+        for unit, end in zip(row, ends, strict=True):
+            yield from _event(unit, pid, tid, critical, end)
 
 
-def _event(unit: Unit, pid: int, tid: int, critical: Collection[str]) -> Iterator[dict[str, Any]]:
+def _event(
+    unit: Unit, pid: int, tid: int, critical: Collection[str], end: int | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the events of a unit, none of which goes on after `end`: viewers refuse an overlap."""
     common = {"ph": "X", "pid": pid, "tid": tid, "cat": unit.phase or "other"}
     start = round(unit.start * 1e6)
+    last = start + round(unit.seconds * 1e6)
+    last = last if end is None else min(last, end)
     if len(unit.steps) > 1:
-        length = round(unit.seconds * 1e6)
-        yield {**common, "name": f"{len(unit.steps)} together", "ts": start, "dur": length}
+        name = f"{len(unit.steps)} together"
+        yield {**common, "name": name, "ts": start, "dur": last - start}
     for step in unit.steps:
-        length = round(step.seconds * 1e6)
+        length = min(round(step.seconds * 1e6), last - start)
         args = _arguments(step, step.task in critical)
         yield {**common, "name": step.task, "ts": start, "dur": length, "args": args}
         start += length

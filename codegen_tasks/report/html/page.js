@@ -189,7 +189,9 @@
     const related = () => {
       if (chosen !== null) return new Set([chosen, ...reached(chosen, sources), ...reached(chosen, users)]);
       if (!query) return null;
-      return new Set(names.keys().filter((node) => names[node].toLowerCase().includes(query)));
+      const found = new Set();
+      names.forEach((name, node) => name.toLowerCase().includes(query) && found.add(node));
+      return found;
     };
     const choose = (node) => {
       chosen = node;
