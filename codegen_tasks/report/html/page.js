@@ -239,13 +239,22 @@
         counts.get(a).set(b, (counts.get(a).get(b) ?? 0) + 1);
       }));
       const paths = [];
+      const parts = [...boxes.children];
+      const bottoms = parts.map((part) => part.lastElementChild.getBoundingClientRect().bottom - frame.top);
+      const columnOf = (element) => parts.indexOf(element.closest("#boxes > div"));
       for (const [a, ends] of counts) {
         const one = (a.dataset.key.startsWith("group") ? a.parentNode : a).getBoundingClientRect();
         for (const [b, count] of ends) {
           const two = (b.dataset.key.startsWith("group") ? b.parentNode : b).getBoundingClientRect();
           const [y1, y2] = [one, two].map((r) => Math.min(r.top + r.height / 2, r.top + 18) - frame.top);
           const [x1, x2] = [one.right - frame.left, two.left - frame.left];
-          const d = x2 > x1
+          // What lies between is passed below, or it would seem to have to do with it.
+          const low = Math.max(-1, ...bottoms.slice(columnOf(a) + 1, columnOf(b))) + 5;
+          const bend = Math.min(60, (x2 - x1) / 4);
+          const d = x2 > x1 && Math.min(y1, y2) < low
+            ? `M${x1},${y1} C${x1 + bend / 2},${y1} ${x1 + bend / 2},${low} ${x1 + bend},${low}`
+              + ` L${x2 - bend},${low} C${x2 - bend / 2},${low} ${x2 - bend / 2},${y2} ${x2},${y2}`
+            : x2 > x1
             ? `M${x1},${y1} C${(x1 + x2) / 2},${y1} ${(x1 + x2) / 2},${y2} ${x2},${y2}`
             : `M${one.right - frame.left},${y1} C${one.right - frame.left + 26},${y1} ${two.right - frame.left + 26},${y2} ${two.right - frame.left},${y2}`;
           const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
@@ -273,7 +282,7 @@
       const below = reached(chosen, users).size;
       return box.replaceChildren(
         made("h3", {}, names[chosen]),
-        made("p", {}, `${outcome}made from ${counted(above)}, used by ${counted(below)}, directly or not`),
+        made("p", {}, `${outcome}made from ${above ? counted(above) : "nothing else"}, used by ${below ? counted(below) : "nothing"}, directly or not`),
         ...listed("made from", sources[chosen]),
         ...listed("used by", users[chosen]),
       );
@@ -283,9 +292,11 @@
       const focus = related();
       current = focus;
       visible = new Map();
-      const parts = columns.map((title, column) => made("div", {}, made("h3", {}, title)));
+      const parts = columns.map((title) => made("div", {}, made("h3", {}, title)));
       groups.forEach((group, place) => parts[group[0]].append(groupBox(group, place, focus)));
-      boxes.replaceChildren(...parts);
+      const filled = parts.filter((part) => part.childElementCount > 1);
+      boxes.style.setProperty("--columns", filled.length);
+      boxes.replaceChildren(...filled);
       drawEdges(focus);
       describe();
       byId("matches").textContent = chosen !== null ? `chosen: ${names[chosen]}` : query ? `${counted(focus.size)} of ${counted(names.length)} found` : `${counted(names.length)} in all`;
