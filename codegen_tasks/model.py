@@ -340,6 +340,7 @@ class Outcome:
         notes: lines the user is shown whatever the verbosity, such as a file kept aside.
         skipped: it was not begun, because another step failed first.
         awaits: a file it reads that another task is to make first; it is to run again.
+        start: when it began, nanoseconds since the epoch; steps that share a compiler, alike.
         record: the text of its record, if that was made already; see `rows`.
         parts: what the text names that is to be stored with it.
         entries: what the manifest is to say, beside such a record.
@@ -360,6 +361,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     skipped: bool = False
     awaits: str = ""
+    start: int = 0
     record: str = ""
     parts: Mapping[str, str] | None = None
     entries: Mapping[str, Any] | None = None

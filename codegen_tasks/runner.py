@@ -29,7 +29,7 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import disk, lock, manifest, rows, state
+from . import disk, lock, manifest, rows, runs, state
 from .build import Build
 from .errors import StepError
 from .glance import remember
@@ -72,6 +72,7 @@ class CodegenRunner(Runner):
         wait: whether to wait while another process builds.
         stages: what is to be run after the first dispatcher, each when it is asked for: builds
             and a dispatcher.
+        selected: what the command line names; empty for all.
         others: see doit's `Runner`.
     """
 
@@ -82,9 +83,13 @@ class CodegenRunner(Runner):
         workers: int = 0,
         wait: bool = True,
         stages: Iterable[tuple[Sequence[Build], Any]] = (),
+        selected: Sequence[str] = (),
     ):
         super().__init__(*others)
         self._stages = iter(stages)
+        self._selected = selected
+        self._collected = runs.begin(self.dep_manager)
+        self._broken_off = False
         self._wait = wait
         self._know(builds)
         self._locked = False
@@ -141,6 +146,7 @@ class CodegenRunner(Runner):
             self._run_stages(task_dispatcher)
             in_order = True
         finally:
+            self._broken_off = not in_order
             if self._pool is not None:
                 self._pool.kill()
             self._keeper.end(in_order)
@@ -252,7 +258,7 @@ class CodegenRunner(Runner):
         elif self._workers and task._actions and not is_ours(task):
             self._queue(node)
         else:
-            self._finish_task(node, self.execute_task(task))
+            self._run_task_here(node)
 
     def select_task(self, node: Any, tasks_dict: Any) -> Any:
         """Tell whether a task is to run, as doit does.
@@ -512,13 +518,22 @@ class CodegenRunner(Runner):
         """Run one node before anything else; a step that may take too long, in a worker."""
         name = node.task.name
         if name not in self._steps:
-            self._finish_task(node, self.execute_task(node.task))
+            self._run_task_here(node)
         elif self._limit(name) is None or self._opened_pool() is None:
             self._run_here([node])
         else:
             self._submit(self._steps_job([name]))
             while self._in_flight():
                 self._collect(block=True)
+
+    def _run_task_here(self, node: Any) -> None:
+        """Run a task that is no step as doit does."""
+        start, began = time.time_ns(), time.perf_counter()
+        failure = self.execute_task(node.task)
+        if node.task._actions:
+            seconds = time.perf_counter() - began
+            self._collected.task(node.task.name, start, seconds, failure is not None)
+        self._finish_task(node, failure)
 
     def _limited_first(self) -> bool:
         """Tell whether what comes next must run in a worker, to be ended in time."""
@@ -656,6 +671,7 @@ class CodegenRunner(Runner):
             if name in self._steps:
                 self._finish_steps([Outcome(name, error=f"{name}: {what}")])
             else:
+                self._collected.task(name, 0, 0.0, failed=True)
                 self._finish_task(self._nodes[name], TaskError(f"{name}: {what}"))
 
     def _flush_compiles(self) -> None:
@@ -721,6 +737,7 @@ class CodegenRunner(Runner):
             self._unsettled[outcome.task] = outcome.trace
         self._made.setdefault(index, []).append(outcome.task)
         self._builds[index].ended(outcome)
+        self._collected.step(outcome)
         self._tell("step_finished", task, outcome)
         self._finish_task(node, failure, self._packer is not None)
 
@@ -768,6 +785,8 @@ class CodegenRunner(Runner):
         task.executed = True
         for action, out, err in zip(task.actions, done.out, done.err, strict=False):
             action.out, action.err = out, err
+        failed = done.failure is not None
+        self._collected.task(done.name, done.start, done.seconds, failed, done.pid)
         self._finish_task(node, done.failure)
 
     def _handle_task_error(self, node: Any, base_fail: Any) -> None:
@@ -779,6 +798,8 @@ class CodegenRunner(Runner):
         ours = is_ours(node.task)
         unmet = isinstance(base_fail, UnmetDependency)
         before, name = self.final_result, node.task.name
+        if unmet and name in self._steps:
+            self._collected.not_run([name])
         if ours and unmet:
             self.dep_manager.remove, remove = _do_nothing, self.dep_manager.remove
             try:
@@ -807,6 +828,7 @@ class CodegenRunner(Runner):
         try:
             return self._finish()
         finally:
+            self._keep_record()
             for each in self._locks:
                 each.release()
 
@@ -826,6 +848,35 @@ class CodegenRunner(Runner):
         for build in self._builds if stamp else ():
             remember(build, self.dep_manager, stamp)
         return super().finish()
+
+    def _keep_record(self) -> None:
+        """Leave a record of the run, unless nothing of ours has run."""
+        self._collected.not_run(
+            name
+            for name, node in self._nodes.items()
+            if node.run_status == "run" and name in self._steps
+        )
+        runs.keep(
+            self._collected,
+            self._builds,
+            selected=self._selected,
+            workers=self._workers,
+            ended="interrupted" if self._broken_off else "failed" if self.final_result else "done",
+            up_to_date=self._up_to_date(),
+            always=self.always_execute,
+        )
+
+    def _up_to_date(self) -> int:
+        """Return how many targets were found up to date, those included that have no task."""
+        names = {name for name, how in self._over.items() if how == "up-to-date"}
+        for build in self._builds:
+            names.update(
+                name
+                for name in build.fresh
+                if build.project.task(build.plan.steps[name].phase) in self._over
+            )
+        steps = (self._steps[name][1].phase for name in names if name in self._steps)
+        return sum(phase in ("generate", "compile") for phase in steps)
 
     def _is_complete(self, build: Build) -> bool:
         """Tell whether the manifest has been seen to, as it is after all steps."""

@@ -213,7 +213,7 @@ class Workshop:
             return self._compile([step], {step.task: recorded})[0]
         work = self._cache_template if step.phase == "templates" else self._generate
         hits, misses = self._template_counts()
-        start = time.perf_counter()
+        began, start = time.time_ns(), time.perf_counter()
         made, error = _Made(), ""
         self._guarding = guard
         with _Printed() as printed:
@@ -243,6 +243,7 @@ class Workshop:
             os.getpid(),
             seconds,
             made.notes,
+            start=began,
         )
 
     def _template_counts(self) -> tuple[int, int]:
@@ -396,8 +397,8 @@ class Workshop:
     # Compiling --------------------------------------------------------------------------
 
     def _compile(self, steps: Sequence[Step], recorded: Mapping[str, Recorded]) -> list[Outcome]:
-        start = time.perf_counter()
         began = time.time_ns()
+        start = time.perf_counter()
         sources = {step.source: self.world.read_file("source", step.source) for step in steps}
         found: list[Input] = []
         try:
@@ -463,6 +464,7 @@ class Workshop:
             pid=os.getpid(),
             seconds=seconds,
             notes=made.notes,
+            start=began,
         )
 
     def _read(self, name: str, began: int) -> Input:

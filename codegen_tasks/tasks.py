@@ -17,7 +17,7 @@ from doit.dependency import UptodateCalculator, get_md5
 from doit.exceptions import TaskFailed
 from doit.globals import Globals
 
-from . import digest, disk, garbage, lock, manifest, orphans, rows, state, steps
+from . import digest, disk, garbage, lock, manifest, orphans, rows, runs, state, steps
 from .build import Build, left_in
 from .errors import StepError, cause
 from .glance import DOCS, group_task
@@ -207,6 +207,8 @@ class StepAction(BaseAction):
         outcome = workshop.run_one(step, build.recorded(step, None))
         workshop.log(step, outcome)
         self.finish(outcome)
+        if Globals.dep_manager is not None:
+            runs.of(Globals.dep_manager).step(outcome)
         if out is not None and outcome.printed:
             out.write(outcome.printed)
         return adopt_action(self, outcome)
@@ -253,8 +255,10 @@ class StepUptodate(UptodateCalculator):
         """Answer; the arguments' names are how doit knows what to pass."""
         verdict = self.build.verdict(self.step, values)
         if verdict.reasons:
+            runs.of(self._dependency).reasons[task.name] = verdict.reasons
             return False
         assert verdict.trace is not None
+        runs.of(self._dependency).fresh.add(task.name)
         self._restore(task, verdict.trace)
         kept = dict(values)
         if verdict.refreshed is not None:
@@ -455,6 +459,8 @@ def clean_output(build: Build, dryrun: bool) -> None:
     orphans.forget(build, Globals.dep_manager, staying)
     for name in ("cache", "logs", "tmp", "snapshot"):
         disk.clear(os.path.join(home, name))
+    for name in ("runs", "report.html"):
+        disk.clear(project.full(f"{project.state}/{name}"))
     disk.remove_empty_folders(output, project.root)
     disk.remove_empty_folders(home, project.root)
 

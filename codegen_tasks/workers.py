@@ -107,13 +107,19 @@ class TaskJob:
 
 @dataclass(frozen=True, slots=True)
 class TaskDone:
-    """What executing a user's task came to: doit's failure or None, attributes, output."""
+    """What executing a user's task came to: doit's failure or None, attributes, output.
+
+    Besides them when it began (nanoseconds since the epoch), how long it took, and where.
+    """
 
     name: str
     failure: Any
     state: Mapping[str, Any]
     out: list[Any]
     err: list[Any]
+    start: int = 0
+    seconds: float = 0.0
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -704,6 +710,7 @@ def _execute(job: TaskJob, knowledge: Knowledge, torn: list[Any]) -> TaskDone | 
         task.update_from_pickle(job.state)
     if task.teardown:
         torn.append(task)
+    start, began = time.time_ns(), time.perf_counter()
     try:
         failure = task.execute(knowledge.stream)
     except SystemExit as error:
@@ -712,12 +719,13 @@ def _execute(job: TaskJob, knowledge: Knowledge, torn: list[Any]) -> TaskDone | 
         failure = TaskError(str(error))
     out = [action.out for action in task.actions]
     err = [action.err for action in task.actions]
-    done = TaskDone(job.name, failure, task.pickle_safe_dict(), out, err)
+    timed = (start, time.perf_counter() - began, os.getpid())
+    done = TaskDone(job.name, failure, task.pickle_safe_dict(), out, err, *timed)
     try:
         pickle.dumps(done)
     except Exception as error:
         what = f"what the task returned cannot be passed between processes: {error}"
-        return TaskDone(job.name, TaskError(what), {}, out, err)
+        return TaskDone(job.name, TaskError(what), {}, out, err, *timed)
     return done
 
 

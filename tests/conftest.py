@@ -166,7 +166,11 @@ def project(empty_project: Project) -> Project:
     Three patterns, a page for each, a list of all, a plain file; `page` extends `base`,
     imports `macros` and uses the filter `shout`.
     """
-    project = empty_project
+    return fill(empty_project)
+
+
+def fill(project: Project) -> Project:
+    """Write the files of `project` into an empty one."""
     project.write("dodo.py", DODO)
     project.write("templates/base.j2", "begin\n{% block body %}{% endblock %}\nend\n")
     project.write("templates/macros.j2", "{% macro title(x) %}== {{ x }} =={% endmacro %}\n")

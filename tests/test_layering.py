@@ -18,7 +18,7 @@ LAYERS = [
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock", "folders", "rows", "blame"],
+    ["lock", "folders", "rows", "blame", "runs"],
     ["journal", "sqlite"],
     [
         "settings",
@@ -43,7 +43,7 @@ LAYERS = [
     ["causes", "kin"],
     ["workers", "chains"],
     ["codegen", "reporter"],
-    ["runner"],
+    ["runner", "report"],
     ["commands"],
     ["__init__", "__main__"],
 ]

@@ -108,7 +108,7 @@ class Run(OverCore, CoreRun):
             num_process = 0
         if num_process and par_type == "thread" and not self._late():
             self._say_if_less_durable()
-            return CoreRun._execute(
+            code = CoreRun._execute(
                 self,
                 outfile,
                 verbosity,
@@ -123,6 +123,8 @@ class Run(OverCore, CoreRun):
                 failure_verbosity,
                 pdb,
             )
+            self._keep_record(builds, num_process, always, code)
+            return code
         if num_process and par_type not in ("process", "thread"):
             raise InvalidCommand(f"Invalid parallel type {par_type}")
         PythonAction.pm_pdb = pdb
@@ -160,8 +162,31 @@ class Run(OverCore, CoreRun):
             return Runner(*shared).run_all(self.control.task_dispatcher())
         from ..runner import CodegenRunner
 
-        runner = CodegenRunner(*shared, builds=builds, workers=workers, wait=wait, stages=stages)
+        runner = CodegenRunner(
+            *shared,
+            builds=builds,
+            workers=workers,
+            wait=wait,
+            stages=stages,
+            selected=self.sel_tasks or (),
+        )
         return runner.run_all(self.control.task_dispatcher())
+
+    def _keep_record(self, builds: Sequence[Any], workers: int, always: bool, code: Any) -> None:
+        """Leave a record of a run under core's runner of threads."""
+        from .. import runs
+
+        collected = runs.of(self.dep_manager)
+        fresh = (step for build in builds for step in build.plan.steps.values())
+        runs.keep(
+            collected,
+            builds,
+            selected=self.sel_tasks or (),
+            workers=workers,
+            ended="failed" if code else "done",
+            up_to_date=sum(s.task in collected.fresh and s.phase != "templates" for s in fresh),
+            always=always,
+        )
 
     def _go_on(self) -> None:
         """Have the next run know that ours had nothing to do, though others have run."""
