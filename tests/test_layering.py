@@ -41,6 +41,8 @@ LAYERS = [
     ["orphans", "preview"],
     ["tasks", "survey"],
     ["workers", "chains"],
+    ["progress", "failures"],
+    ["table"],
     ["codegen", "reporter"],
     ["runner"],
     ["commands"],

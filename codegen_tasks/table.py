@@ -1,0 +1,86 @@
+"""The live view as rich draws it: a bar, a row for each worker, what went wrong.
+
+The only module that knows rich, an extra; loaded when a long run is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table as Grid
+from rich.text import Text
+
+from .progress import Shown, duration, fit_rows, in_words, printable, templates
+
+_BAR = 32  # columns
+
+
+class Table:
+    """Draws pictures of the view.
+
+    Args:
+        stream: the terminal; it tells how many colours there are, and which characters.
+        environ: `NO_COLOR` is obeyed to the letter, bold type is none either.
+    """
+
+    def __init__(self, stream: Any, environ: Mapping[str, str]):
+        plain = bool(environ.get("NO_COLOR"))
+        self._console = Console(
+            file=stream,
+            force_terminal=True,
+            color_system=None if plain else "auto",
+            no_color=plain,
+            highlight=False,
+            _environ=environ,
+        )
+
+    def rows(self, shown: Shown, width: int, height: int) -> list[str]:
+        """Return the rows of a picture that fits."""
+        console = self._console
+        console.width = max(1, width)
+        with console.capture() as captured:
+            parts = [self._head(shown, width), self._running(shown, height)]
+            foot = self._foot(shown)
+            console.print(Group(*parts, foot) if foot else Group(*parts), end="")
+        rows = [row.rstrip() for row in captured.get().rstrip("\n").split("\n")]
+        return rows[: max(1, height - 2)]
+
+    def _head(self, shown: Shown, width: int) -> Any:
+        counts = shown.counts
+        bar = ProgressBar(
+            total=max(1, counts.total),
+            completed=counts.done,
+            width=max(4, min(_BAR, width // 3)),
+            complete_style="red" if counts.failed else "green",
+            finished_style="red" if counts.failed else "green",
+            style="bright_black",
+        )
+        words = in_words(counts, shown.left)
+        grid = Grid.grid(padding=(0, 2))
+        grid.add_row(bar, Text(words, no_wrap=True, overflow="ellipsis"))
+        return grid
+
+    def _running(self, shown: Shown, height: int) -> Any:
+        grid = Grid.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_column(no_wrap=True, justify="right")
+        for what, since in fit_rows(shown.running, height):
+            told = Text(f"  {what}") if what else Text("  idle", style="bright_black")
+            took = duration(since) if what and since >= 1 else ""
+            grid.add_row(told, Text(took, style="cyan"))
+        return grid
+
+    def _foot(self, shown: Shown) -> Any:
+        counts = shown.counts
+        found = templates(counts.hits, counts.misses)
+        if not found and not counts.failed:
+            return None
+        text = Text("  ", no_wrap=True, overflow="ellipsis")
+        if counts.failed:
+            text.append(f"{counts.failed} failed", style="red")
+        if found:
+            text.append(f"{', ' if counts.failed else ''}templates {printable(found)}")
+        return text
