@@ -1,7 +1,7 @@
 """What a run prints: a line for each step that runs, failures in full, a summary at the end.
 
-Where very many steps run, the further ones are counted, with a line a second.  A terminal
-has the live view of `progress` below all that, while none of the user's tasks has the screen.
+Where very many steps run, the further ones are counted, with a line a second.  Below all
+that, a terminal has the live view of `progress`, while no task of the user's is under way.
 Tasks that are not ours are reported as doit's console reporter does.  Loaded by doit in
 every project of the environment, so it imports next to nothing.
 """
@@ -22,6 +22,7 @@ from .ours import phase_of
 
 if TYPE_CHECKING:
     from .progress import Counts, View, Work
+    from .screen import Screen
 
 #: So many steps have a line each; more are counted.
 _LINES = 200
@@ -61,6 +62,7 @@ class CodegenReporter(ConsoleReporter):
         self._told = 0  # steps that have got their line
         self._next = 0.0  # when the next line of counts is due
         self._began = 0.0  # when the first step did
+        self._screen: Screen | None = None  # if a view may be shown
         self._view: View | None = None
         self._work: Work | None = None
         self._under_way: list[str] = []  # what was, when the work ended
@@ -96,8 +98,8 @@ class CodegenReporter(ConsoleReporter):
     def write(self, text: str) -> None:
         """Print, above the live view if there is one."""
         self._written_since += text.count("\n")
-        if self._view is not None:
-            self._view.write(text)
+        if self._screen is not None:
+            self._screen.write(text)
         else:
             super().write(text)
 
@@ -178,10 +180,8 @@ class CodegenReporter(ConsoleReporter):
     def work_begins(self, work: Work) -> None:
         """Learn whom to ask what is under way, until `work_ends`."""
         self._work = work
-        if self._view is not None:
-            self._view.work = work
-            if not self._users:
-                self._view.begin()
+        if self._screen is not None and not self._users:
+            self._screen.begin()
 
     def work_ends(self) -> None:
         """Take the view off: tasks are torn down, and the run ends."""
@@ -228,17 +228,23 @@ class CodegenReporter(ConsoleReporter):
         self._began = time.monotonic()
         if not getattr(self.outstream, "isatty", bool)():
             return
-        from .progress import View, can_show
+        from .screen import Screen, can_show
 
         if can_show(self.outstream, os.environ):
-            todo = self._unfinished
-            self._view = View(self.outstream, self._counts, todo, self._work, os.environ)
+            self._screen = Screen(self.outstream, self._picture)
             if not self._users:
-                self._view.begin()
+                self._screen.begin()
+
+    def _picture(self, width: int, height: int) -> list[str]:
+        if self._view is None:
+            from .progress import View
+
+            self._view = View(self.outstream, self._counts, self._unfinished, os.environ)
+        return self._view.picture(self._work, self._began, width, height)
 
     def _end_view(self) -> None:
-        if self._view is not None:
-            self._view.end()
+        if self._screen is not None:
+            self._screen.end()
 
     def _give_screen(self, name: str) -> None:
         """Leave the screen to a task of the user's, whatever it does there."""
@@ -248,15 +254,15 @@ class CodegenReporter(ConsoleReporter):
     def _take_screen(self, name: str) -> None:
         if name in self._users:
             self._users.discard(name)
-            if self._view is not None and not self._users:
-                self._view.begin()
+            if self._screen is not None and not self._users:
+                self._screen.begin()
 
     def _counts(self) -> Counts:
         from .progress import Counts
 
         done, failed = len(self._finished), len(self._failed)
         total = max(done, len(self._steps))
-        return Counts(done, total, failed, self._hits, self._misses, dict(self._spent))
+        return Counts(done, total, failed, self._hits, self._templates(), dict(self._spent))
 
     def _unfinished(self) -> dict[str, str]:
         finished = self._finished
@@ -266,7 +272,7 @@ class CodegenReporter(ConsoleReporter):
         """Print how the run stands, seldom, where steps have no line each and no view is seen."""
         now = time.monotonic()
         self._next = self._next or now + _EVERY
-        if now < self._next or (self._view is not None and self._view.visible):
+        if now < self._next or (self._screen is not None and self._screen.visible):
             return
         from .progress import in_words, seconds_left
 
@@ -307,7 +313,9 @@ class CodegenReporter(ConsoleReporter):
             return []  # the user's tasks were run, none of ours: doit has said it all
         text = ", ".join(parts) or "nothing to do"
         seconds = time.perf_counter() - self._start
-        return [f"{text} in {seconds:.2f} s{self._templates()}"]
+        templates = self._templates()
+        found = f" (templates {templates})" if templates else ""
+        return [f"{text} in {seconds:.2f} s{found}"]
 
     def _failures(self, away: bool) -> list[str]:
         """Return what failed once more, unless it was only one, and just now."""
@@ -325,15 +333,13 @@ class CodegenReporter(ConsoleReporter):
         bound = "" if self._asked.issuperset(left) else "at most "
         names = [name for name in self._under_way if name in left]
         more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-        told = f", {', '.join(names[:_NAMES])}{more} under way" if names else ""
+        was = "were" if len(names) > 1 else "was"
+        told = f"; {', '.join(names[:_NAMES])}{more} {was} under way" if names else ""
         return [f"{bound}{len(left)} left to do{told}"]
 
     def _templates(self) -> str:
-        if not (self._hits or self._misses):
-            return ""
-        from .progress import templates
-
-        return f" (templates {templates(self._hits, self._misses)})"
+        counts = ((self._hits, "hit", "hits"), (self._misses, "miss", "misses"))
+        return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in counts if n)
 
 
 def _is_step(task: Any) -> bool:

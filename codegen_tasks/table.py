@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .progress import Shown, duration, fit_rows, in_words, printable, templates
+from .progress import Shown, duration, fit_rows, in_words
 
 _BAR = 32  # columns
 
@@ -41,12 +41,13 @@ class Table:
         """Return the rows of a picture that fits."""
         console = self._console
         console.width = max(1, width)
+        parts = [self._head(shown, width), self._running(shown, height)]
+        if shown.counts.templates:
+            told = f"  templates {shown.counts.templates}"
+            parts.append(Text(told, style="bright_black", no_wrap=True, overflow="ellipsis"))
         with console.capture() as captured:
-            parts = [self._head(shown, width), self._running(shown, height)]
-            foot = self._foot(shown)
-            console.print(Group(*parts, foot) if foot else Group(*parts), end="")
-        rows = [row.rstrip() for row in captured.get().rstrip("\n").split("\n")]
-        return rows[: max(1, height - 2)]
+            console.print(Group(*parts), end="")
+        return captured.get().rstrip("\n").split("\n")[: max(1, height - 2)]
 
     def _head(self, shown: Shown, width: int) -> Any:
         counts = shown.counts
@@ -58,9 +59,10 @@ class Table:
             finished_style="red" if counts.failed else "green",
             style="bright_black",
         )
-        words = in_words(counts, shown.left)
+        words = Text(in_words(counts, shown.left), no_wrap=True, overflow="ellipsis")
+        words.highlight_regex(r"\d+ failed", "red")
         grid = Grid.grid(padding=(0, 2))
-        grid.add_row(bar, Text(words, no_wrap=True, overflow="ellipsis"))
+        grid.add_row(bar, words)
         return grid
 
     def _running(self, shown: Shown, height: int) -> Any:
@@ -72,15 +74,3 @@ class Table:
             took = duration(since) if what and since >= 1 else ""
             grid.add_row(told, Text(took, style="cyan"))
         return grid
-
-    def _foot(self, shown: Shown) -> Any:
-        counts = shown.counts
-        found = templates(counts.hits, counts.misses)
-        if not found and not counts.failed:
-            return None
-        text = Text("  ", no_wrap=True, overflow="ellipsis")
-        if counts.failed:
-            text.append(f"{counts.failed} failed", style="red")
-        if found:
-            text.append(f"{', ' if counts.failed else ''}templates {printable(found)}")
-        return text

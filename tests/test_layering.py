@@ -41,7 +41,7 @@ LAYERS = [
     ["orphans", "preview"],
     ["tasks", "survey"],
     ["workers", "chains"],
-    ["progress", "failures"],
+    ["screen", "progress", "failures"],
     ["table"],
     ["codegen", "reporter"],
     ["runner"],
@@ -55,6 +55,7 @@ LATE = {
     ("codegen", "tasks"),
     ("explain", "templates"),
     ("glance", "build"),
+    ("progress", "table"),
 }
 
 
