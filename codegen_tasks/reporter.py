@@ -118,7 +118,7 @@ class CodegenReporter(ConsoleReporter):
                 self._give_screen(task.name)
             super().execute_task(task)
             return
-        if not self._began:
+        if not self._began and _is_step(task):
             self._begin()
         if phase in _DONE and _is_step(task) and task.verbosity != 2:
             if self._told < _LINES:
@@ -157,6 +157,7 @@ class CodegenReporter(ConsoleReporter):
         elif phase is None:
             self._reasons[task.name] = f"{fail.get_name()}: {fail.message}"
             super().add_failure(task, fail)
+            self._written_since = 0
         elif isinstance(fail, UnmetDependency):
             self._unmet += phase in _DONE and _is_step(task)
         else:
@@ -165,7 +166,7 @@ class CodegenReporter(ConsoleReporter):
             message = self._unsaid(task.name, fail)
             if message is not None:
                 self.write(f"failed: {task.name}\n{_indented(message)}\n")
-        self._written_since = 0
+                self._written_since = 0
 
     def _unsaid(self, name: str, fail: Any) -> str | None:
         """Return a failure's message, or whose it was if it has been said; None if too often."""
