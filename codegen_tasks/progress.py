@@ -6,16 +6,17 @@ Loaded when a view is shown, or counts are told; see `screen`.  Unaware of doit.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-#: An estimate that took so long waits for so many times that: half a percent of the run.
-_REST = 200
+#: An estimate that took so long waits for so many times that: a quarter percent of the run.
+_REST = 400
 #: Seconds between two estimates, at least.
 _ESTIMATE = 1.0
-#: Only runs of so many seconds may load rich, which takes 0.05 s.
-_RICH = 10.0
+#: Only runs of so many seconds, as estimated after so many, load rich, which takes 0.05 s.
+_RICH, _SURE = 15.0, 5.0
 #: Rows for what is under way, at most.
 _ROWS = 8
 #: Steps that took so many seconds together tell how fast this run is.
@@ -101,13 +102,10 @@ def seconds_left(
     """
     spent = counts.spent or {}
     known = {name: seconds for name, seconds in recorded if name in todo}
-    unknown: dict[str, int] = {}
+    unknown = Counter(phase for name, phase in todo.items() if name not in known)
     sums: dict[str, list[float]] = {}
-    for name, phase in todo.items():
-        if name in known:
-            sums.setdefault(phase, []).append(known[name])
-        else:
-            unknown[phase] = unknown.get(phase, 0) + 1
+    for name, seconds in known.items():
+        sums.setdefault(todo[name], []).append(seconds)
     expected, mean = 0.0, {}
     for phase in {*unknown, *sums}:
         seconds, number = spent.get(phase, (0.0, 0))
@@ -116,9 +114,9 @@ def seconds_left(
             mean[phase] = seconds / number
         elif of_phase:
             mean[phase] = sum(of_phase) / len(of_phase)
-        elif unknown.get(phase):
+        elif unknown[phase]:
             return None
-        expected += sum(of_phase) + unknown.get(phase, 0) * mean.get(phase, 0.0)
+        expected += sum(of_phase) + unknown[phase] * mean.get(phase, 0.0)
     rests = []
     for names, since in running:
         whole = sum(known.get(n, mean.get(todo.get(n, ""), 0.0)) for n in names)
@@ -234,7 +232,8 @@ class View:
             self._left = self._estimate(work, counts, running, now - began)
             took = time.thread_time() - start
             self._estimated = now + max(_ESTIMATE, took * _REST)
-        long = now - began + (self._left or 0.0) >= _RICH
+        elapsed = now - began
+        long = elapsed >= _SURE and elapsed + (self._left or 0.0) >= _RICH
         if long and self._rows is plain and not self._plain_for_good:
             self._load_rich()
         told = [(_told(names), since) for names, since in running]

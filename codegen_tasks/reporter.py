@@ -68,7 +68,7 @@ class CodegenReporter(ConsoleReporter):
         self._under_way: list[str] = []  # what was, when the work ended
         self._users: set[str] = set()  # tasks that have the screen
         #: The names that were given to the command; None if nobody knows.
-        self.names: Sequence[str] | None = None
+        self.names_given: Sequence[str] | None = None
 
     def initialize(self, tasks: Any, selected_tasks: Any) -> None:
         """Take in what is to run; doit calls it once."""
@@ -100,8 +100,15 @@ class CodegenReporter(ConsoleReporter):
         self._written_since += text.count("\n")
         if self._screen is not None:
             self._screen.write(text)
-        else:
+            return
+        try:
             super().write(text)
+        except BrokenPipeError:
+            self._write_no_more()
+
+    def _write_no_more(self) -> None:
+        """Let the run go on: whoever reads what it prints, such as `head`, has seen enough."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.outstream.fileno())
 
     # What doit tells --------------------------------------------------------------------
 
@@ -297,6 +304,10 @@ class CodegenReporter(ConsoleReporter):
             self.write(line + "\n")
         for line in self._failures(away) + (self._remaining() if interrupted else []):
             self.write(line + "\n")
+        try:
+            self.outstream.flush()
+        except BrokenPipeError:
+            self._write_no_more()
 
     def _summary(self) -> list[str]:
         parts = [
@@ -324,7 +335,10 @@ class CodegenReporter(ConsoleReporter):
             return []
         from .failures import command_for, summary
 
-        return summary(self._reasons, command_for(self._reasons, sys.argv[1:], self.names))
+        program, *given = sys.argv or [""]
+        started = os.path.basename(program).partition(".")[0] in ("doit", "__main__")
+        asked = self.names_given if started else None  # or a program of the user's runs doit
+        return summary(self._reasons, command_for(self._reasons, given, asked))
 
     def _remaining(self) -> list[str]:
         """Return what an interrupted run leaves to do."""

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,8 +21,8 @@ _FIRST = 0.5
 #: Seconds between two redraws: at least, and at most.
 _EVERY = 0.1
 _SELDOM = 1.0
-#: A redraw that took so long waits for so many times that: half a percent of the run.
-_REST = 200
+#: A redraw that took so long waits for so many times that: a quarter percent of the run.
+_REST = 400
 
 
 def can_show(stream: Any, environ: Mapping[str, str]) -> bool:
@@ -57,7 +58,9 @@ class Screen:
         if hasattr(os, "register_at_fork"):
             # No thread lives while a worker is forked, so that none can hold a lock there.
             os.register_at_fork(
-                before=self._rest, after_in_parent=self._go_on, after_in_child=self._leave
+                before=_weak(self._rest),
+                after_in_parent=_weak(self._go_on),
+                after_in_child=_weak(self._leave),
             )
 
     @property
@@ -125,7 +128,7 @@ class Screen:
             return
         size = os.get_terminal_size(self._stream.fileno())
         # The last column stays free: terminals differ in where the cursor is after it.
-        rows = self._picture(size.columns - 1, size.lines)
+        rows = self._picture((size.columns or 80) - 1, size.lines or 24)
         with self._lock:
             if rows == self._rows and not self._printed:
                 return
@@ -142,6 +145,18 @@ class Screen:
         self._stream.flush()
         while left:
             left = left[os.write(self._stream.fileno(), left) :]
+
+
+def _weak(method: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls a method as long as its object lives: Python keeps it for ever."""
+    known = weakref.WeakMethod(method)
+
+    def call() -> None:
+        alive = known()
+        if alive is not None:
+            alive()
+
+    return call
 
 
 def _in_foreground(stream: Any) -> bool:

@@ -74,7 +74,7 @@ def without_rich(project: Project) -> None:
 def with_table(project: Project) -> None:
     """Have the table of rich for short runs as well."""
     pytest.importorskip("rich")
-    project.write("dodo.py", project.read("dodo.py") + "progress._RICH = 0\n")
+    project.write("dodo.py", project.read("dodo.py") + "progress._RICH = progress._SURE = 0\n")
 
 
 class Terminal:
@@ -459,6 +459,15 @@ def test_with_verbosity_2_each_step_has_its_line(many: Project) -> None:
     out = many.doit("-v", "2").out
     assert out.count(".  generate:") == MANY
     assert ".. " not in out
+
+
+def test_a_reader_that_has_seen_enough_spoils_no_run(many: Project) -> None:
+    for command in ("doit | head -1", "doit -a | head -1"):
+        command = command.replace("doit", f"{sys.executable} -u -m doit")
+        result = many.run("bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}")
+        assert result.out.splitlines()[1:] == ["0"], result
+        assert result.err == ""
+    assert f"{MANY} up to date" in many.doit().out
 
 
 # The end --------------------------------------------------------------------------------
