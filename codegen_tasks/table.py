@@ -5,7 +5,7 @@ The only module that knows rich, an extra; loaded when a long run is shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -13,9 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from .progress import Shown, duration, fit_rows, in_words
+from .progress import Shown, duration, fit_rows, fitted, in_words
 
 _BAR = 32  # columns
+_TIME = 6  # columns
 
 
 class Table:
@@ -41,9 +42,9 @@ class Table:
         """Return the rows of a picture that fits."""
         console = self._console
         console.width = max(1, width)
-        parts = [self._head(shown, width), self._running(shown, height)]
+        parts = [self._head(shown, width), *self._running(shown, width, height)]
         if shown.counts.templates:
-            told = f"  templates {shown.counts.templates}"
+            told = f"{'':{_TIME}}  templates {shown.counts.templates}"
             parts.append(Text(told, style="bright_black", no_wrap=True, overflow="ellipsis"))
         with console.capture() as captured:
             console.print(Group(*parts), end="")
@@ -65,12 +66,11 @@ class Table:
         grid.add_row(bar, words)
         return grid
 
-    def _running(self, shown: Shown, height: int) -> Any:
-        grid = Grid.grid(padding=(0, 2))
-        grid.add_column(no_wrap=True, overflow="ellipsis")
-        grid.add_column(no_wrap=True, justify="right")
+    def _running(self, shown: Shown, width: int, height: int) -> Iterator[Any]:
+        """Yield a row for each worker, the time first: names differ in length."""
         for what, since in fit_rows(shown.running, height):
-            told = Text(f"  {what}") if what else Text("  idle", style="bright_black")
             took = duration(since) if what and since >= 1 else ""
-            grid.add_row(told, Text(took, style="cyan"))
-        return grid
+            row = Text(f"{took:>{_TIME}}  ", style="cyan", no_wrap=True)
+            told = fitted(what, width - _TIME - 2)
+            row.append(told or "idle", style="default" if what else "bright_black")
+            yield row

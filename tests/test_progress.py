@@ -127,7 +127,7 @@ class Terminal:
     def until(self, pattern: str) -> str:
         """Wait until the screen shows something; return it."""
         end = time.monotonic() + 20
-        while not (found := re.search(pattern, self.text)):
+        while not (found := re.search(pattern, self.text, re.MULTILINE)):
             assert self._read(0.05), f"the command has ended:\n{self.text}"
             assert time.monotonic() < end, f"{pattern} is not to be seen:\n{self.text}"
         return found[0]
@@ -208,10 +208,14 @@ def test_nothing_of_the_terminal_is_changed_that_a_killed_run_would_leave_so(
 
 def test_with_rich_each_worker_has_its_row(held: Project) -> None:
     with_table(held)
-    screen = Terminal(held, *doit("-n", "2", "generate"))
+    screen = Terminal(held, *doit("-n", "3", "generate"))
     screen.until(r"━ +1 of 5 done")
-    screen.wait(lambda: len(re.findall(r"^  generate:\w\.txt", screen.text, re.MULTILINE)) == 2)
-    screen.until(r"generate:\w\.txt +\d+ s\n")
+    row = re.compile(r"^ +\d+ s  generate:\w\.txt$", re.MULTILINE)
+    screen.wait(lambda: len(row.findall(screen.text)) == 3)
+    stems = begun(screen, held, 3)
+    go(held, "abcd".replace(min(stems), ""))
+    screen.until(r"4 of 5 done")
+    screen.until(r"^ +idle\n +idle$|^ +idle\n.*\n +idle$")
     go(held)
     assert screen.end() == 0
     assert "━" not in screen.text
