@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 #: An estimate that took so long waits for so many times that: a quarter percent of the run.
@@ -27,7 +28,10 @@ UnderWay: TypeAlias = Sequence[tuple[int, Sequence[str]]]
 
 
 class Work(Protocol):
-    """What is asked of a runner, from another thread."""
+    """What is asked of a runner, from another thread but for `recorded_of`."""
+
+    def recorded_of(self, names: Iterable[str]) -> Mapping[str, float]:
+        """Return what `recorded` will of some steps, though nobody has asked for them yet."""
 
     @property
     def places(self) -> int:
@@ -195,6 +199,7 @@ class View:
         stream: the terminal.
         counts: returns how the run stands.
         todo: returns the steps that have not ended, with their phases.
+        sample: seconds that some steps took the last time.
         environ: says whether colours are welcome.
     """
 
@@ -203,11 +208,13 @@ class View:
         stream: Any,
         counts: Callable[[], Counts],
         todo: Callable[[], Mapping[str, str]],
+        sample: Mapping[str, float],
         environ: Mapping[str, str],
     ):
         self._stream = stream
         self._counts = counts
         self._todo = todo
+        self._sample = sample
         self._environ = environ
         self._since: dict[int, tuple[str, float]] = {}  # by worker: a step, first seen when
         self._left: float | None = None
@@ -256,7 +263,7 @@ class View:
         running: Sequence[tuple[Sequence[str], float]],
         elapsed: float,
     ) -> float | None:
-        recorded = work.recorded() if work is not None else ()
+        recorded = chain(self._sample.items(), work.recorded() if work is not None else ())
         busy = [one for one in running if one[0]]
         places = work.places if work is not None else 1
         return seconds_left(self._todo(), recorded, counts, busy, elapsed, places)

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import UnmetDependency
@@ -30,6 +30,8 @@ _LINES = 200
 _EVERY = 1.0
 #: So many lines after a failure's message, people no longer see it.
 _AWAY = 20
+#: So many steps of which it is not known whether they run are asked how long they took.
+_SAMPLE = 16
 #: So many names are told of what was under way.
 _NAMES = 4
 
@@ -66,6 +68,7 @@ class CodegenReporter(ConsoleReporter):
         self._view: View | None = None
         self._work: Work | None = None
         self._under_way: list[str] = []  # what was, when the work ended
+        self._sample: Mapping[str, float] = {}  # seconds that some steps took the last time
         self._users: set[str] = set()  # tasks that have the screen
         #: The names that were given to the command; None if nobody knows.
         self.names_given: Sequence[str] | None = None
@@ -240,6 +243,10 @@ class CodegenReporter(ConsoleReporter):
 
         if can_show(self.outstream, os.environ):
             self._screen = Screen(self.outstream, self._picture)
+            # What is compiled is decided late; to reckon with it, a few must do.
+            late = [name for name in self._steps if name not in self._asked]
+            some = late[:: len(late) // _SAMPLE + 1]
+            self._sample = self._work.recorded_of(some) if self._work is not None else {}
             if not self._users:
                 self._screen.begin()
 
@@ -247,7 +254,8 @@ class CodegenReporter(ConsoleReporter):
         if self._view is None:
             from .progress import View
 
-            self._view = View(self.outstream, self._counts, self._unfinished, os.environ)
+            asked = self._counts, self._unfinished
+            self._view = View(self.outstream, *asked, self._sample, os.environ)
         return self._view.picture(self._work, self._began, width, height)
 
     def _end_view(self) -> None:

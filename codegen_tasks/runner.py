@@ -672,7 +672,14 @@ class CodegenRunner(Runner):
         names = [node.task.name for node in nodes]
         self._submit(self._steps_job(names, together=len(names) > 1))
 
-    # What a reporter asks, in a thread of its own ---------------------------------------
+    # What a reporter asks ---------------------------------------------------------------
+
+    def recorded_of(self, names: Iterable[str]) -> dict[str, float]:
+        """Return the seconds that some steps took the last time, as far as that is recorded."""
+        found = {name: self._trace(name) for name in names if name in self._steps}
+        return {name: trace.seconds for name, trace in found.items() if trace is not None}
+
+    # The following in a thread of its own.
 
     @property
     def places(self) -> int:

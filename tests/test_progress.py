@@ -375,6 +375,29 @@ def test_the_time_left_is_known_from_the_last_run(held: Project) -> None:
     assert screen.end() == 0
 
 
+def test_so_is_that_of_compile_steps_which_are_decided_later(held: Project) -> None:
+    without_rich(held)
+    tool = (
+        "import sys\n"
+        "from codegen_tasks import Toolchain\n"
+        "tool = Toolchain('copy', [sys.executable, 'copier.py', '{source}', '{target}'], '.out')\n"
+    )
+    dodo = DODO.replace("codegen.rule(", f"{tool}codegen.rule(", 1)
+    held.write("dodo.py", dodo.replace('"{stem}.txt")', '"{stem}.txt", compile=tool)'))
+    held.write(
+        "copier.py", "import shutil, sys, time\ntime.sleep(0.5)\nshutil.copy(*sys.argv[1:])\n"
+    )
+    go(held)
+    assert held.doit().code == 0
+    for stem in "abcd":
+        held.remove(f"go-{stem}")
+    held.write("templates/page.j2", "{{ hold(pattern.stem) }}!\n")
+    screen = Terminal(held)
+    screen.until(r"1 of 9 done, about ([2-9]|1\d) s left: generate:a\.txt")
+    go(held)
+    assert screen.end() == 0
+
+
 def test_targets_found_up_to_date_are_not_to_do(held: Project) -> None:
     without_rich(held)
     go(held)
