@@ -9,6 +9,7 @@ nothing.  Unaware of what the picture shows.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -49,7 +50,7 @@ class Screen:
     def __init__(self, stream: Any, picture: Callable[[int, int], list[str]]):
         self._stream = stream
         self._picture = picture
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may find us holding it
         self._printed: list[str] = []  # what is to stand above with the next redraw
         self._rows: list[str] = []  # of the picture, as it stands; empty if it does not
         self._thread: threading.Thread | None = None
@@ -81,15 +82,31 @@ class Screen:
         if self._thread is None:
             self._quiet_until = time.monotonic() + _FIRST
             self._go()
+            self._watch(signal.SIG_DFL, self._stop)
 
     def end(self) -> None:
         """Take the picture off the screen; what was printed stays."""
+        self._watch(self._stop, signal.SIG_DFL)
         self._rest()
         self._thread = None
         with self._lock:
             if self._rows or self._printed:
                 self._put("\r\x1b[J" + "".join(self._printed))
             self._rows, self._printed = [], []
+
+    def _watch(self, before: Any, handler: Any) -> None:
+        """Exchange what Ctrl-Z does, if it did what was known to us."""
+        stop = getattr(signal, "SIGTSTP", None)
+        if stop is None or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(stop) == before:
+            signal.signal(stop, handler)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        """Leave the screen to the shell for as long as we are stopped."""
+        self.end()
+        os.kill(os.getpid(), number)
+        self.begin()
 
     # The thread -------------------------------------------------------------------------
 
@@ -110,7 +127,7 @@ class Screen:
 
     def _leave(self) -> None:
         """Be nothing in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread, self._rows, self._printed = None, [], []
 
     def _draw_on(self) -> None:

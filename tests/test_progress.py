@@ -412,6 +412,25 @@ def test_targets_found_up_to_date_are_not_to_do(held: Project) -> None:
     assert screen.end() == 0
 
 
+def test_a_stopped_run_leaves_the_screen_to_the_shell(held: Project) -> None:
+    without_rich(held)
+    screen = Terminal(held, "bash", "--norc", "-i", columns=250, PS1="$ ")
+    screen.until(r"\$ *$")
+    screen.type(f"{sys.executable} -m doit\n".encode())
+    screen.until(r"1 of 5 done: generate:a\.txt 1 s")
+    screen.type(b"\x1a")
+    screen.until(r"Stopped +\S+ -m doit$")
+    screen.type(b"echo here\n")
+    screen.until(r"^here$")
+    screen.type(b"fg\n")
+    screen.until(r"1 of 5 done: generate:a\.txt")
+    go(held)
+    screen.until(r"4 generated in .*\n\$ *$")
+    screen.type(b"exit\n")
+    assert screen.end() == 0
+    assert " of 5" not in screen.text
+
+
 # Elsewhere ------------------------------------------------------------------------------
 
 
