@@ -53,6 +53,7 @@ class CodegenReporter(ConsoleReporter):
         self._reasons: dict[str, str] = {}  # of all that failed, the user's tasks too
         self._written_since = 0  # lines, since the last failure was told
         self._said: dict[str, str] = {}  # a failure's message, and the first task that had it
+        self._alike: set[str] = set()  # first lines of messages
         self._unmet = 0
         self._hits = 0
         self._misses = 0
@@ -182,9 +183,12 @@ class CodegenReporter(ConsoleReporter):
         """Return a failure's message, or whose it was if it has been said; None if too often."""
         message = str(fail.message)
         first = self._said.setdefault(message, name)
-        if first == name:
-            return message
-        return f"for the same reason as {first}" if len(self._failed) <= _LINES else None
+        alike = message.partition("\n")[0]
+        often = len(self._failed) > _LINES and alike in self._alike
+        self._alike.add(alike)
+        if often:
+            return None
+        return message if first == name else f"for the same reason as {first}"
 
     # What our runner tells besides ------------------------------------------------------
 
