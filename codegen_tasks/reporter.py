@@ -145,7 +145,8 @@ class CodegenReporter(ConsoleReporter):
             self._take_screen(task.name)
         elif _is_step(task) and task.name not in self._finished:
             self._done[phase] += 1
-            self._finished.add(task.name)
+            if task.name in self._steps:
+                self._finished.add(task.name)
 
     def skip_uptodate(self, task: Any) -> None:
         """Count our targets that are up to date; show other tasks as doit does."""
@@ -161,7 +162,7 @@ class CodegenReporter(ConsoleReporter):
         """Print a step's failure at once and whole; count what it kept from running."""
         phase = phase_of(task)
         self._take_screen(task.name)
-        if phase is not None:
+        if task.name in self._steps:
             self._finished.add(task.name)
         if phase is None and isinstance(fail, UnmetDependency):
             self.write(f"not run: {task.name}, for {fail.message} failed or was not run\n")

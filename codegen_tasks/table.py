@@ -35,7 +35,6 @@ class Table:
             color_system=None if plain else "auto",
             no_color=plain,
             highlight=False,
-            _environ=environ,
         )
 
     def rows(self, shown: Shown, width: int, height: int) -> list[str]:
