@@ -317,7 +317,7 @@ def test_a_task_of_the_users_has_the_screen_to_itself(held: Project, arguments: 
         "        time.sleep(0.3)\n"
         "        os.system('echo two')\n"
         "        print('three')\n"
-        "    return {'actions': [talk], 'task_dep': ['generate:a.txt'], 'verbosity': 2}\n"
+        "    return {'actions': [talk], 'task_dep': ['generate'], 'verbosity': 2}\n"
     )
     held.write("dodo.py", DODO + talk)
     go(held)
