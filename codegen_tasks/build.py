@@ -127,6 +127,11 @@ class Build:
             self.latest[step.task] = refreshed or trace
         return Verdict(reasons, trace, refreshed)
 
+    def seconds_before(self) -> list[tuple[str, float]]:
+        """Return the steps whose verdict was asked for, and how long each took the last time."""
+        before = list(self._before.items())
+        return [(task, trace.seconds) for task, (trace, _) in before if trace is not None]
+
     def ended(self, outcome: Outcome) -> None:
         """Take in that a step has run: what was known of it holds no longer."""
         self.ran.add(outcome.task)

@@ -137,6 +137,8 @@ class OnDemand(dict[str, Any]):
             raise KeyError(name)
         steps = [build.plan.steps[name]]
         *_, task = generate_tasks("codegen", (step_task(build, step) for step in steps))
+        # Among those of which the task of its phase tells the number.
+        task.meta["codegen"]["counted"] = build.project.task(steps[0].phase)
         self[name] = task
         return task
 

@@ -16,7 +16,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -118,6 +118,7 @@ class CodegenRunner(Runner):
         self._awaited: dict[str, list[tuple[Any, str]]] = {}  # by task: nodes, and what they read
         self._unsettled: dict[str, Trace] = {}  # of steps that read what was just written
         self._may_read: dict[str, set[str]] = {}  # by step: tasks it has waited for besides
+        self._here: Sequence[str] = ()  # steps under way in this process
 
     def _know(self, builds: Sequence[Build]) -> None:
         """Take in the builds of a stage."""
@@ -147,6 +148,7 @@ class CodegenRunner(Runner):
             in_order = True
         finally:
             self._broken_off = not in_order
+            self._tell("work_ends")
             if self._pool is not None:
                 self._pool.kill()
             self._keeper.end(in_order)
@@ -164,7 +166,9 @@ class CodegenRunner(Runner):
 
     def _run_stage(self, dispatcher: Any) -> None:
         self._tasks, self._dispatcher = dispatcher.tasks, dispatcher
+        self._tell("work_begins", self)
         self._loop(dispatcher.generator)
+        self._tell("work_ends")
         if self._pool is not None:
             self._report_teardown(self._pool.close())
             self._pool = None
@@ -416,6 +420,7 @@ class CodegenRunner(Runner):
         """Run steps in this process."""
         names = [node.task.name for node in nodes]
         self._announce(names)
+        self._here = names
         build = self._builds[self._steps[names[0]][0]]
         chosen = [self._steps[name][1] for name in names]
         try:
@@ -424,6 +429,7 @@ class CodegenRunner(Runner):
                 outcomes = build.workshop.run(chosen, recorded, not self.continue_, over)
         except Exception:
             outcomes = [Outcome(name, error=internal(name)) for name in names]
+        self._here = ()
         self._finish_steps(outcomes)
 
     def _marked(self, steps: Sequence[Step]) -> AbstractContextManager[None]:
@@ -701,6 +707,32 @@ class CodegenRunner(Runner):
             return
         names = [node.task.name for node in nodes]
         self._submit(self._steps_job(names, together=len(names) > 1))
+
+    # What a reporter asks ---------------------------------------------------------------
+
+    def recorded_of(self, names: Iterable[str]) -> dict[str, float]:
+        """Return the seconds that some steps took the last time, as far as that is recorded."""
+        found = {name: self._trace(name) for name in names if name in self._steps}
+        return {name: trace.seconds for name, trace in found.items() if trace is not None}
+
+    # The following in a thread of its own.
+
+    @property
+    def places(self) -> int:
+        """How many steps can be under way at once."""
+        return max(1, self._workers)
+
+    def under_way(self) -> list[tuple[int, Sequence[str]]]:
+        """Return who is at work, 0 for this process, and the steps under way there."""
+        pool = self._pool
+        if pool is None:
+            return [(0, self._here)]
+        return [*([(0, self._here)] if self._here else []), *pool.under_way()]
+
+    def recorded(self) -> Iterator[tuple[str, float]]:
+        """Yield steps that were asked for, and the seconds they took the last time."""
+        for build in self._builds:
+            yield from build.seconds_before()
 
     # Results ----------------------------------------------------------------------------
 

@@ -199,6 +199,17 @@ class Worker:
         return replace(job, tasks=job.tasks[self.done :], limits=job.limits[self.done :])
 
     @property
+    def under_way(self) -> Sequence[str]:
+        """The step under way, or those that run together; a moment ago, to another thread."""
+        try:
+            job = self.jobs[0]
+        except IndexError:
+            return ()
+        if isinstance(job, StepsJob) and job.together:
+            return job.tasks
+        return job.tasks[self.done : self.done + 1]
+
+    @property
     def takes_another(self) -> bool:
         """Whether it has one job, and one that another can wait for."""
         return len(self.jobs) == 1 and self.jobs[0].may_wait
@@ -378,6 +389,10 @@ class Pool:
         return sum(len(job.tasks) for w in self._workers for job in w.jobs) - sum(
             worker.done for worker in self._workers
         )
+
+    def under_way(self) -> list[tuple[int, Sequence[str]]]:
+        """Return each worker's process id and what it is doing; in any thread, at any moment."""
+        return [(worker.process.pid, worker.under_way) for worker in list(self._workers)]
 
     def submit(self, job: StepsJob | TaskJob) -> None:
         """Give a job to an idle worker, starting one if need be; if `free` is 0, to a spare one."""

@@ -645,7 +645,10 @@ def test_a_toml_syntax_error_spoils_no_other_target(built: Project) -> None:
         failed: generate:list.txt
           for the same reason as generate:birch.txt
         2 generated, 1 up to date, 2 failed in N s
-        failed: generate:birch.txt generate:list.txt
+        failed:
+          patterns/birch.toml:2: invalid value
+            generate:birch.txt, generate:list.txt
+        to run them again: doit -c generate:birch.txt generate:list.txt
         """,
         changed=["ash.txt", "cedar.txt"],
     )
@@ -956,7 +959,12 @@ def test_each_on_a_missing_key_names_the_nearest_one(project: Project) -> None:
           patterns/cedar.toml: 'registers' must be a list, not a number
             rule unit makes a target for each of its items
         1 generated, 2 failed in N s
-        failed: generate:patterns/birch.toml generate:patterns/cedar.toml
+        failed:
+          patterns/birch.toml: lacks the list 'registers'
+            generate:patterns/birch.toml
+          patterns/cedar.toml: 'registers' must be a list, not a number
+            generate:patterns/cedar.toml
+        to run them again: doit -c generate:patterns/birch.toml generate:patterns/cedar.toml
         """,
         changed=["ash-x.txt"],
     )
@@ -1842,7 +1850,12 @@ def test_a_read_only_output_folder_leaves_targets_as_they_were(built: Project) -
           generated/list.txt: cannot write: permission denied
             hint: the folder generated must be writable
         3 up to date, 2 failed in N s
-        failed: generate:birch.txt generate:list.txt
+        failed:
+          generated/birch.txt: cannot write: permission denied
+            generate:birch.txt
+          generated/list.txt: cannot write: permission denied
+            generate:list.txt
+        to run them again: doit -c generate:birch.txt generate:list.txt
         """)
     assert (result.err, result.code) == ("", 1)
     assert targets(built) == before

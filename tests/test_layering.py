@@ -42,6 +42,8 @@ LAYERS = [
     ["tasks", "survey"],
     ["causes", "kin"],
     ["workers", "chains"],
+    ["screen", "progress", "failures"],
+    ["table"],
     ["codegen", "reporter"],
     ["runner", "report"],
     ["commands"],
@@ -55,6 +57,7 @@ LATE = {
     ("commands", "__main__"),
     ("explain", "templates"),
     ("glance", "build"),
+    ("progress", "table"),
 }
 
 

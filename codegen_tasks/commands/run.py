@@ -139,6 +139,8 @@ class Run(OverCore, CoreRun):
             with _opened(outfile) as stream:
                 self.outstream = stream
                 told = self._reporter(reporter, stream, failure_verbosity)
+                if hasattr(told, "names_given"):  # a reporter of ours
+                    told.names_given = pos_args
                 screen = Stream(verbosity, force_verbosity)
                 shared = [self.dep_manager, told, continue_, always, screen]
                 ended = self._run(shared, builds, num_process, not no_wait, begin)
