@@ -9,8 +9,6 @@ the lock is taken; a step with a time limit runs in a worker even without `-n`.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import pickle
 import sys
@@ -36,6 +34,7 @@ from .glance import remember
 from .model import Outcome, Step, Trace
 from .ours import is_ours
 from .process import Keeper
+from .ready import Ready
 from .steps import internal, iso
 from .tasks import adopt, adopt_packed, packed
 from .workers import (
@@ -51,12 +50,6 @@ from .workers import (
     Unreadable,
 )
 
-#: A job for a worker should take about this long, in seconds: long enough that a message
-#: costs little beside it, short enough that a failure elsewhere is heard of soon.
-_JOB_SECONDS = 0.05
-_JOB_STEPS = 256
-#: Steps that take longer than this, in seconds, are jobs of their own, and begun first.
-_LONG = 0.02
 #: So often, in seconds, workers are listened to while they have enough to do.
 _LISTEN = 0.005
 #: From so many files on, a batch is worth a second compiler beside the first.
@@ -104,13 +97,10 @@ class CodegenRunner(Runner):
         self._nodes: dict[str, Any] = {}
         self._announced: set[str] = set()
         self._set_up: dict[str, Any] = {}  # tasks that workers are to tear down
-        # A heap of nodes, first of the plan first; before them those that take long.
-        self._ready: list[tuple[float, int, int, Any]] = []
-        self._serial = itertools.count()
+        self._ready = Ready(workers)
         self._unable = False  # to start workers
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
-        self._pace = 0.0  # seconds that a step takes, as far as is known: the last count most
         self._listened = 0.0  # when
         self._packer = rows.Packer() if state.packs(self.dep_manager) else None
         self._made: dict[int, list[str]] = {}  # steps the manifest has yet to hear of
@@ -217,7 +207,7 @@ class CodegenRunner(Runner):
             if self._limited_first():
                 self._submit(self._next_steps())
             else:
-                self._run_any_here(heapq.heappop(self._ready)[-1])
+                self._run_any_here(self._nodes[self._ready.take()])
             return True
         if self._compiles:
             self._flush_compiles()
@@ -402,17 +392,16 @@ class CodegenRunner(Runner):
     def _keep(self, node: Any) -> None:
         # doit releases what waited for the same task in any order; ours is that of the plan.
         name = node.task.name
-        place = (self._order.get(name, -1), next(self._serial), node)
-        heapq.heappush(self._ready, (-self._known_length(name), *place))
+        self._ready.add(name, self._order.get(name, -1), self._seconds_before(name))
 
-    def _known_length(self, name: str) -> float:
-        """Return the seconds by which a step is to go before others, where others could wait."""
+    def _seconds_before(self, name: str) -> float:
+        """Return how long a task took the last time; nobody knows that of the users'."""
         if self._workers < 2:
-            return 0.0
+            return 0.0  # then it does not matter
         if name not in self._steps:
             return math.inf
         trace = self._trace(name)
-        return trace.seconds if trace is not None and trace.seconds > _LONG else 0.0
+        return trace.seconds if trace is not None else 0.0
 
     # Here -------------------------------------------------------------------------------
 
@@ -474,13 +463,13 @@ class CodegenRunner(Runner):
             pool = self._opened_pool()
             if pool is None:
                 return
-            ours = self._ready[0][-1].task.name in self._steps
+            ours = self._ready.first in self._steps
             if not pool.free and not (ours and pool.spare and self._may_wait(offered)):
                 return
             if ours:
                 self._submit(self._next_steps())
             else:
-                self._submit_task(heapq.heappop(self._ready)[-1])
+                self._submit_task(self._nodes[self._ready.take()])
         if not offered:
             self._share_out()
 
@@ -495,13 +484,10 @@ class CodegenRunner(Runner):
 
     def _may_wait(self, offered: bool) -> bool:
         """Tell whether what comes next is to be given to a worker that has something to do."""
-        long, *_, node = self._ready[0]
-        _, step = self._steps[node.task.name]
-        if long or step.phase == "compile" or not 0 < self._pace <= _LONG:
+        _, step = self._steps[self._ready.first]
+        if step.phase == "compile" or self._limit(step.task) is not None:
             return False
-        if self._limit(node.task.name) is not None:
-            return False
-        return not offered or len(self._ready) >= self._worth()
+        return self._ready.may_wait(offered)
 
     def _opened_pool(self) -> Pool | None:
         """Return the workers; None if there can be none, and all runs here."""
@@ -543,7 +529,7 @@ class CodegenRunner(Runner):
 
     def _limited_first(self) -> bool:
         """Tell whether what comes next must run in a worker, to be ended in time."""
-        name = self._ready[0][-1].task.name
+        name = self._ready.first
         limited = name in self._steps and self._limit(name) is not None
         return limited and self._opened_pool() is not None
 
@@ -585,20 +571,14 @@ class CodegenRunner(Runner):
 
     def _next_steps(self) -> StepsJob:
         """Return the next job: one step that takes long, or several of one build."""
-        long, *_, node = heapq.heappop(self._ready)
-        chosen = [node.task.name]
-        index, first = self._steps[chosen[0]]
-        most = 1 if first.phase == "compile" or long else self._job_size()
-        limited = self._limit(chosen[0]) is not None
-        while self._ready and len(chosen) < most:
-            name = self._ready[0][-1].task.name
-            known = self._steps.get(name)
-            if known is None or known[0] != index or known[1].phase == "compile":
-                break
-            if (self._limit(name) is not None) != limited:
-                break
-            chosen.append(heapq.heappop(self._ready)[-1].task.name)
-        return self._steps_job(chosen)
+        return self._steps_job(self._ready.take_job(self._kind))
+
+    def _kind(self, name: str) -> tuple[int, bool] | None:
+        """Return what renders that make one job have in common; None for anything else."""
+        known = self._steps.get(name)
+        if known is None or known[1].phase == "compile":
+            return None
+        return known[0], self._limit(name) is not None
 
     def _steps_job(self, names: Sequence[str], together: bool = False) -> StepsJob:
         limits = tuple(map(self._limit, names))
@@ -612,17 +592,6 @@ class CodegenRunner(Runner):
             together,
         )
 
-    def _job_size(self) -> int:
-        """Return how many steps the next job takes: one, until we know how long they are."""
-        if not self._pace:
-            return 1
-        fair = len(self._ready) // max(1, self._workers)
-        return max(1, min(self._worth(), fair))
-
-    def _worth(self) -> int:
-        """Return how many steps are worth a job."""
-        return max(1, min(int(_JOB_SECONDS / self._pace), _JOB_STEPS))
-
     def _collect(self, block: bool) -> None:
         """Take in results; if `block`, wait for one."""
         if not self._in_flight():
@@ -630,7 +599,7 @@ class CodegenRunner(Runner):
         assert self._pool is not None
         # What comes is kept, and a worker wakes us no sooner for each of many short steps.
         early = self._listened + _LISTEN - time.monotonic()
-        if early > 0 and 0 < self._pace <= _LONG:
+        if early > 0 and self._ready.is_short:
             if not block:
                 return
             if self._pool.steps_left > 2 * self._workers:
@@ -755,7 +724,7 @@ class CodegenRunner(Runner):
             self._postpone(node, outcome.awaits)
             return
         if outcome.seconds:
-            self._pace += (outcome.seconds - self._pace) / (8 if self._pace else 1)
+            self._ready.took(outcome.seconds)
         index, step = self._steps[outcome.task]
         if self._packer is not None and not outcome.record:
             outcome = packed(self._builds[index], outcome, self._packer)

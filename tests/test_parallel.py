@@ -91,9 +91,9 @@ def test_many_short_steps_share_messages_and_all_are_made(project: Project) -> N
 
 
 COUNTING = """
-import codegen_tasks.rows, codegen_tasks.runner, codegen_tasks.workers
+import codegen_tasks.ready, codegen_tasks.rows, codegen_tasks.workers
 
-codegen_tasks.runner._JOB_SECONDS = 5  # however slow the machine
+codegen_tasks.ready._JOB_SECONDS = 5  # however slow the machine
 
 
 def noted(owner, name, what):
