@@ -49,6 +49,7 @@ codegen.rule(
     compile="deno",
 )
 codegen.rule("runtime", template="runtime.ts.j2", target="runtime.ts", compile="deno")
+codegen.rule("preview", template="preview.html.j2", target="preview.html")
 
 DOIT_CONFIG = codegen.doit_config
 
@@ -113,6 +114,7 @@ class Parameter(NamedTuple):
     field: str
     type: str
     value: str
+    told: Table  # what a page needs that offers to set it
 
 
 class State(NamedTuple):
@@ -269,7 +271,9 @@ def parameter(name: str, spec: Table, value: Any) -> Parameter:
             type_, text = "boolean", literal(value)
         case _:
             type_, text = "number", f"{value}"
-    return Parameter(spec["summary"], range_of(spec), name, type_, text)
+    told = {key: spec[key] for key in ("min", "max", "unit", "choices") if key in spec}
+    told = {"field": name, "summary": spec["summary"], "type": spec["type"], **told}
+    return Parameter(spec["summary"], range_of(spec), name, type_, text, told)
 
 
 def color(text: str) -> str:

@@ -81,10 +81,11 @@ class Browser:
             if wanted(came):
                 return dict(came)
 
-    def open(self, path: Path) -> None:
-        """Show a file and wait until it is loaded."""
+    def open(self, page: Path | str) -> None:
+        """Show a file, or what stands at an address, and wait until it is loaded."""
         self._events.clear()
-        self.ask("Page.navigate", url=path.resolve().as_uri())
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.ask("Page.navigate", url=url)
         if not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._until(lambda came: came.get("method") == "Page.loadEventFired")
 
@@ -141,9 +142,13 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", media=media, features=[scheme])
 
-    def picture(self) -> bytes:
-        """Return the whole page as PNG."""
-        shot = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
+    def picture(self, height: int | None = None) -> bytes:
+        """Return the whole page as PNG, or its first so many pixels."""
+        clip = {}
+        if height is not None:
+            width = self.value("innerWidth")
+            clip = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}}
+        shot = self.ask("Page.captureScreenshot", captureBeyondViewport=True, **clip)
         return base64.b64decode(shot["data"])
 
     def paper(self) -> bytes:
