@@ -11,6 +11,7 @@ COMMANDS = {
     "manifest": "codegen_tasks.commands.manifest:Manifest",
     "new": "codegen_tasks.commands.new:New",
     "prune": "codegen_tasks.commands.prune:Prune",
+    "watch": "codegen_tasks.commands.watch:Watch",
 }
 
 

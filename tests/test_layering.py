@@ -31,7 +31,7 @@ LAYERS = [
         "sandbox",
         "snapshot",
     ],
-    ["explain", "project", "checks", "record", "scaffold"],
+    ["explain", "project", "checks", "record", "scaffold", "watch"],
     ["templates"],
     ["world", "plan"],
     ["glance"],
