@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any
 
 from . import patterns, snapshot
+from .plan import is_template
 from .snapshot import ABSENT, PRESENT, Kept
 
 #: Names of files that we write and rename, see `disk`.
@@ -94,12 +95,14 @@ class Known:
         dodo: the path of `dodo.py`, absolute.
         told: what the build told; what earlier ones told of modules is in there.
         failed: whether a step failed or `dodo.py` could not be loaded.
+        loaded: whether `dodo.py` could be loaded; if not, an earlier build told the rest.
     """
 
-    def __init__(self, root: str, dodo: str, told: Told, failed: bool):
+    def __init__(self, root: str, dodo: str, told: Told, failed: bool, loaded: bool = True):
         self.root = told.root or root
         self.failed = failed
-        self.loaded = bool(told.root)
+        self.told = told
+        self._loaded = loaded
         self._homes = told.homes
         beside = (os.path.join(self.root, name) for name in ("pyproject.toml", "doit.cfg"))
         #: The files that `dodo.py` is made from.
@@ -209,7 +212,7 @@ class Known:
         return Need.NOTHING
 
     def _changes(self, need: Need) -> Need:
-        return need if self.loaded else Need.RESTART
+        return need if self._loaded else Need.RESTART
 
     def _may_be_a_module(self, path: str, parent: str) -> bool:
         beside = parent in self._beside and not path.startswith(self._outputs)
@@ -225,10 +228,13 @@ class Known:
 
     def _may_be_listed(self, path: str) -> bool:
         """Tell whether a path that is not known may be a pattern, a template, or hold some."""
+        if not os.path.lexists(path):
+            return False
         folder = os.path.isdir(path)
         name = self._relative(path)
         for home in self._homes:
-            if f"{path}{os.sep}".startswith(f"{home.templates}{os.sep}"):
+            inside = f"{path}{os.sep}".startswith(f"{home.templates}{os.sep}")
+            if inside and (folder or is_template(path)):
                 return True
             if folder and patterns.reaches(home.globs, name):
                 return True
@@ -312,6 +318,8 @@ class Changes:
 
     def __init__(self) -> None:
         self._found: dict[str, bool] = {}  # by path, whether it came or went
+        # What was restarted for, and as it was before: of one change may be told twice.
+        self._answered: dict[str, tuple[int, ...]] = {}
 
     def add(self, changes: Iterable[tuple[int, str]]) -> None:
         """Take in changes: kind (2 for another content, 1 and 3 for what came and went), path."""
@@ -337,6 +345,13 @@ class Changes:
         need, writing = Need.NOTHING, False
         for path, moved in self._found.items():
             asked = known.need(path, moved, ended)
+            if asked is Need.RESTART and self._answered.get(path) == sign_of(path):
+                continue
             need = max(need, asked)
             writing = writing or (asked > Need.NOTHING and known.is_on_its_way(path))
         return need, writing
+
+    def answer(self, need: Need) -> None:
+        """Note that what they need is about to be done."""
+        if need is Need.RESTART:
+            self._answered = {path: sign_of(path) for path in self._found}

@@ -103,9 +103,20 @@ def watching(project: Project) -> Iterator[Callable[..., Watch]]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    """Tell whether processes have all ended, in a while."""
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    """Tell whether processes have all ended, in a while; a zombie has."""
+    end = time.monotonic() + _LONGEST
+    while any(map(_runs, processes)):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 Begin = Callable[..., Watch]
@@ -154,7 +165,7 @@ def test_a_task_that_always_runs_and_writes_a_file_is_no_reason_to_build(
     project.write(
         "dodo.py",
         project.read("dodo.py")
-        + "def task_log():\n    return {'actions': ['date +%N >> runs.txt; date > last.txt'],"
+        + "def task_log():\n    return {'actions': ['echo ran >> runs.txt; date > last.txt'],"
         + " 'targets': ['last.txt']}\n",
     )
     watch = watching()
@@ -168,7 +179,7 @@ def test_a_task_that_always_fails_and_writes_a_file_is_no_reason_to_build(
     project.write(
         "dodo.py",
         project.read("dodo.py")
-        + "def task_log():\n    return {'actions': ['date +%N >> runs.txt; false']}\n",
+        + "def task_log():\n    return {'actions': ['echo ran >> runs.txt; false']}\n",
     )
     watch = watching()
     watch.rest()
@@ -248,8 +259,8 @@ def _made_anew(path: Path, text: str) -> None:
 
 
 def _slowly(path: Path, text: str) -> None:
-    with open(path, "w") as file:
-        time.sleep(0.06)
+    with open(path, "w") as file:  # empty so long
+        time.sleep(0.05)
         file.write(text)
 
 
@@ -332,13 +343,12 @@ def test_a_whole_folder_may_go_and_come_back(project: Project, watching: Begin) 
     watch = watching()
     for turn in range(2):
         (project.path / "templates").rename(project.path / "away")
-        watch.until_built(2 * turn + 2)
+        watch.until_built(3 * turn + 2)
         (project.path / "away").rename(project.path / "templates")
-        watch.until_built(2 * turn + 3)
+        watch.until_built(3 * turn + 3)
         project.write("templates/plain.txt.j2", f"again {turn}\n")
         watch.until_reads("generated/plain.txt", f"again {turn}")
-        watch.until(lambda: "generated" in watch.builds[-1] or "nothing" in watch.builds[-1])
-        watch.rest()
+        watch.until_built(3 * turn + 4)
 
 
 def test_what_was_looked_for_in_vain_is_watched(project: Project, watching: Begin) -> None:
@@ -359,13 +369,11 @@ def test_a_file_that_a_template_reads_is_watched(project: Project, watching: Beg
 
 
 def test_a_link_is_followed_to_what_is_edited(project: Project, watching: Begin) -> None:
-    outside = project.path.parent / "shared" / "ash.toml"
-    outside.parent.mkdir()
-    outside.write_text('name = "linked"\ngain = 1\n')
+    shared = project.write("shared/.hidden/ash.toml", 'name = "linked"\ngain = 1\n')
     project.remove("patterns/ash.toml")
-    (project.path / "patterns/ash.toml").symlink_to(outside)
+    (project.path / "patterns/ash.toml").symlink_to(shared)
     watch = watching()
-    outside.write_text('name = "again"\ngain = 1\n')
+    shared.write_text('name = "again"\ngain = 1\n')
     watch.until_reads("generated/ash.txt", "again")
 
 
@@ -399,6 +407,7 @@ def test_a_failing_compile_is_shown_and_mended(project: Project, watching: Begin
         "codegen.rule('m', template='m.py.j2', target='m.py', compile='python')\n"
         "DOIT_CONFIG = codegen.doit_config\n",
     )
+    project.remove("templates/page.txt.j2")  # it asks for a filter
     project.write("templates/m.py.j2", "def (\n")
     watch = watching()
     assert "failed: compile:m.pyc" in watch.out
@@ -485,7 +494,7 @@ def test_a_signal_ends_it_with_0_and_leaves_nothing(
     assert len(family) > 1
     assert watch.end(number) == 0
     assert gone(family)
-    assert project.doit().out == "5 up to date in 0.00 s\n"
+    assert project.doit().out.startswith("5 up to date in ")
 
 
 @pytest.mark.parametrize("fresh", [(), ("--fresh",)])
@@ -512,6 +521,7 @@ def test_killed_it_leaves_nothing_running(
         "codegen.rule('plain', template='plain.txt.j2', target='plain.txt', compile=tool)\n"
         "DOIT_CONFIG = codegen.doit_config\n",
     )
+    project.remove("templates/page.txt.j2")  # it asks for a filter
     watch = watching(*fresh, built=False)
     watch.until(lambda: project.exists("begun"))
     family = watch.family()
@@ -556,7 +566,7 @@ def test_two_watches_in_one_project_get_on(project: Project, watching: Begin) ->
     watches[0].rest()
     assert [len(watch.builds) for watch in watches] == before
     assert [watch.end() for watch in watches] == [0, 0]
-    assert project.doit().out == "5 up to date in 0.00 s\n"
+    assert project.doit().out.startswith("5 up to date in ")
 
 
 def test_a_run_beside_it_is_taken_in(project: Project, watching: Begin) -> None:
@@ -650,7 +660,9 @@ def test_other_commands_import_nothing_for_it(project: Project) -> None:
 @pytest.fixture
 def known(tmp_path: Path) -> Known:
     """Return what is known of a project that was built."""
-    for name in ("dodo.py", "data.txt", "out/made.txt", "templates/a.j2", "templates/p/a.toml"):
+    known = ("dodo.py", "data.txt", "out/made.txt", "templates/a.j2", "templates/p/a.toml")
+    new = ("templates/new.j2", "templates/p/b.toml", "templates/.a.j2.swp", "templates/p/n.txt")
+    for name in (*known, *new):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     home = Home(
@@ -683,6 +695,10 @@ def known(tmp_path: Path) -> Known:
         ("state/state.db", False, Need.NOTHING),
         ("templates/new.j2", True, Need.BUILD),
         ("templates/p/b.toml", True, Need.BUILD),
+        ("templates/p/n.txt", True, Need.NOTHING),
+        ("templates/.a.j2.swp", True, Need.NOTHING),
+        ("templates/gone.j2", True, Need.NOTHING),
+        ("templates/p", True, Need.BUILD),
         ("README.md", True, Need.NOTHING),
         ("README.md", False, Need.NOTHING),
     ],

@@ -96,16 +96,19 @@ class Build(Run):
 
     def _told(self) -> Told:
         namespace = getattr(self.loader, "namespace", None)
-        loaded = namespace is not None and getattr(self, "task_list", None) is not None
+        has_tasks = getattr(self, "task_list", None) is not None
         root = os.getcwd()
-        found = codegens(namespace) if loaded else []
-        homes = [self._home(one.project, one.glance is not None) for one in found]
+        found = codegens(namespace)
+        # Without tasks the snapshot is of an earlier build: better than none.
+        homes = [self._home(one.project, one.glance is not None or not has_tasks) for one in found]
         tasks = [task for task in self._tasks() if not (is_ours(task) and self._are_kept(homes))]
         targets = {os.path.join(root, str(target)) for task in tasks for target in task.targets}
         return Told(
-            root=root if loaded else "",
+            root=root if namespace is not None else "",
             summary=self._said.said if self._said is not None else "",
-            modules=tuple(sorted({*self._notes.opened, *_imported(), *_looked_at(found)})),
+            modules=tuple(
+                sorted({*self._notes.opened, *_imported(), *_looked_at(found if has_tasks else ())})
+            ),
             listed=tuple(sorted(self._notes.listed)),
             read=tuple({os.path.join(root, name) for task in tasks for name in task.file_dep}),
             made={os.path.normpath(path): sign_of(path) for path in targets},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import queue
 import shutil
@@ -250,7 +251,7 @@ class _Watcher:
         self.folders = folders
         self._events = events
         self._polling = polling
-        self._stopped = False
+        self._end = math.inf
         self._begun = threading.Event()
         self._problem: Exception | None = None
         threading.Thread(target=self._look, daemon=True).start()
@@ -261,7 +262,7 @@ class _Watcher:
     def is_set(self) -> bool:
         """Tell whether to stop; the first who asks has begun to look."""
         self._begun.set()
-        return self._stopped
+        return time.monotonic() > self._end
 
     def _look(self) -> None:
         import watchfiles
@@ -285,8 +286,8 @@ class _Watcher:
             self._begun.set()
 
     def stop(self) -> None:
-        """Stop looking, soon."""
-        self._stopped = True
+        """Stop looking, when what it has seen so far has been told."""
+        self._end = time.monotonic() + 2 * _LONGEST / 1000
 
 
 class _Ended(KeyboardInterrupt):
@@ -311,7 +312,7 @@ class _Watching:
         self._events = builder.events
         self._dodo = dodo
         self._status = _Status(sys.stdout)
-        self._known = Known(root, dodo, Told(), failed=True)
+        self._known = Known(root, dodo, Told(), failed=True, loaded=False)
         self._changes = Changes()
         self._watcher: _Watcher | None = None
         self._polling = False
@@ -381,12 +382,11 @@ class _Watching:
                 return code
 
     def _learn(self, code: int, seconds: float) -> None:
-        before, told = self._known, self._builder.told()
-        told = told or Told()
+        before, told = self._known, self._builder.told() or Told()
         modules = tuple({*told.modules, *before.modules})
-        self._known = Known(
-            before.root, self._dodo, replace(told, modules=modules), failed=bool(code)
-        )
+        whole = replace(told if told.root else before.told, modules=modules)
+        loaded = bool(told.root)
+        self._known = Known(before.root, self._dodo, whole, failed=bool(code), loaded=loaded)
         self._ended = time.time()
         self._status.show(self._known, told.summary, code, seconds)
 
@@ -408,6 +408,7 @@ class _Watching:
                 with contextlib.suppress(queue.Empty):
                     self._take(self._events.get(timeout=left))
                 continue
+            self._changes.answer(need)
             self._follow()
             return need
 
@@ -460,7 +461,7 @@ class _Status:
         self._screen = Screen(stream)
         self._live = bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
         self._shown = False
-        self._begun = False
+        self._is_news = True  # that there is nothing to do
 
     def clear(self) -> None:
         """Remove it, so that something else can be written."""
@@ -488,11 +489,11 @@ class _Status:
         count = f"{known.count:,} {'file' if known.count == 1 else 'files'}"
         text = f"watching {count}: {words} at {time.strftime('%H:%M:%S')}"
         if not self._live:
-            if not idle or not self._begun:
+            if not idle or self._is_news:
                 self._stream.write(f"{text}\n")
         else:
             style = "red" if code else "dim" if idle else "green"
             self._stream.write(self._screen.styled(text[: self._screen.width - 1], style))
             self._shown = True
         self._stream.flush()
-        self._begun = True
+        self._is_news = bool(code)
