@@ -34,12 +34,11 @@ class Watch:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "codegen_tasks", "watch", *arguments],
                 cwd=project.path,
-                env={**project.environ, **environ},
+                env={**project.environ, "TMPDIR": str(project.path.parent), **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        self.seen: dict[int, psutil.Process] = {}
 
     @property
     def out(self) -> str:
@@ -524,10 +523,12 @@ def test_killed_it_leaves_nothing_running(
     project.remove("templates/page.txt.j2")  # it asks for a filter
     watch = watching(*fresh, built=False)
     watch.until(lambda: project.exists("begun"))
+    watch.until(lambda: "sleep" in {one.name() for one in watch.family()})
     family = watch.family()
-    assert any(one.name() == "sleep" for one in family)
     watch.process.kill()
     assert gone(family)
+    watch.process.wait()
+    assert not list(project.path.parent.glob("codegen-watch-*"))
 
 
 def test_a_killed_server_is_started_anew(project: Project, watching: Begin) -> None:
@@ -600,6 +601,31 @@ def test_without_watchfiles_it_says_what_to_install(project: Project) -> None:
         "ERROR: watch: needs the package watchfiles\n  hint: pip install 'codegen-tasks[watch]'\n"
     )
     assert done == Result(3, "", said)
+
+
+def test_an_unknown_task_is_told_and_may_come(project: Project, watching: Begin) -> None:
+    watch = watching("more")
+    assert 'command `watch` invalid parameter: "more"' in watch.out
+    assert 'Type "python -m codegen_tasks list"' in watch.out
+    more = "def task_more():\n    return {'actions': ['touch more.txt']}\n"
+    project.write("dodo.py", project.read("dodo.py") + more)
+    watch.until(lambda: project.exists("more.txt"))
+
+
+def test_it_ends_when_nobody_reads_any_more(project: Project) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "codegen_tasks", "watch", "generate:plain.txt"],
+        cwd=project.path,
+        env=project.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    while b"watching" not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    project.write("templates/plain.txt.j2", "other\n")
+    assert process.wait(_LONGEST) == 0
 
 
 def test_a_dodo_elsewhere_is_found_as_doit_finds_it(project: Project, watching: Begin) -> None:

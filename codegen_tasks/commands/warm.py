@@ -243,11 +243,13 @@ class _Main(DoitMain):
 
     Args:
         notes: see `Build`.
+        program: what its messages call it.
     """
 
-    def __init__(self, notes: Notes):
+    def __init__(self, notes: Notes, program: str):
         super().__init__()
         self._notes = notes
+        self.BIN_NAME = program
 
     def get_cmds(self) -> Any:
         commands = super().get_cmds()
@@ -256,7 +258,7 @@ class _Main(DoitMain):
 
 
 def main() -> None:
-    """Serve as the one argument says: `path`, `arguments`, `loading`, `answers`, `parent`."""
+    """Serve as the one argument says; see `watch.Builder.start`."""
     said = json.loads(sys.argv[1])
     sys.argv[:] = ["doit", *said["arguments"]]
     notes = Notes(said["path"])
@@ -270,16 +272,19 @@ def main() -> None:
         gc.collect()
         gc.freeze()  # or each fork copies all of the memory at its first collection
         wanted = _Server(asked, said["answers"]).serve()
-    if not wanted and os.getppid() != said["parent"]:
-        shutil.rmtree(os.path.dirname(said["path"]), ignore_errors=True)  # nobody else will
-    if wanted:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(_build(notes, said["arguments"]))
-
-
-def _build(notes: Notes, arguments: Sequence[str]) -> int:
     try:
-        main = _Main(notes)
+        if wanted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.exit(_build(notes, said["program"], said["arguments"]))
+    finally:
+        # A watch that was killed leaves this to its own child; a fork is none.
+        if os.getppid() != said["parent"] and (not wanted or said["answers"] is None):
+            shutil.rmtree(os.path.dirname(said["path"]), ignore_errors=True)
+
+
+def _build(notes: Notes, program: str, arguments: Sequence[str]) -> int:
+    try:
+        main = _Main(notes, program)
     except Exception as error:  # whatever a parser of doit's choice raises
         print(f"ERROR: pyproject.toml or doit.cfg: {error}", file=sys.stderr)
         return 3

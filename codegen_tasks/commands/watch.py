@@ -80,7 +80,8 @@ class Watch(Command):
             raise DeclarationError("watch", "needs the package watchfiles", hint)
         folder = tempfile.mkdtemp(prefix="codegen-watch-")
         try:
-            builder = Builder([*arguments, *variables], loading, folder, params["fresh"])
+            given = [*arguments, *variables]
+            builder = Builder(self.bin_name, given, loading, folder, params["fresh"])
             return _Watching(builder, *_place(loading)).run()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,6 +113,7 @@ class Builder:
     """The process that builds, seen from here; what it says comes as events.
 
     Args:
+        program: what it is called.
         arguments: of each build.
         loading: what doit's loader is given.
         folder: for what builds tell.
@@ -119,8 +121,14 @@ class Builder:
     """
 
     def __init__(
-        self, arguments: Sequence[str], loading: Mapping[str, Any], folder: str, fresh: bool
+        self,
+        program: str,
+        arguments: Sequence[str],
+        loading: Mapping[str, Any],
+        folder: str,
+        fresh: bool,
     ):
+        self._program = program
         self._arguments = arguments
         self._loading = loading
         self._path = os.path.join(folder, "told")
@@ -135,6 +143,7 @@ class Builder:
         self.stop()
         ends = None if self._fresh else os.pipe()
         said = {
+            "program": self._program,
             "path": self._path,
             "arguments": self._arguments,
             "loading": self._loading,
@@ -332,6 +341,9 @@ class _Watching:
                 self._next()
         except KeyboardInterrupt:
             self._status.clear()
+            return 0
+        except BrokenPipeError:  # nobody reads any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         finally:
             self._finish()
