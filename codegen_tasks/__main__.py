@@ -12,6 +12,7 @@ COMMANDS = {
     "new": "codegen_tasks.commands.new:New",
     "prune": "codegen_tasks.commands.prune:Prune",
     "report": "codegen_tasks.commands.report:Report",
+    "watch": "codegen_tasks.commands.watch:Watch",
 }
 
 

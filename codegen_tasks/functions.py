@@ -46,6 +46,10 @@ class Sources:
         """Return the digest of a module, which need not be imported, and all it imports."""
         return self._modules.of(name)
 
+    def files(self) -> list[str]:
+        """Return the files of the project's modules that were looked at."""
+        return self._modules.files()
+
 
 #: The parts that decide what an object does, for types that cannot be pickled.
 _PARTS: dict[type, tuple[str, ...]] = {

@@ -78,6 +78,7 @@ class Glance:
         self.project = project
         self.kept = kept
         self._world = World(project)
+        self.sources = self._world.sources
         #: The folders that had to be listed.
         self.folders = Folders(project.root)
         files = kept.changed_files(project.root)

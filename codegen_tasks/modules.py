@@ -66,6 +66,11 @@ class Modules:
             found = self._installed[name] = _is_installed(name)
         return found
 
+    def files(self) -> list[str]:
+        """Return the files of the project's modules that were looked at, imported or not."""
+        found = (_origin(name) for name in self._used if not self.installed(name))
+        return [file for file in found if file]
+
     def _reached(self, names: Iterable[str]) -> set[str]:
         reached: set[str] = set()
         waiting = list(names)

@@ -393,6 +393,12 @@ class Kept:
         _, outputs, start, _ = self._span[number]
         return [self.paths[use] for use in self._uses[start : start + outputs]]
 
+    def entries(self) -> Iterator[tuple[str, Stat, bool]]:
+        """Yield each file, its signature, and whether a step has made it; folders are left out."""
+        made = {use for _, count, at, _ in self._spans() for use in self._uses[at : at + count]}
+        for number in set(range(len(self.paths))).difference(self.folders):
+            yield (*self._entry(number), number in made)
+
     def mark(self, number: int) -> int:
         """Return the mark of a step."""
         return int(self._marks[number])

@@ -34,7 +34,7 @@ LAYERS = [
     ["explain", "project", "checks", "record", "scaffold"],
     ["templates"],
     ["world", "plan"],
-    ["glance"],
+    ["glance", "watch"],
     ["steps"],
     ["manifest"],
     ["build"],
