@@ -11,6 +11,7 @@ COMMANDS = {
     "manifest": "codegen_tasks.commands.manifest:Manifest",
     "new": "codegen_tasks.commands.new:New",
     "prune": "codegen_tasks.commands.prune:Prune",
+    "where": "codegen_tasks.commands.where:Where",
 }
 
 

@@ -453,7 +453,7 @@ def clean_output(build: Build, dryrun: bool) -> None:
         disk.remove(project.full(project.manifest_path))
     disk.sweep(output)
     orphans.forget(build, Globals.dep_manager, staying)
-    for name in ("cache", "logs", "tmp", "snapshot"):
+    for name in ("cache", "logs", "maps", "tmp", "snapshot"):
         disk.clear(os.path.join(home, name))
     disk.remove_empty_folders(output, project.root)
     disk.remove_empty_folders(home, project.root)

@@ -18,7 +18,7 @@ LAYERS = [
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock", "folders", "rows", "blame"],
+    ["lock", "folders", "rows", "blame", "maps", "spots"],
     ["journal", "sqlite"],
     [
         "settings",
@@ -31,10 +31,12 @@ LAYERS = [
         "sandbox",
         "snapshot",
     ],
-    ["explain", "project", "checks", "record", "scaffold"],
+    ["explain", "project", "checks", "record", "scaffold", "marks"],
     ["templates"],
+    ["tracing"],
     ["world", "plan"],
     ["glance"],
+    ["origins"],
     ["steps"],
     ["manifest"],
     ["build"],
@@ -55,6 +57,7 @@ LATE = {
     ("commands", "__main__"),
     ("explain", "templates"),
     ("glance", "build"),
+    ("origins", "steps"),
 }
 
 
