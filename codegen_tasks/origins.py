@@ -11,6 +11,7 @@ import io
 import json
 import os
 import posixpath
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _SHOWN = 3
 #: A longer value is shown in part.
 _LONG = 40
+_WORD = re.compile(r"\w+")
 _UNSURE = "what made this cannot be told: rendered again, it is not the same"
 
 
@@ -151,8 +153,11 @@ class Origins:
             return []
         if offset < 0 or origin.width < 0:
             return blame.pointed(line, origin.line, 0, 0)
-        start = origin.column if origin.width else origin.column + offset
-        return blame.pointed(line, origin.line, start, start + (origin.width or 1))
+        if origin.width:
+            return blame.pointed(line, origin.line, origin.column, origin.column + origin.width)
+        start = origin.column + offset
+        word = _WORD.match(line, start)
+        return blame.pointed(line, origin.line, start, word.end() if word else start + 1)
 
     def _told_keys(self, found: Iterable[Key]) -> list[str]:
         listed = list(found)

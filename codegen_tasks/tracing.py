@@ -169,12 +169,17 @@ class Trace:
         depth, first = begun
         reads = self.reads[depth]
         del self.reads[depth:]
+        holders = []
         for name, one in names:
             key = self.key_of(one)
             if key is None and name in self.tops and self.tops[name][0] is one:
                 key = self.tops[name][1]
-            if key is not None:
+            if key is not None and isinstance(one, (dict, list)):
+                holders.append(key)
+            elif key is not None:
                 reads[key] = None
+        if not reads:  # else what was read of a table tells more than its being named
+            reads.update(dict.fromkeys(holders))
         origin = self._origin(place, self._told(reads))
         spans = spans_of(value)
         if spans is None:

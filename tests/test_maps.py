@@ -6,16 +6,18 @@ that the generated file tells what its map has to say.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import shutil
+import sys
 
 import pytest
 from conftest import Project
 
-from codegen_tasks import Codegen, maps, process
+from codegen_tasks import Codegen, maps, process, spots
 from codegen_tasks.build import Build
-from codegen_tasks.maps import SourceMap
+from codegen_tasks.maps import Origin, Segment, SourceMap
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 needs_deno = pytest.mark.skipif(process.find("deno") is None, reason="no deno")
@@ -193,3 +195,343 @@ def test_line_statements_and_other_delimiters_count_as_lines(page: Project) -> N
         variable_start_string="<<",
         variable_end_string=">>",
     )
+
+
+# --- what a failing compiler says ---------------------------------------------------------------
+
+
+def test_a_compiler_s_error_is_told_with_template_chain_and_key(empty_project: Project) -> None:
+    project = declared(empty_project, "x.py.j2", ".py", "python", trim_blocks=True)
+    project.write("templates/base.j2", "# begin\n{% block body %}{% endblock %}\n# end\n")
+    project.write(
+        "templates/m.j2", "{% macro line(n) %}\n{{ n.id }} = {{ n.decay }}\n{% endmacro %}"
+    )
+    project.write(
+        "templates/x.py.j2",
+        """
+        {% extends "base.j2" %}
+        {% from "m.j2" import line %}
+        {% block body %}
+        {% for node in nodes %}
+        {{ line(node) }}
+        {% endfor %}
+        {% endblock %}
+        """,
+    )
+    project.write(
+        "patterns/a.toml",
+        """
+        [[nodes]]
+        id = "glow"
+        decay = 0.5
+
+        [[nodes]]
+        id = "tint"
+        # too fast
+        decay = "1 2"
+        """,
+    )
+    assert message(project, "compile:a.pyc") == (
+        "generated/a.py:4: invalid syntax\n"
+        "  4 | tint = 1 2\n"
+        "  by templates/m.j2:2\n"
+        "  2 | {{ n.id }} = {{ n.decay }}\n"
+        "    |              ^^^^^^^^^^^^^\n"
+        "  from templates/x.py.j2:5\n"
+        "  from templates/base.j2:2\n"
+        "  from templates/x.py.j2:1\n"
+        '  with patterns/a.toml:8: nodes[1].decay = "1 2"\n'
+        "  made from templates/x.py.j2 and patterns/a.toml\n"
+    )
+    found = kept(project, "a.py")
+    segment = found.at(3, 7)
+    assert segment is not None
+    assert found.names[segment.name] == "nodes[1].decay"
+    assert found.origin(segment) == Origin(
+        "templates/m.j2",
+        *(2, 13, 13),
+        (("templates/x.py.j2", 5), ("templates/base.j2", 2), ("templates/x.py.j2", 1)),
+        (("patterns/a.toml", ("nodes", 1, "decay")),),
+    )
+    assert project.doit().out.count("nodes[1].decay") == 1  # from the map that was kept
+
+
+KEYS = {
+    "{{ a.b }}": ["a.b"],
+    "{{ a['b'] }}": ["a.b"],
+    "{{ a.list[-1] }}": ["a.list[2]"],
+    "{% for x in a.list %}{% if loop.last %}{{ x }}{% endif %}{% endfor %}": ["a.list[2]"],
+    "{% for k, v in a.t.items() %}{{ k }}{{ v }}{% endfor %}": ["a.t.c"],
+    "{% set x = a.b %}{{ x|upper|trim }}": ["a.b"],
+    "{{ a.list|join(a.b) }}": ["a.list", "a.b"],
+    "{% set on = true %}{{ on }}": [],
+    "{{ on }}": ["on"],
+    "{{ a.b|dashed }}": ["a.b"],
+    "{% macro m(x) %}{{ x }}{% endmacro %}{{ m(a.b) }}": ["a.b"],
+    "{% set b = 'x' %}{{ b }}": [],
+    "{{ 'x' if on else a.b }}": ["on"],
+    "{{ pattern.stem }}": [],
+    "{{ a.t }}": ["a.t"],
+}
+
+
+@pytest.mark.parametrize("text", KEYS)
+def test_the_keys_are_those_that_the_expression_read(empty_project: Project, text: str) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", f"= {text}\n")
+    data = {"a": {"b": "x", "list": [1, 2, 3], "t": {"c": "y"}}, "on": True}
+    project.write("patterns/p.json", json.dumps(data))
+    project.doit()
+    found = project.codegen("where", "generated/p.py:1").out
+    assert re.findall(r"with patterns/p.json:1: (\S+) =", found) == KEYS[text], found
+
+
+def test_a_file_that_renders_differently_is_not_blamed_on_a_line(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "= {{ range(1000000000)|random }}\n")
+    project.write("patterns/p.toml", "")
+    said = message(project, "compile:p.pyc")
+    assert "  what made this cannot be told: rendered again, it is not the same\n" in said
+    assert not project.exists(".codegen/maps")
+    assert project.codegen("where", "generated/p.py:1").code == 1
+
+
+@needs_cc
+def test_cc_s_errors_are_told_though_tabs_and_letters_stand_before(empty_project: Project) -> None:
+    project = declared(empty_project, "x.c.j2", ".c", "cc")
+    line = '\tputs("ä"); return {{ value }};\n'
+    project.write("templates/x.c.j2", f"int puts(const char *);\nint f(void)\n{{\n{line}}}\n")
+    project.write("patterns/a.yaml", "# units\nvalue: bogus\n")
+    assert (
+        f"  by templates/x.c.j2:4\n  4 | {line}"
+        "    | \t                  ^^^^^^^^^^^\n"
+        '  with patterns/a.yaml:2: value = "bogus"\n'
+    ) in message(project, "compile:a.o")
+
+
+@needs_deno
+def test_places_in_typescript_and_javascript_lead_to_the_template(empty_project: Project) -> None:
+    project = declared(empty_project, "x.ts.j2", ".ts", "deno")
+    project.write(
+        "templates/part.j2", "const note = '𝄞ä'; export const speed: number = {{ speed }};"
+    )
+    project.write(
+        "templates/x.ts.j2",
+        "type Gone = {\n  a: number;\n};\n{% include 'part.j2' %}\n"
+        "export function fail(): void {\n  throw new Error({{ text|tojson }});\n}\n",
+    )
+    project.write("patterns/a.toml", 'text = "oh"\nspeed = "note"\n')
+    said = message(project, "compile:a.js")
+    assert (
+        "  by templates/part.j2:1\n"
+        "  1 | const note = '𝄞ä'; export const speed: number = {{ speed }};\n"
+        "    |                                 ^^^^^\n"
+        "  from templates/x.ts.j2:4\n"
+        '  with patterns/a.toml:2: speed = "note"\n' in said
+    )
+    project.write("patterns/a.toml", 'text = "oh"\nspeed = "1"\n')
+    assert project.doit().code == 0
+    lines = project.read("generated/a.js").split("\n")
+    number = next(n for n, line in enumerate(lines, 1) if "throw" in line)
+    column = lines[number - 1].index('"oh"') + 1
+    result = project.codegen("where", f"generated/a.js:{number}:{column}")
+    assert result.out == (
+        f"generated/a.js:{number}:{column}\n"
+        "  from generated/a.ts:6:19\n"
+        "  by templates/x.ts.j2:6\n"
+        "  6 |   throw new Error({{ text|tojson }});\n"
+        "    |                   ^^^^^^^^^^^^^^^^^\n"
+        '  with patterns/a.toml:1: text = "oh"\n'
+    )
+    segment = kept(project, "a.js").at(number - 1, column - 1)
+    assert segment is not None
+    assert (segment.line, segment.from_column) == (5, 18)
+
+
+def test_where_tells_of_the_places_in_a_stack_trace(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = 1\ny = {{ value }} / 0\n")
+    project.write("patterns/a.toml", "value = 3\n")
+    assert project.doit().code == 0
+    trace = f'  File "{project.path}/generated/a.py", line 2, in <module>\nZeroDivisionError: no\n'
+    project.write("trace.txt", trace)
+    command = "python -m codegen_tasks where - < trace.txt".replace("python", sys.executable, 1)
+    out = project.run("sh", "-c", command).out
+    assert out.replace(str(project.path), "") == (
+        '  File "/generated/a.py", line 2, in <module>\n'
+        "    by templates/x.j2:2\n"
+        "    2 | y = {{ value }} / 0\n"
+        "    with patterns/a.toml:1: value = 3\n"
+        "ZeroDivisionError: no\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            "generated/b.py:1",
+            "generated/b.py: is no target of ours, did you mean 'generated/a.py'?",
+        ),
+        ("generated/a.py:99", "generated/a.py:99: there is no such place, or no map that leads"),
+        ("generated/a.py", "where: 'generated/a.py' is not like generated/a.ts:12 or …:12:5"),
+        ("/etc/passwd:1", "is no target of ours"),
+    ],
+)
+def test_where_says_what_it_cannot_find(empty_project: Project, asked: str, said: str) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = 1\n")
+    project.write("patterns/a.toml", "")
+    project.doit()
+    result = project.codegen("where", asked)
+    assert result.code in (1, 3)
+    assert said in result.out + result.err
+    assert "Traceback" not in result.out + result.err
+
+
+def test_maps_are_written_at_each_render_if_that_is_set_and_cleaned(
+    empty_project: Project,
+) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = {{ v }}\n")
+    project.write("patterns/a.toml", "v = 1\n")
+    assert project.doit().code == 0
+    assert not project.exists(".codegen/maps")
+    project.write("patterns/a.toml", "v = 2\n")
+    assert project.doit(CODEGEN_MAPS="1").code == 0
+    assert kept(project, "a.py").sources == ["templates/x.j2"]
+    before = project.stamps()
+    assert project.doit(CODEGEN_MAPS="1").code == 0
+    assert project.stamps() == before
+    project.doit("clean")
+    assert not project.exists(".codegen/maps")
+
+
+def test_a_map_of_other_bytes_or_a_broken_one_is_not_believed(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = {{ v }}\n")
+    project.write("patterns/a.toml", "v = 1\n")
+    project.doit(CODEGEN_MAPS="1")
+    for broken in (
+        b"",
+        b"{}",
+        b"[]",
+        b'{"version": 3, "sources": [], "mappings": "AAAA"}',
+        b"\xff",
+    ):
+        project.write(".codegen/maps/a.py.map", broken)
+        assert "by templates/x.j2:1" in project.codegen("where", "generated/a.py:1").out
+    project.write("templates/x.j2", "# new\nx = {{ v }}\n")
+    project.doit()
+    assert "by templates/x.j2:2" in project.codegen("where", "generated/a.py:2").out
+
+
+def test_doit_diff_tells_the_line_and_writes_no_map(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "= {{ v }}\n")
+    project.write("patterns/a.toml", "v = 1\n")
+    assert "by templates/x.j2:1" in project.codegen("diff").err
+    assert not project.exists(".codegen/maps")
+
+
+def test_what_a_sandbox_rendered_is_rendered_again_only_where_somebody_asks(
+    empty_project: Project,
+) -> None:
+    """For that render has no limit of time."""
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("dodo.py", project.read("dodo.py").replace("Codegen(", "Codegen(sandbox=True, "))
+    project.write("templates/x.j2", "= {{ v ~ v }}\n")
+    project.write("patterns/a.toml", "v = 1\n")
+    assert "by templates" not in message(project, "compile:a.pyc")
+    assert "by templates/x.j2:1" in project.codegen("where", "generated/a.py:1").out
+
+
+# --- the parts ----------------------------------------------------------------------------------
+
+
+def test_a_map_is_read_as_it_was_written() -> None:
+    one = Origin("t/a.j2", 7, 3, 5, (("t/b.j2", 2),), (("p.toml", ("a", 1)),))
+    made = maps.built("x.ts", [("ä𝄞", one), ("b\nc", Origin("t/b.j2", 1)), ("?", None)], "d")
+    found = maps.read(made.to_bytes())
+    assert found == made
+    assert [len(line) for line in found.lines] == [2, 2]
+    assert found.lines[0][1].column == 3  # the clef takes two units
+    assert found.at(1, 1) is None
+    segment = found.at(0, 2)
+    assert segment is not None
+    assert found.origin(segment) == one
+
+
+def test_mappings_are_those_of_the_standard() -> None:
+    found = maps.read(
+        '{"version": 3, "sources": ["a"], "names": [], "mappings": "AAgBC,SAAQ;;CAEA"}'
+    )
+    assert found is not None
+    assert found.lines == [
+        [Segment(0, 0, 16, 1), Segment(9, 0, 16, 9)],
+        [],
+        [Segment(1, 0, 18, 9)],
+    ]
+
+
+TOML = """
+title = "a = 1"   # a comment
+text = '''
+[nodes]
+inner = 1
+'''
+list = [
+  1,
+  2,
+]
+
+[table.inner]
+x.y = 1
+
+[[nodes]]
+id = 1
+[[nodes]]
+
+# which one
+"quoted key" = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("title",), 2),
+        (("text",), 3),
+        (("inner",), 0),
+        (("list",), 7),
+        (("list", 1), 7),
+        (("table", "inner", "x", "y"), 13),
+        (("nodes",), 15),
+        (("nodes", 0, "id"), 16),
+        (("nodes", 1), 17),
+        (("nodes", 1, "quoted key"), 20),
+        (("nodes", 2), 0),
+        ((), 0),
+    ],
+    ids=str,
+)
+def test_the_line_of_a_key_in_toml(path: tuple[object, ...], line: int) -> None:
+    assert spots.line("a.toml", TOML, path) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path", "line"),
+    [
+        ("a.json", '{"a": [\n1,\n {"b": "}",\n"c": 1}]}', ("a", 1, "c"), 4),
+        ("a.json", '{"a": 1,\n"a": 2}', ("a",), 2),
+        ("a.json", '{"a": 1', ("a",), 0),
+        ("a.json", '{"a": 1}', ("b",), 0),
+        ("a.yaml", "a:\n  - b: 1\n  - b: 2\n", ("a", 1, "b"), 3),
+        ("a.yml", "a: &x\n  b: 1\nc: *x\n", ("c", "b"), 0),
+        ("a.toml", "a = ", ("a",), 0),
+    ],
+)
+def test_the_line_of_a_key_in_json_and_yaml(
+    name: str, text: str, path: tuple[object, ...], line: int
+) -> None:
+    assert spots.line(name, text, path) == line
