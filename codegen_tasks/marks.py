@@ -5,8 +5,10 @@ Knows neither templates nor patterns; imported where one is rendered once more, 
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from markupsafe import Markup
@@ -112,16 +114,17 @@ def _lines_of(text: str, source: Any, taken: bytearray) -> Iterator[tuple[int, i
         here = Counter(line for line, *_ in ours)
         at = {line: one for one in theirs if there[line := one[0]] == 1}
         pairs = [(at[one[0]], one) for one in ours if one[0] in at and here[one[0]] == 1]
+    spans = spans_of(source) or []
+    ends = list(accumulate(size for size, _ in spans))
     for (shown, start, size, _), (line, place, _, _) in pairs:
-        spans = spans_of(source) or []
         inner = shown.find(line)
         if len(shown) == size and inner > 0 and _take(taken, start, start + size):
-            cut = _cut(spans, place, len(line), len(line))
+            cut = _cut(spans, ends, place, len(line), len(line))
             rest = size - inner - len(line)
             around = [(inner, None), *cut, (rest, None)]
             yield start, start + size, [one for one in around if one[0]]
         elif inner <= 0 and _take(taken, start, start + size):
-            yield start, start + size, _cut(spans, place, len(line), size)
+            yield start, start + size, _cut(spans, ends, place, len(line), size)
 
 
 #: A line in lower case, its start, its length, and its number.
@@ -144,15 +147,21 @@ def _stripped(text: str) -> Iterator[_Line]:
         start += len(line) + 1
 
 
-def _cut(spans: Spans, start: int, length: int, size: int) -> Spans:
-    """Return the spans of a part, with `size` in all: what is in lower case may be longer."""
+def _cut(spans: Spans, ends: Sequence[int], start: int, length: int, size: int) -> Spans:
+    """Return the spans of a part, with `size` in all: what is in lower case may be longer.
+
+    Args:
+        spans: of the whole.
+        ends: where each of them ends.
+        start, length: of the part.
+        size: what its spans are to come to.
+    """
     cut: Spans = []
-    at = 0
-    for span, origin in spans:
-        first, last = max(at, start), min(at + span, start + length)
-        if first < last:
-            cut.append((last - first, origin))
-        at += span
+    at, index = start, bisect.bisect_right(ends, start)
+    while at < start + length and index < len(spans):
+        last = min(ends[index], start + length)
+        cut.append((last - at, spans[index][1]))
+        at, index = last, index + 1
     if sum(part for part, _ in cut) != size:
         return [(size, cut[0][1] if cut else None)]
     return cut

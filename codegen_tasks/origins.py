@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: So many lines of templates are shown of one generated line, and so many keys.
 _SHOWN = 3
+#: So many maps are kept in memory; the same file is asked about again at once, or not at all.
+_KEPT = 8
 #: A longer value is shown in part.
 _LONG = 40
 _WORD = re.compile(r"\w+")
@@ -188,6 +190,8 @@ class Origins:
         content = digest.of_bytes(data)
         if (path, content) not in self._known:
             found = self._kept(path, content) or self._made(path, data, content)
+            if len(self._known) >= _KEPT:
+                del self._known[next(iter(self._known))]
             self._known[path, content] = found
         return self._known[path, content]
 
