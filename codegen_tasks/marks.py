@@ -153,7 +153,8 @@ def _cut(spans: Spans, ends: Sequence[int], start: int, length: int, size: int) 
     Args:
         spans: of the whole.
         ends: where each of them ends.
-        start, length: of the part.
+        start: of the part.
+        length: of the part.
         size: what its spans are to come to.
     """
     cut: Spans = []

@@ -51,6 +51,8 @@ class _KeyedFloat(float):
 
 
 _KEYED: dict[type, Any] = {str: _KeyedStr, int: _KeyedInt, float: _KeyedFloat}
+#: Of these kinds all that a pattern has knows its key.
+_ALL_KNOWN = (str, int, float, dict, list)
 _PLAIN: dict[type, Any] = {_KeyedStr: str.__str__, _KeyedInt: int, _KeyedFloat: float}
 
 
@@ -130,6 +132,8 @@ class Trace:
         holder = self.holders.get(id(owner))
         if holder is None or holder[0] is not owner or not self.reads:
             return
+        if type(value) in _ALL_KNOWN and self.key_of(value) is None:
+            return  # what no pattern has, such as `pattern`
         path, place = holder[1]
         if type(owner) is dict and name not in owner:
             return
@@ -142,7 +146,7 @@ class Trace:
         """Return keys without those on the way to others."""
         found = dict.fromkeys(reads)
         outer = {(path, place[:n]) for path, place in found for n in range(len(place))}
-        return tuple(key for key in found if key not in outer)[:_KEYS]
+        return tuple(key for key in found if key[1] and key not in outer)[:_KEYS]
 
     # What is put out --------------------------------------------------------------------
 

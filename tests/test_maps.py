@@ -271,6 +271,7 @@ KEYS = {
     "{% set b = 'x' %}{{ b }}": [],
     "{{ 'x' if on else a.b }}": ["on"],
     "{{ pattern.stem }}": [],
+    "{{ a.list|length }}{{ a.t.c|length }}": ["a.list", "a.t.c"],
     "{{ a.t }}": ["a.t"],
 }
 
@@ -284,6 +285,29 @@ def test_the_keys_are_those_that_the_expression_read(empty_project: Project, tex
     project.doit()
     found = project.codegen("where", "generated/p.py:1").out
     assert re.findall(r"with patterns/p.json:1: (\S+) =", found) == KEYS[text], found
+
+
+def test_keys_are_told_of_each_item_and_of_each_of_many_patterns(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python", trim_blocks=True)
+    rules = """
+codegen.rule("e", template="e.j2", patterns="each/*", each="regs", target="{stem}-{item}.py")
+codegen.rule("m", template="m.j2", patterns="patterns/*", target="many.py", context={"extra": 3})
+"""
+    project.write("dodo.py", project.read("dodo.py") + rules)
+    project.write("templates/x.j2", "")
+    project.write("templates/e.j2", "{{ item }} = {{ w }}\n")
+    many = "{% for p in patterns %}\n{{ p.v }} {{ extra }} {{ p.pattern.stem }}\n{% endfor %}\n"
+    project.write("templates/m.j2", many)
+    project.write("each/ü.json", '{"w": 1, "regs": ["a", "b"]}')
+    for stem in "ab":
+        project.write(f"patterns/{stem}.toml", f'v = "{stem}"\n')
+    assert project.doit().code == 0
+    out = project.codegen("where", "generated/ü-b.py:1", "generated/many.py:2").out
+    assert re.findall("with (.*)", out) == [
+        'each/ü.json:1: regs[1] = "b"',
+        "each/ü.json:1: w = 1",
+        'patterns/b.toml:1: v = "b"',
+    ]
 
 
 def test_a_file_that_renders_differently_is_not_blamed_on_a_line(empty_project: Project) -> None:
@@ -405,6 +429,18 @@ def test_maps_are_written_at_each_render_if_that_is_set_and_cleaned(
     assert project.stamps() == before
     project.doit("clean")
     assert not project.exists(".codegen/maps")
+
+
+def test_the_map_of_an_orphan_is_pruned_with_it(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = {{ v }}\n")
+    for stem in "ab":
+        project.write(f"patterns/{stem}.toml", "v = 1\n")
+    project.doit(CODEGEN_MAPS="1")
+    project.remove("patterns/a.toml")
+    assert project.codegen("prune").code == 0
+    assert not project.exists(".codegen/maps/a.py.map")
+    assert project.exists(".codegen/maps/b.py.map")
 
 
 def test_a_map_of_other_bytes_or_a_broken_one_is_not_believed(empty_project: Project) -> None:
