@@ -13,6 +13,7 @@ COMMANDS = {
     "prune": "codegen_tasks.commands.prune:Prune",
     "report": "codegen_tasks.commands.report:Report",
     "watch": "codegen_tasks.commands.watch:Watch",
+    "where": "codegen_tasks.commands.where:Where",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 
 from . import disk
 from .columns import cells
@@ -64,18 +65,39 @@ def marked(lines: Sequence[str], line: int, what: str) -> list[str]:
         return []
     number, start, end = _place(lines, line, what) or (line, 0, 0)
     width = len(str(number))
-    told = []
-    for each in range(line, number + 1):
-        source = lines[each - 1].rstrip()
-        if each == number and end:
-            source, start, end = _cut(source, start, end)
-        else:
-            source = _cut(source, 0, 0)[0]
-        told.append(f"{each:{width}} | {source}")
+    before = [f"{n:{width}} | {_cut(lines[n - 1].rstrip(), 0, 0)[0]}" for n in range(line, number)]
+    return before + pointed(lines[number - 1], number, start, end)
+
+
+def pointed(source: str, number: int, start: int, end: int) -> list[str]:
+    """Return a line with its number, and a mark below from `start` to `end`, if that is not 0."""
+    width = len(str(number))
+    source, start, end = _cut(source.rstrip(), start, end)
+    told = [f"{number:{width}} | {source}"]
     if end:
         before = "".join("\t" if c == "\t" else " " * cells(c) for c in source[:start])
         told.append(f"{'':{width}} | {before}{'^' * max(cells(source[start:end]), 1)}")
     return told
+
+
+def marked_by(line: str, shown: Sequence[str]) -> int:
+    """Return which character, from 1, a compiler has marked that shows a line; 0 if it has not."""
+    for code, mark in pairwise(shown):
+        number, bar, text = code.partition("|")
+        start = mark.find("^")
+        if not bar or not number.strip().isdigit() or text.strip() != line.strip() or start < 0:
+            continue
+        column = start - len(number) - len(bar)
+        widths = accumulate(map(cells, text), initial=0)
+        index = next((i for i, width in enumerate(widths) if width >= column), 0)
+        # It may show another indentation, of spaces for tabs.
+        found = index - _indent(text) + _indent(line)
+        return found + 1 if 0 <= found < len(line) else 0
+    return 0
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
 
 
 def _place(lines: Sequence[str], line: int, what: str) -> tuple[int, int, int] | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 from doit.exceptions import InvalidDodoFile
 
@@ -30,12 +31,20 @@ class CodegenError(InvalidDodoFile):
         details: further lines, shown indented between the message and the hint.
     """
 
+    #: The column in the line that `where` tells, from 1, as whoever complains counts; 0: unknown.
+    column = 0
+
     def __init__(self, where: str, what: str, hint: str = "", details: Iterable[str] = ()):
         self.where = where
         self.what = what
         self.hint = hint
         self.details = tuple(details)
         super().__init__(where, what, hint, self.details)
+
+    def at_column(self, column: int) -> Self:
+        """Return the same error, its column told."""
+        self.column = column
+        return self
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}"]

@@ -198,6 +198,7 @@ def _forget_record(build: Build, dep_manager: Any, name: str, staying: Collectio
         return  # there are no such tasks while the cache is off
     dep_manager.remove(name)
     disk.remove(build.project.full(build.project.log_path(phase, target)))
+    disk.remove(build.project.full(build.project.map_path(f"{build.project.output}/{target}")))
 
 
 def _forget_unlisted(build: Build, dep_manager: Any, target: str) -> None:

@@ -78,6 +78,18 @@ class Project:
         """The folder of what was kept aside before it was made again, project-relative."""
         return f"{self.home}/kept"
 
+    def map_path(self, path: str) -> str:
+        """Return the source map of a target, both project-relative."""
+        folder, _, name = path.removeprefix(f"{self.output}/").rpartition("/")
+        if len(os.fsencode(name)) > 251:
+            name = f"{name[:40]}-{digest.of_parts(name)}"
+        return f"{self.maps_folder}/{folder}/{name}.map".replace("//", "/")
+
+    @property
+    def maps_folder(self) -> str:
+        """The folder of source maps, project-relative."""
+        return f"{self.home}/maps"
+
     def log_path(self, phase: str, target: str) -> str:
         """Return the log file of one target, project-relative."""
         folder, _, name = f"{phase}/{target}".rpartition("/")

@@ -29,6 +29,8 @@ class Settings:
         parallel: obey `doit -n`; off, every run is serial.
         batch: give a compiler many files at once; off, one process per file.
         cache_generations: how many versions of each template the cache keeps.
+        maps: write the source map of each generated file when it is rendered, not only when
+            somebody asks.
         sandbox_bytes: how much one render may make where `sandbox=True`.
         sandbox_seconds: how long a render may take at most with `sandbox=True`.
     """
@@ -39,6 +41,7 @@ class Settings:
     parallel: bool = True
     batch: bool = True
     cache_generations: int = 5
+    maps: bool = False
     sandbox_bytes: int = 50_000_000
     sandbox_seconds: int = 10
 

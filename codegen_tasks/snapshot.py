@@ -94,7 +94,13 @@ def row_of(step: Step, mark: int, trace: Trace | None, templates: str) -> Row:
     if trace is None:
         return Row(mark, sure=False)
     read, facts, sure = _taken_apart(step, trace.inputs, templates)
-    return Row(mark, _made(trace), read, facts, sure and step.problem is None)
+    sure = sure and _are_signed(trace) and step.problem is None
+    return Row(mark, _made(trace), read, facts, sure)
+
+
+def _are_signed(trace: Trace) -> bool:
+    """Tell whether no output was gone before anybody looked at what had been written."""
+    return all(one.stat is not None or not one.digest for one in trace.outputs)
 
 
 def _made(trace: Trace) -> tuple[Entry, ...]:
@@ -168,7 +174,7 @@ class Rows:
         common = self._common(step, trace.inputs[own:])
         read, _, sure = _taken_apart(step, trace.inputs[:own], self._templates)
         mine = {item.key for item in trace.inputs[:own]}
-        sure = sure and common.sure and step.problem is None
+        sure = sure and common.sure and _are_signed(trace) and step.problem is None
         sure = sure and all(key in mine or key in common.keys for key in declared)
         return (mark_of(step, declared), _made(trace), read, common.told, sure)
 

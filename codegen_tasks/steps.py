@@ -36,6 +36,7 @@ from .toolchains import Compiled, Site, Unit
 from .world import World
 
 if TYPE_CHECKING:
+    from .origins import Origins
     from .record import Record
     from .templates import Engine
 
@@ -143,6 +144,13 @@ class Workshop:
             shape = self.world.declaration("environment", "bytecode")
             self._engine = Engine(spec, cache, shape)
         return self._engine
+
+    @cached_property
+    def origins(self) -> Origins:
+        """What tells which template line made a place of a target."""
+        from .origins import Origins
+
+        return Origins(self)
 
     # Running ----------------------------------------------------------------------------
 
@@ -285,6 +293,8 @@ class Workshop:
         rendered = self.rendered(step)
         made = self._publish({step.outputs[0]: rendered.data}, recorded)
         made.inputs, made.references = rendered.inputs, rendered.references
+        if self.project.settings.maps:
+            self.origins.keep(step.outputs[0])
         return made
 
     def rendered(self, step: Step) -> Rendered:
@@ -325,6 +335,13 @@ class Workshop:
         if rule.context is None and self.engine.tracks:
             return view
         return self._without_notes(step, view)
+
+    def variables(self, step: Step, loaded: Sequence[Pattern]) -> dict[str, Any]:
+        """Return what the template sees as plain data; what is noted of it is lost."""
+        view = self._view(step, loaded)
+        if self.project.rules[step.rule].context is not None:
+            return view.variables
+        return {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
 
     def _view_of_item(
         self, step: Step, pattern: Pattern, top: Table, notes: Mapping[str, Notes]
@@ -408,6 +425,7 @@ class Workshop:
         except (CodegenError, OSError) as problem:
             results = self._all_failed(steps, problem)
         seconds = (time.perf_counter() - start) / len(steps)
+        self._keep_maps(steps, results)
         return [
             self._compiled(step, result, [sources[step.source], *found], began, recorded, seconds)
             for step, result in zip(steps, results, strict=True)
@@ -486,12 +504,36 @@ class Workshop:
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
             details = [*_line(root, path, int(line), details), *details]
+            details += self._origin(step, error, root)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
         if len(origin.patterns) == 1:
             details[-1] += f" and {origin.patterns[0]}"
         return StepError(error.where, error.what, error.hint, details)
+
+    def _origin(self, step: Step, error: CodegenError, root: str) -> list[str]:
+        """Return what made the place that a compiler complains about."""
+        if self.project.sandbox:
+            return []  # to render once more has no limit here
+        from .blame import marked_by
+
+        path, _, line = error.where.rpartition(":")
+        tool = self.project.toolchain(step.rule, step.link)
+        return self.origins.told(
+            *(path, int(line), root),
+            lambda text: tool.character(text, error.column) or marked_by(text, error.details),
+        )
+
+    def _keep_maps(self, steps: Sequence[Step], results: Sequence[Compiled]) -> None:
+        """Keep source maps of what a compiler complains about, or of all if that is wanted."""
+        always = self.project.settings.maps
+        for step, result in zip(steps, results, strict=True):
+            path = result.error.where.rpartition(":")[0] if result.error is not None else ""
+            if path in self.plan.makers and not self.project.sandbox:
+                self.origins.keep(path)
+            elif always and result.error is None:
+                self.origins.keep(step.source)
 
     @contextlib.contextmanager
     def _site(self) -> Iterator[Site]:

@@ -457,7 +457,7 @@ def clean_output(build: Build, dryrun: bool) -> None:
         disk.remove(project.full(project.manifest_path))
     disk.sweep(output)
     orphans.forget(build, Globals.dep_manager, staying)
-    for name in ("cache", "logs", "tmp", "snapshot"):
+    for name in ("cache", "logs", "maps", "tmp", "snapshot"):
         disk.clear(os.path.join(home, name))
     for name in ("runs", "report.html"):
         disk.clear(project.full(f"{project.state}/{name}"))

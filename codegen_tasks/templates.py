@@ -299,7 +299,7 @@ class Engine:
         finalize = self._spec.options.get("finalize")
         theirs = {"finalize": _given_plain(finalize)} if finalize is not None else {}
         try:
-            return _environment_class(base)(
+            return self.environment_class(base)(
                 loader=self._loader,
                 bytecode_cache=self._bytecode,
                 auto_reload=False,
@@ -309,6 +309,10 @@ class Engine:
         except Exception as error:
             what = f"Jinja2 refuses it: {first_line(error).rstrip('.')}"
             raise DeclarationError("Codegen environment", what) from None
+
+    def environment_class(self, base: type[Any]) -> type[Any]:
+        """Return the class of the environment, of one of Jinja2's."""
+        return _environment_class(base)
 
     def _furnish(self, environment: Any) -> None:
         # These two look at what a table is made of.
@@ -475,6 +479,11 @@ class Engine:
         except (jinja2.TemplateNotFound, StepError):
             return []
         return re.findall(r"\b(?:macro|set)\s+(\w+)", source)
+
+    @property
+    def spec(self) -> Spec:
+        """What the environment is made from."""
+        return self._spec
 
     @property
     def root(self) -> str:

@@ -114,10 +114,12 @@ class Known:
         #: By path, the signatures that a file may have; none if any is another one.
         self._files: dict[str, set[tuple[int, ...]]] = {path: set() for path in told.read}
         self._made: set[str] = set(told.made)
-        for path, sign in told.made.items():
-            self._files.setdefault(path, set()).add(sign)
         for home in told.homes:
             self._take(snapshot.read(home.snapshot))
+        for path, sign in told.made.items():
+            # One that was made, and was gone when the build ended, somebody has removed.
+            if sign != ABSENT or not self._files.get(path):
+                self._files.setdefault(path, set()).add(sign)
         self._above = self._found_above()
         self._beside = {self.root, *map(os.path.dirname, self.modules)}
         inside = f"{self.root}{os.sep}"
@@ -128,9 +130,12 @@ class Known:
         """Take in what a snapshot says of files."""
         for path, sign, made in kept.entries() if kept is not None else ():
             full = os.path.normpath(os.path.join(self.root, path))
-            self._files.setdefault(full, set()).add(sign)
+            self._files.setdefault(full, set())
             if made:
                 self._made.add(full)
+            if made and sign == ABSENT:
+                continue  # it was gone at once, and is to come back
+            self._files[full].add(sign)
             if os.path.islink(full):  # what it leads to is edited elsewhere
                 self._files.setdefault(os.path.realpath(full), set()).add(sign)
 

@@ -1948,6 +1948,10 @@ def test_a_type_error_in_generated_code_names_line_template_and_pattern(project:
         failed: compile:birch.js
           generated/birch.ts:2: Type 'string' is not assignable to type 'number' (TS2322)
             2 | export const gain: number = 'loud';
+            by templates/page.ts.j2:2
+            2 | export const gain: number = {{ gain }};
+              |              ^^^^
+            with patterns/birch.toml:2: gain = "'loud'"
             made from templates/page.ts.j2 and patterns/birch.toml
         3 generated, 2 compiled, 1 failed in N s
         """,
@@ -1971,6 +1975,9 @@ def test_a_compilers_own_message_is_shown(project: Project) -> None:
         failed: compile:x.pyc
           generated/x.py:2: invalid syntax
             2 | b = = 2
+            by templates/x.py.j2:2
+            2 | b = = 2
+              |     ^
             made from templates/x.py.j2
         4 generated, 1 failed in N s
         """,

@@ -18,7 +18,7 @@ LAYERS = [
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock", "folders", "rows", "blame", "runs"],
+    ["lock", "folders", "rows", "blame", "runs", "maps", "spots"],
     ["journal", "sqlite"],
     [
         "settings",
@@ -31,10 +31,12 @@ LAYERS = [
         "sandbox",
         "snapshot",
     ],
-    ["explain", "project", "checks", "record", "scaffold"],
+    ["explain", "project", "checks", "record", "scaffold", "marks"],
     ["templates"],
+    ["tracing"],
     ["world", "plan"],
     ["glance", "watch"],
+    ["origins"],
     ["steps"],
     ["manifest"],
     ["build"],
@@ -58,6 +60,7 @@ LATE = {
     ("explain", "templates"),
     ("glance", "build"),
     ("progress", "table"),
+    ("origins", "steps"),
 }
 
 

@@ -230,3 +230,29 @@ def test_patterns_that_name_targets_and_are_moved_outside_are_refused(project: P
     (project.path / "patterns").rename(project.path.parent / "patterns")
     (project.path / "patterns").symlink_to(project.path.parent / "patterns")
     assert project.doit().code == 1
+
+
+def test_a_target_that_is_removed_as_soon_as_it_is_written_is_made_again(project: Project) -> None:
+    removing = """
+import os
+import codegen_tasks.disk
+
+really = codegen_tasks.disk.write
+
+
+def write(path, *given, **named):
+    written = really(path, *given, **named)
+    if path.endswith("ash.txt"):
+        os.unlink(path)
+    return written
+
+
+codegen_tasks.disk.write = write
+"""
+    declared = project.read("dodo.py")
+    project.write("dodo.py", removing + declared)
+    project.doit()
+    project.write("dodo.py", declared)
+    assert not project.exists("generated/ash.txt")
+    assert "1 generated" in project.doit().out
+    assert project.exists("generated/ash.txt")

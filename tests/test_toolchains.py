@@ -378,6 +378,10 @@ def test_a_syntax_error_in_generated_python_names_line_template_and_pattern(
 failed: compile:bad.pyc
   generated/bad.py:2: invalid syntax
     2 | z = = 3
+    by templates/copy.j2:1
+    1 | {{ text }}
+      | ^^^^^^^^^^
+    with patterns/bad.json:1: text = "y = 2\\nz = = 3\\n"
     made from templates/copy.j2 and patterns/bad.json
 """
     assert message in result.out

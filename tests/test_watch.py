@@ -193,6 +193,7 @@ def test_a_target_edited_by_hand_is_made_again_and_kept_aside(
     project.write("generated/ash.txt", "mine\n")
     watch.until(lambda: project.read("generated/ash.txt") == made)
     assert project.read(".codegen/kept/generated/ash.txt") == "mine\n"
+    watch.until_built(2)
     project.remove("generated/ash.txt")
     watch.until(lambda: project.exists("generated/ash.txt"))
 

@@ -312,7 +312,21 @@ class Toolchain:
 
     def _failed(self, unit: Unit, output: str, what: str) -> Compiled:
         where, first, details = self.explain(unit, output)
-        return Compiled({}, (), output, StepError(where, first or what, details=details))
+        error = StepError(where, first or what, details=details)
+        said = re.search(rf"^(?:\./)?{re.escape(where)}:(\d+): ", output, re.MULTILINE)
+        return Compiled({}, (), output, error.at_column(int(said[1]) if said else 0))
+
+    def character(self, line: str, column: int) -> int:
+        """Return which character of a line a complaint means, from 1; 0 if it is not known.
+
+        Compilers count bytes, characters, or columns of a screen.
+
+        Args:
+            line: the line.
+            column: as the complaint has it, from 1; 0 if it has none.
+        """
+        before = line[: max(column, 0)]
+        return column if before.isascii() and "\t" not in before else 0
 
     def explain(self, unit: Unit, output: str) -> tuple[str, str, list[str]]:
         """Return where, what and further lines of a compiler's complaint."""

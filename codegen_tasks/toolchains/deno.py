@@ -54,6 +54,12 @@ class Deno(Toolchain):
             "RUST_BACKTRACE": "0",
         }
 
+    def character(self, line: str, column: int) -> int:
+        """Return which character is meant: the type checker counts UTF-16 units."""
+        from ..maps import character
+
+        return character(line, column - 1) + 1 if column else 0
+
     def references(self, text: str) -> list[str]:
         """Return everything in quotes that begins like a relative module specifier."""
         return re.findall(r"""["'](\.{1,2}/[^"'\n]+)["']""", text)
@@ -224,7 +230,8 @@ class _Run:
         if not found:
             return None
         more = [f"{source}:{c.line}: {c.what}" for c in found[1:]]
-        return StepError(f"{source}:{found[0].line}", found[0].what, details=more)
+        error = StepError(f"{source}:{found[0].line}", found[0].what, details=more)
+        return error.at_column(found[0].column if found[0].is_of_types else 0)
 
     def _by_import(
         self, unit: Unit, graph: _Graph, blamed: Mapping[str, StepError], output: str
@@ -243,6 +250,12 @@ class _Complaint:
     path: str
     line: int
     what: str
+    column: int = 0
+
+    @property
+    def is_of_types(self) -> bool:
+        """Whether the type checker says it; the parser's columns count a tab as two."""
+        return "(TS" in self.what
 
 
 _PLACE = re.compile(r"^\s+at (file://\S+?):(\d+):(\d+)$")
@@ -261,7 +274,7 @@ def _complaints(output: str) -> Iterator[_Complaint]:
         if head is not None:
             code = f" ({head[1]})" if head[1] else ""
             what = head[3].rstrip(".") + code
-            yield _Complaint(_local(place[1]) or place[1], int(place[2]), what)
+            yield _Complaint(_local(place[1]) or place[1], int(place[2]), what, int(place[3]))
         block = []
 
 

@@ -42,6 +42,10 @@ class PythonBytecode(Toolchain):
         tag = sys.implementation.cache_tag or sys.version
         return digest.of_parts(tag, sysconfig.get_python_version()), f"python {tag}"
 
+    def character(self, line: str, column: int) -> int:
+        """Return a column as it is: Python counts characters."""
+        return column
+
     def compile(self, units: Sequence[Unit], site: Site, timeout: float | None) -> list[Compiled]:
         """Compile each unit in this process."""
         return [self._bytecode(unit, site) for unit in units]
@@ -70,7 +74,8 @@ def _python_error(unit: Unit, error: py_compile.PyCompileError) -> StepError:
     value: Any = error.exc_value
     line = getattr(value, "lineno", None)
     where = f"{unit.source}:{line}" if line else unit.source
-    return StepError(where, str(getattr(value, "msg", value)))
+    error = StepError(where, str(getattr(value, "msg", value)))
+    return error.at_column(getattr(value, "offset", None) or 0)
 
 
 PYTHON = PythonBytecode("python", ("python", "{source}", "{target}"), ".pyc")
