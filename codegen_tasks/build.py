@@ -122,10 +122,22 @@ class Build:
             lambda item: self.world.current(step, item),
             self.world.on_disk,
         )
+        reasons += self._mode_changed(step) if trace is not None else ()
         refreshed = self.refreshed(step, trace) if trace is not None and not reasons else None
         if trace is not None and not reasons:
             self.latest[step.task] = refreshed or trace
         return Verdict(reasons, trace, refreshed)
+
+    def _mode_changed(self, step: Step) -> tuple[Reason, ...]:
+        """Return why a step must run whose target has lost the mode that its rule declares."""
+        wanted = self.project.rules[step.rule].mode if step.phase == "generate" else None
+        if wanted is None:
+            return ()
+        path = step.outputs[0]
+        found = disk.mode_of(self.project.full(path))
+        if found in (wanted, None):
+            return ()
+        return (Reason("changed", "mode", path, f"{wanted:04o}", f"{found:04o}"),)
 
     def ended(self, outcome: Outcome) -> None:
         """Take in that a step has run: what was known of it holds no longer."""

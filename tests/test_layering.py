@@ -18,7 +18,7 @@ LAYERS = [
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
-    ["lock", "folders", "rows", "blame"],
+    ["lock", "folders", "rows", "blame", "places"],
     ["journal", "sqlite"],
     [
         "settings",
@@ -31,7 +31,8 @@ LAYERS = [
         "sandbox",
         "snapshot",
     ],
-    ["explain", "project", "checks", "record", "scaffold"],
+    ["formats"],
+    ["explain", "project", "checks", "record", "scaffold", "schemas"],
     ["templates"],
     ["world", "plan"],
     ["glance"],

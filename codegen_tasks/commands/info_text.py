@@ -281,7 +281,10 @@ class One:
         for item in trace.inputs:
             # A name of Jinja2's own is recorded with no digest, in case the project declares it.
             if item.digest or item.kind in ("missing template", *DATA_KINDS, "file"):
-                groups.setdefault(_HEADS.get(item.kind, item.kind), []).append(item)
+                head = _HEADS.get(item.kind, item.kind)
+                if item.kind == "toolchain" and self._state.step.phase == "generate":
+                    head = "formatter"
+                groups.setdefault(head, []).append(item)
         for head, items in groups.items():
             if head == "templates":
                 self._templates(items)
