@@ -79,7 +79,8 @@ class Formatter(Tool):
     @property
     def facts(self) -> dict[str, str]:
         """What `identity` is of, by name, for people."""
-        return {"": " ".join(self.command), "reads": ", ".join(self.reads)}
+        reads = {"reads": ", ".join(self.reads)} if self.reads else {}
+        return {"": " ".join(self.command), **reads}
 
     def files(self, root: str) -> list[str]:
         """Return the project's files that it reads: those its command names, and `reads`."""

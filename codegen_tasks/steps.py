@@ -320,6 +320,15 @@ class Workshop:
         inputs += tools
         return Rendered(data, inputs, self._references(step, text))
 
+    def names_for(self, step: Step) -> set[str]:
+        """Return the variables that a render sees, besides globals.
+
+        Raises:
+            CodegenError: its patterns cannot be read.
+        """
+        loaded = [self.world.library.load(path) for path in step.patterns]
+        return set(self._view(step, loaded).variables)
+
     def _finished(self, step: Step, data: bytes) -> tuple[bytes, Sequence[Input]]:
         """Return what is written of a rendered text, and what had a part in that.
 

@@ -39,7 +39,7 @@ LAYERS = [
     ["steps"],
     ["manifest"],
     ["build"],
-    ["orphans", "preview"],
+    ["orphans", "preview", "lint"],
     ["tasks", "survey"],
     ["causes", "kin"],
     ["workers", "chains"],

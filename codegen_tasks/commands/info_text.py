@@ -205,6 +205,8 @@ _HEADS = {
     "environment": "environment",
     "rule": "rule",
 }
+#: Arguments of a rule, as its facts name them.
+_RULE = ("template", "each", "patterns", "schema", "format", "mode", "newline")
 #: Kinds that are told by their names alone, side by side.
 _NAMES = ("filter", "test", "function")
 #: Kinds of which there is one, so that its name says nothing.
@@ -371,7 +373,8 @@ def _said(item: Input, whole: bool) -> str:
     if item.kind == "context":
         return f"that of rule {item.name}"
     if item.kind == "rule":
-        return "its template=, each= and patterns="
+        *others, last = [f"{name}=" for name in _RULE if name in item.shown]
+        return f"its {', '.join(others)} and {last}"
     if item.kind in FACT_KINDS or item.kind in ("toolchain", "global"):
         return item.shown or short(item.digest)
     return ""
