@@ -12,7 +12,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -80,6 +80,7 @@ class _Read:
         mentioned: every name and text in it that could mean a key or a macro.
         macros: those that it defines, and where.
         names: of templates that it names; globs where only a part of a name is told.
+        problem: why it cannot be parsed.
     """
 
     undeclared: dict[str, int] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class _Read:
     mentioned: set[str] = field(default_factory=set)
     macros: dict[str, int] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    problem: str = ""
 
 
 #: File and line of code that did something while a template rendered, what, and with what.
@@ -95,16 +97,25 @@ _Seen: TypeAlias = tuple[str, int, str, str]
 
 
 def findings(
-    build: Build, again: Callable[[Mapping[str, str]], Mapping[str, str]]
+    builds: Sequence[Build], again: Callable[[Build, Mapping[str, str]], Mapping[str, str]]
 ) -> list[Finding]:
-    """Return what is found in one build, in order of files and lines.
+    """Return what is found, in order of files and lines.
 
     Args:
-        build: the build; nothing of it is changed.
-        again: renders once more elsewhere; given the digest of each target by task, returns
-            the texts that differ.
+        builds: of one `dodo.py`; nothing of them is changed.
+        again: renders a build once more elsewhere; given the digest of each target by task,
+            returns the texts that differ.
     """
-    return _Lint(build, again).run()
+    all_of = [(build, set(_Lint(build, again).run())) for build in builds]
+    kept = set()
+    for build, found in all_of:
+        folder = build.project.templates
+        beside = [others for other, others in all_of if other.project.templates == folder]
+        for one in found:
+            # What one Codegen has no use for, another may have.
+            if not one.code.startswith("unused-t") or all(one in others for others in beside):
+                kept.add(one)
+    return sorted(kept)
 
 
 def differing(build: Build, digests: Mapping[str, str]) -> dict[str, str]:
@@ -143,7 +154,9 @@ def _bare(build: Build) -> Workshop:
 
 
 class _Lint:
-    def __init__(self, build: Build, again: Callable[[Mapping[str, str]], Mapping[str, str]]):
+    def __init__(
+        self, build: Build, again: Callable[[Build, Mapping[str, str]], Mapping[str, str]]
+    ):
         self._build = build
         self._project = build.project
         self._again = again
@@ -157,6 +170,7 @@ class _Lint:
         self._made: dict[str, tuple[Step, bytes]] = {}
 
     def run(self) -> list[Finding]:
+        """Look at all; return what is found."""
         self._parse()
         self._render()
         self._undefined()
@@ -164,7 +178,7 @@ class _Lint:
         self._unused()
         self._shadowed()
         self._unsteady()
-        return sorted(set(self._found))
+        return self._found
 
     def _tell(self, path: str, line: int, code: str, text: str, hint: str = "") -> None:
         if not self._ignored(path, line, code):
@@ -205,8 +219,7 @@ class _Lint:
             tree = self._workshop.engine.tree(name)
         except CodegenError as problem:
             self._templates[name] = _Read()
-            path = f"{self._project.templates}/{name}"
-            self._tell(path, 0, "fails", str(problem).partition("\n")[0])
+            self._templates[name].problem = str(problem).partition("\n")[0]
             return
         self._templates[name] = _seen(tree)
 
@@ -331,6 +344,8 @@ class _Lint:
             if name not in named and not _fits(name, globs):
                 self._tell(path, 0, "unused-template", "no rule and no template names it")
                 continue
+            if read.problem:
+                self._tell(path, 0, "fails", read.problem)
             for macro, line in read.macros.items():
                 if macro not in mentioned:
                     self._tell(path, line, "unused-macro", f"no template uses the macro '{macro}'")
@@ -377,13 +392,13 @@ class _Lint:
 
     def _unsteady(self) -> None:
         digests = {task: digest.of_bytes(data) for task, (_, data) in self._made.items()}
-        for task, text in self._again(digests).items():
+        for task, text in self._again(self._build, digests).items():
             step, data = self._made[task]
             before, after = data.decode("utf-8", "replace").split("\n"), text.split("\n")
             pairs = enumerate(zip(before, after, strict=False), 1)
             line, one, other = next(((n, a, b) for n, (a, b) in pairs if a != b), (0, "", ""))
             path = f"{self._project.templates}/{step.template}"
-            where = f" in line {line}" if line else ""
+            where = f", in its line {line}" if line else ""
             text = f"{step.task} differs when it is rendered again{where}"
             hint = f"{_short(one)} became {_short(other)}: the time, chance, or the order of a set"
             self._tell(path, 0, "unsteady", text, hint if line else "it became longer or shorter")

@@ -231,7 +231,7 @@ def test_a_render_that_differs_when_it_is_repeated_is_told(
     declared(empty_project, body, "{{ name }}\n{{ other() }}")
     rows = json.loads(empty_project.codegen("lint", "--json").out)["findings"]
     assert [(row["path"], row["code"]) for row in rows] == [("templates/page.j2", "unsteady")]
-    assert "generate:ash.txt differs when it is rendered again in line 2" in rows[0]["text"]
+    assert "generate:ash.txt differs when it is rendered again, in its line 2" in rows[0]["text"]
 
 
 # Names that hide others -----------------------------------------------------------------
@@ -262,9 +262,23 @@ def test_what_cannot_be_rendered_is_told_and_the_rest_looked_at(empty_project: P
         "p/ash.toml",
         "p/cedar.toml",
         "templates/broken.j2",
-        "templates/broken.j2",
     ]
     assert all(line.endswith(("[fails]", "[unused-template]")) for line in lines)
+
+
+def test_two_codegens_may_share_templates(empty_project: Project) -> None:
+    body = f"""
+    {PAGE})
+    other = Codegen(name="other", output="out", state=".other", environment={{"trim_blocks": True}})
+    other.rule("b", template="b.j2", target="b.txt")
+    """
+    declared(empty_project, body)
+    empty_project.write("templates/b.j2", "{% include 'part.j2' %}")
+    empty_project.write("templates/part.j2", "x")
+    empty_project.write("templates/left.j2", "x")
+    assert found(empty_project, repeated=True) == [
+        "templates/left.j2: no rule and no template names it [unused-template]"
+    ]
 
 
 # The command ----------------------------------------------------------------------------

@@ -78,10 +78,8 @@ class Lint(DoitCmdBase):
             for code in left_out - CODES.keys():
                 hint = known_or_nearest(code, CODES)
                 raise InvalidCommand(f"--ignore {code}: is none\n  hint: {hint}")
-            repeats = "unsteady" not in left_out
-            known = [
-                one for build in builds for one in findings(build, self._again(build, repeats))
-            ]
+            repeat = self._again if "unsteady" not in left_out else _not_again
+            known = findings(builds, repeat)
             found = [one for one in known if one.code not in left_out]
         if as_json or params["as_json"]:
             rows = [
@@ -110,16 +108,18 @@ class Lint(DoitCmdBase):
             json.dump(found, file)
         return 0
 
-    def _again(self, build: Build, repeats: bool) -> Any:
+    def _again(self, build: Build, digests: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the texts of targets, by task, that another process renders otherwise."""
         dodo = vars(self.loader).get("namespace", {}).get("__file__", "")
+        if not dodo or not digests:
+            return {}
+        time.sleep(_PAUSE)
+        return _elsewhere(dodo, build.project.root, digests)
 
-        def again(digests: Mapping[str, str]) -> Mapping[str, str]:
-            if not repeats or not dodo or not digests:
-                return {}
-            time.sleep(_PAUSE)
-            return _elsewhere(dodo, build.project.root, digests)
 
-        return again
+def _not_again(build: Build, digests: Mapping[str, str]) -> Mapping[str, str]:
+    """Render nothing again."""
+    return {}
 
 
 def _elsewhere(dodo: str, root: str, digests: Mapping[str, str]) -> Mapping[str, str]:
