@@ -307,8 +307,10 @@ class Workshop:
             raise step.problem
         engine = self.engine  # made before a context function runs, see `World.settle`
         loaded = [self.world.library.load(path) for path in step.patterns]
+        judged = self._judged(step, loaded)
         view = self._view(step, loaded)
-        judged = self._judged(step, loaded, view)
+        if judged:
+            view.see_all()  # a key that no template reads may be wrong, too
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
         text, record = engine.render(step.template, view, made_by, self._guarding)
         try:
@@ -350,7 +352,7 @@ class Workshop:
             data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
         return data, tools
 
-    def _judged(self, step: Step, loaded: Sequence[Pattern], view: View) -> Sequence[Input]:
+    def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
         """Return what the patterns of a step were held against, if they fit it.
 
         Raises:
@@ -359,7 +361,6 @@ class Workshop:
         schema = self.project.rules[step.rule].schema
         if schema is None:
             return ()
-        view.see_all()  # a key that no template reads may be wrong
         return self.schemas.judge(schema, loaded, self._guarding)
 
     def _view(self, step: Step, loaded: Sequence[Pattern]) -> View:

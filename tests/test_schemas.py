@@ -272,6 +272,14 @@ def test_a_file_made_from_all_patterns_holds_each_against_the_schema(checked: Pr
     assert "patterns/cedar.yaml:1: name: is a list, not a string" in said
 
 
+def test_the_schema_is_asked_before_any_function_sees_the_pattern(checked: Project) -> None:
+    context = "def more(data):\n    return {'x': data['name'].upper()}\n\n"
+    dodo = DODO.replace('schema="schemas', 'context=more, schema="schemas')
+    checked.write("dodo.py", context + dodo)
+    checked.write("patterns/ash.toml", "name = 1\n")
+    assert "patterns/ash.toml:1: name: 1 is a number, not a string" in failure(checked)
+
+
 def test_a_schema_may_be_made_by_another_rule(checked: Project) -> None:
     made = 'codegen.rule("schema", template="schema.j2", target="page.json")\ncodegen.rule("page"'
     dodo = DODO.replace('codegen.rule("page"', made).replace("schemas/", "generated/")
