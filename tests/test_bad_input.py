@@ -128,8 +128,8 @@ RULES = {
         'codegen.rule("x", "plain.txt.j2", None, "x", None, None, None, 1, *"23456")\n',
         """
         rule x: takes 12 arguments at most, not 13
-          hint: by name: name=, template=, patterns=, target=, each=, compile=, context=, timeout=, \
-schema=, format=, mode=, newline=
+          hint: by name: name=, template=, patterns=, target=, each=, compile=, context=, \
+timeout=, schema=, format=, mode=, newline=
         """,
     ),
     "name with a space": (
