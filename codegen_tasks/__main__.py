@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "cache": "codegen_tasks.commands.cache:Cache",
     "diff": "codegen_tasks.commands.diff:Diff",
+    "lint": "codegen_tasks.commands.lint:Lint",
     "manifest": "codegen_tasks.commands.manifest:Manifest",
     "new": "codegen_tasks.commands.new:New",
     "prune": "codegen_tasks.commands.prune:Prune",

@@ -122,6 +122,7 @@ class Build:
             lambda item: self.world.current(step, item),
             self.world.on_disk,
         )
+        reasons += self._mode_changed(step) if trace is not None else ()
         refreshed = self.refreshed(step, trace) if trace is not None and not reasons else None
         if trace is not None and not reasons:
             self.latest[step.task] = refreshed or trace
@@ -131,6 +132,17 @@ class Build:
         """Return the steps whose verdict was asked for, and how long each took the last time."""
         before = list(self._before.items())
         return [(task, trace.seconds) for task, (trace, _) in before if trace is not None]
+
+    def _mode_changed(self, step: Step) -> tuple[Reason, ...]:
+        """Return why a step must run whose target has lost the mode that its rule declares."""
+        wanted = self.project.rules[step.rule].mode if step.phase == "generate" else None
+        if wanted is None:
+            return ()
+        path = step.outputs[0]
+        found = disk.mode_of(self.project.full(path))
+        if found in (wanted, None):
+            return ()
+        return (Reason("changed", "mode", path, f"{wanted:04o}", f"{found:04o}"),)
 
     def ended(self, outcome: Outcome) -> None:
         """Take in that a step has run: what was known of it holds no longer."""

@@ -181,7 +181,9 @@ def _declared(build: Build, step: Step) -> Iterator[str]:
     others = build.plan.others
     if not others or step.phase == "compile":
         return
-    for path in (f"{build.project.templates}/{step.template}", *step.patterns):
+    rule = build.project.rules.get(step.rule)
+    schema = (rule.schema,) if rule is not None and rule.schema is not None else ()
+    for path in (f"{build.project.templates}/{step.template}", *step.patterns, *schema):
         if path in others:
             yield others[path]
 

@@ -201,6 +201,53 @@ def chain(where: str, compile_: Any) -> tuple[Toolchain, ...]:
     return tuple(found_all)
 
 
+def schema(where: str, given: Any, globs: tuple[str, ...]) -> str | None:
+    """Return the path of a rule's schema, plain; None if it has none."""
+    if given is None:
+        return None
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise DeclarationError(where, f"schema must be the path of a JSON Schema, not {given!r}")
+    if not globs:
+        raise DeclarationError(where, "schema= needs patterns=")
+    path = posixpath.normpath(os.fspath(given).replace(os.sep, "/"))
+    if os.path.isabs(path) or path.split("/")[0] == "..":
+        raise DeclarationError(where, f"the schema '{given}' lies outside of the project")
+    return path
+
+
+def formatter(where: str, given: Any) -> Any:
+    """Return a rule's formatter; None if it has none."""
+    if given is None:
+        return None
+    from .formats import Formatter  # few rules have one
+
+    if isinstance(given, Formatter):
+        return given
+    command = toolchains.command_words(where, "format", given)
+    return Formatter(os.path.splitext(os.path.basename(command[0]))[0] or command[0], command)
+
+
+def mode(where: str, given: Any) -> int | None:
+    """Return the permissions of a rule's targets; None if they are the system's affair."""
+    if given is None:
+        return None
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given <= 0o777:
+        what = f"mode must be permissions such as 0o755, not {given!r}"
+        raise DeclarationError(where, what)
+    if not given & 0o400:
+        raise DeclarationError(
+            where, f"mode 0o{given:03o}: its owner must be able to read a target"
+        )
+    return given
+
+
+def newline(where: str, given: Any) -> str | None:
+    """Return what ends the lines of a rule's targets; None if the template says it."""
+    if given not in (None, "\n", "\r\n"):
+        raise DeclarationError(where, f"newline must be '\\n' or '\\r\\n', not {given!r}")
+    return None if given is None else str(given)
+
+
 def context(where: str, given: Any) -> Any:
     """Return a rule's context: None, a table, or a module-level function."""
     if given is None or isinstance(given, Mapping):

@@ -24,6 +24,7 @@ from .toolchains import Toolchain, check_timeout, refuse_surplus
 
 if TYPE_CHECKING:
     from .build import Build
+    from .formats import Formatter
     from .glance import Glance
 
 #: Set while a command that may do with a part of the tasks loads them: returns what was
@@ -41,7 +42,10 @@ class NoTasks(tuple[str, ...]):
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-_RULE_KEYS = ("name", "template", "patterns", "target", "each", "compile", "context", "timeout")
+_RULE_KEYS = (
+    *("name", "template", "patterns", "target", "each", "compile", "context", "timeout"),
+    *("schema", "format", "mode", "newline"),
+)
 
 
 class Codegen:
@@ -120,6 +124,10 @@ class Codegen:
         compile: str | Toolchain | Sequence[str | Toolchain] | None = None,  # noqa: A002
         context: Mapping[str, Any] | Callable[[Mapping[str, Any]], Any] | None = None,
         timeout: float | None = None,
+        schema: str | None = None,
+        format: Formatter | Sequence[str] | None = None,  # noqa: A002
+        mode: int | None = None,
+        newline: str | None = None,
         *surplus: Any,
         **unknown: Any,
     ) -> None:
@@ -138,6 +146,12 @@ class Codegen:
             context: further variables, or a module-level function from the template's
                 variables to them.
             timeout: seconds one render, or one compiler process, may take.
+            schema: path of a JSON Schema that every pattern must fit.
+            format: `Formatter`, or a command that formats from standard input to standard
+                output; targets are written as it leaves them.
+            mode: permissions of the targets, such as 0o755.
+            newline: what ends every line of the targets: a line feed, or carriage return
+                and line feed.
             surplus: nothing; too many arguments are refused.
             unknown: nothing; a misspelt argument is refused by name.
 
@@ -176,6 +190,10 @@ class Codegen:
             compile=checks.chain(where, compile),
             context=checks.context(where, context),
             timeout=timeout,
+            schema=checks.schema(where, schema, globs),
+            format=checks.formatter(where, format),
+            mode=checks.mode(where, mode),
+            newline=checks.newline(where, newline),
         )
 
     @overload

@@ -143,7 +143,13 @@ def _opened_for_appending(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
-def write(path: str, data: bytes, unchanged: bool | None = None, new: bool = False) -> bool:
+def write(
+    path: str,
+    data: bytes,
+    unchanged: bool | None = None,
+    new: bool = False,
+    mode: int | None = None,
+) -> bool:
     """Make `path` hold `data`; False if it already did and nothing was written.
 
     The file is replaced at once: another process sees the old bytes or the new ones.
@@ -153,6 +159,7 @@ def write(path: str, data: bytes, unchanged: bool | None = None, new: bool = Fal
         data: its bytes.
         unchanged: whether it holds `data` already, for who knows; None: read it and see.
         new: no file is there, for who knows.
+        mode: its permissions; None: those of the file that it replaces.
 
     Raises:
         StepError: it cannot be written; the old file, if any, is untouched.
@@ -161,7 +168,7 @@ def write(path: str, data: bytes, unchanged: bool | None = None, new: bool = Fal
         return False
     folder = os.path.dirname(path) or "."
     try:
-        _replace(path, folder, data, new)
+        _replace(path, folder, data, new, mode)
     except OSError as error:
         raise _problem(path, folder, error) from None
     return True
@@ -201,7 +208,7 @@ def make_way(path: str, home: str) -> bool:
     return True
 
 
-def _replace(path: str, folder: str, data: bytes, new: bool) -> None:
+def _replace(path: str, folder: str, data: bytes, new: bool, mode: int | None) -> None:
     temporary = os.path.join(folder, f".codegen-{os.urandom(8).hex()}")
     try:
         handle = _created(temporary)
@@ -210,7 +217,9 @@ def _replace(path: str, folder: str, data: bytes, new: bool) -> None:
         handle = _created(temporary)
     try:
         _fill(handle, temporary, data)
-        if not new:
+        if mode is not None:
+            os.chmod(temporary, mode)
+        elif not new:
             _keep_mode(path, temporary)
         os.replace(temporary, path)
     except BaseException:
@@ -236,6 +245,26 @@ def _fill(handle: int, path: str, data: bytes) -> None:
         os.utime(handle if _STAMPS_OPEN else path, ns=(now, now))
     finally:
         os.close(handle)
+
+
+def mode_of(path: str) -> int | None:
+    """Return a file's permissions; None where there is no file, or the system has none."""
+    try:
+        return modes.S_IMODE(os.stat(path).st_mode) & 0o777 if os.name == "posix" else None
+    except (OSError, ValueError):
+        return None
+
+
+def set_mode(path: str, mode: int) -> None:
+    """Give a file its permissions, whoever took them away.
+
+    Raises:
+        StepError: they cannot be given.
+    """
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        raise StepError(path, f"cannot have mode {mode:04o}: {cause(error)}") from None
 
 
 def _keep_mode(path: str, temporary: str) -> None:

@@ -52,7 +52,7 @@ def declaration_of(project: Project) -> str:
     rules = [
         [
             *(rule.name, rule.template, rule.target, list(rule.patterns), rule.each),
-            [[tool.identity, tool.files(project.root)] for tool in rule.compile],
+            [[tool.identity, tool.files(project.root)] for tool in rule.tools],
             rule.context is not None,
         ]
         for rule in project.rules.values()

@@ -287,6 +287,19 @@ class Rule:
     compile: tuple[Any, ...] = ()
     context: Any = None
     timeout: float | None = None
+    schema: str | None = None
+    format: Any = None
+    mode: int | None = None
+    newline: str | None = None
+
+    @property
+    def tools(self) -> tuple[Any, ...]:
+        """All programs that have a part in its targets."""
+        return self.compile if self.format is None else (*self.compile, self.format)
+
+
+#: The `Step.link` of a render whose text goes through a formatter.
+FORMATTER = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +318,7 @@ class Step:
         many: it sees its patterns as the list `patterns`, not one pattern's keys.
         item: index into the list named by the rule's `each`, if any.
         source: the file a compile step reads.
-        link: index into the rule's compile steps.
+        link: index into the rule's compile steps; of a render, 0 or `FORMATTER`.
         problem: set when the step is known to fail; it then only raises this.
     """
 
@@ -321,6 +334,11 @@ class Step:
     source: str = ""
     link: int = 0
     problem: Exception | None = None
+
+    @property
+    def starts_program(self) -> bool:
+        """Whether running it starts a program."""
+        return self.phase == "compile" or self.link == FORMATTER
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import blame, digest, disk, keys, maps, spots
+from . import blame, digest, disk, keys, maps, places
 from .errors import CodegenError
 from .maps import Key, Origin, SourceMap, Spot
 from .model import Pattern, Step
@@ -174,7 +174,7 @@ class Origins:
             value = self._workshop.world.library.load(path).data
             for part in key:
                 value = value[part]
-            line = spots.line(path, (text or b"").decode(), key)
+            line = places.line_of(path, (text or b"").decode(), key)
         except (CodegenError, ValueError, LookupError, TypeError):
             return f"{path}: {place}"
         where = f"{path}:{line}" if line else path
@@ -247,16 +247,16 @@ class Origins:
         if not loaded:
             return plain
         path, seen = loaded[0].path, dict(tops[0])
-        places: dict[str, keys.Path] = {name: (name,) for name in seen}
+        above_of: dict[str, keys.Path] = {name: (name,) for name in seen}
         if step.item is not None:
             above = (str(self._project.rules[step.rule].each), step.item)
             item = seen[above[0]][step.item]
             own = item if isinstance(item, dict) else {}
             seen.update({**own, "item": item})
-            places.update({**{name: (*above, name) for name in own}, "item": above})
+            above_of.update({**{name: (*above, name) for name in own}, "item": above})
         # A context function may have put something else in a key's place.
         ours = {name: value for name, value in seen.items() if _same(value, plain.get(name))}
-        trace.tops.update({name: (value, (path, places[name])) for name, value in ours.items()})
+        trace.tops.update({name: (value, (path, above_of[name])) for name, value in ours.items()})
         return {**plain, **ours}
 
     def keep(self, path: str) -> None:

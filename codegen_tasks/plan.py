@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import disk, patterns
+from . import disk, patterns, schemas
 from .errors import DeclarationError, StepError, nearest
 from .folders import Folders
-from .model import Pattern, Phase, Rule, Step
+from .model import FORMATTER, Pattern, Phase, Rule, Step
 from .project import Project
 
 #: What a file's name ends with if it is a template on its own account.
@@ -265,6 +265,15 @@ def _check_target(project: Project, rule: Rule) -> None:
         raise DeclarationError(f"rule {rule.name}", fault)
 
 
+def _check_schema(project: Project, rule: Rule, made: Mapping[str, str]) -> None:
+    if rule.schema is None:
+        return
+    schemas.need_library(f"rule {rule.name}")
+    if rule.schema not in made and disk.stat(project.full(rule.schema)) is None:
+        what = f"there is no schema {rule.schema}"
+        raise UnmetError(f"rule {rule.name}", what, "its path is relative to the folder of dodo.py")
+
+
 def _check_yaml(rule: Rule, found: Sequence[str]) -> None:
     first = next((path for path in found if path.endswith(patterns.YAML_SUFFIXES)), None)
     if first is not None and importlib.util.find_spec("yaml") is None:
@@ -335,6 +344,7 @@ class _Renders:
         """Yield one step a target."""
         _check_template(self.project, self.rule, self.plan.others)
         _check_target(self.project, self.rule)
+        _check_schema(self.project, self.rule, self.made)
         if not self.rule.patterns:
             self.plan.lists.append(())
             yield self._step(self.rule.target, (), many=False)
@@ -458,6 +468,7 @@ class _Renders:
             found,
             many,
             item,
+            link=0 if self.rule.format is None else FORMATTER,
         )
 
     def _fault_of_compiled(self, target: str) -> str:

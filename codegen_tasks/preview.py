@@ -30,11 +30,15 @@ _LINKED = ("node_modules", "__pycache__")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A target that a build would change: its bytes now (None: there is none), and then."""
+    """A target that a build would change: its bytes now (None: there is none), and then.
+
+    `modes` are its permissions now and then, where its rule declares them and they differ.
+    """
 
     path: str
     before: bytes | None
     after: bytes
+    modes: tuple[int | None, int] | None = None
 
 
 @dataclass(slots=True)
@@ -116,9 +120,17 @@ class _Rehearsal:
                     what = "cannot read what stands there, so it is left alone"
                 self._fail(step, f"{path}: {what}")
                 continue
+            modes = self._modes(step, path)
             if before != data:
                 self._made[path] = data
-                self._found.differences.append(Difference(path, before, data))
+            if before != data or modes is not None:
+                self._found.differences.append(Difference(path, before, data, modes))
+
+    def _modes(self, step: Step, path: str) -> tuple[int | None, int] | None:
+        """Return a target's permissions now and as they would be, if these are declared."""
+        wanted = self._project.rules[step.rule].mode if step.phase == "generate" else None
+        found = disk.mode_of(self._project.full(path))
+        return None if wanted is None or found == wanted else (found, wanted)
 
     def _fail(self, step: Step, message: str) -> None:
         self._failed.update(step.outputs)

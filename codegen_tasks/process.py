@@ -23,11 +23,15 @@ from . import keeper
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a program came to: its exit code, and what it printed, both streams together."""
+    """What a program came to: its exit code, and what it printed, both streams together.
+
+    If it was given an input, `result` is what it wrote, and `output` the complaints only.
+    """
 
     code: int
     output: str
     timed_out: bool = False
+    result: bytes = b""
 
 
 def find(program: str) -> str | None:
@@ -45,6 +49,7 @@ def run(
     folder: str,
     timeout: float | None = None,
     environ: Mapping[str, str] | None = None,
+    given: bytes | None = None,
 ) -> Finished:
     """Run a command to its end and return what it printed.
 
@@ -53,11 +58,12 @@ def run(
         folder: its working folder.
         timeout: seconds after which it and all it started are killed.
         environ: variables set besides our own.
+        given: what it reads from its standard input; None: nothing.
 
     Raises:
         OSError: it cannot be started.
     """
-    with started(command, folder, timeout, environ) as finished:
+    with started(command, folder, timeout, environ, given) as finished:
         return finished()
 
 
@@ -67,6 +73,7 @@ def started(
     folder: str,
     timeout: float | None = None,
     environ: Mapping[str, str] | None = None,
+    given: bytes | None = None,
 ) -> Iterator[Callable[[], Finished]]:
     """Start a command as `run` does, and hand out what waits for its end.
 
@@ -75,14 +82,20 @@ def started(
     mark = f"{os.environ.get(keeper.MARK, '')}/{os.getpid()}.{os.urandom(4).hex()}"
     # A file, not a pipe: a daemon that a program leaves behind may hold its output open for
     # ever, and no reader of a file waits for that.
-    with tempfile.TemporaryFile() as printed:
+    with contextlib.ExitStack() as files:
+        printed = files.enter_context(tempfile.TemporaryFile())
+        source, result = None, printed
+        if given is not None:
+            source, result = (files.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            source.write(given)
+            source.seek(0)
         process = subprocess.Popen(
             command,
             cwd=folder,
             env={**os.environ, **(environ or {}), keeper.MARK: mark},
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL if source is None else source,
+            stdout=result,
+            stderr=printed,
             start_new_session=True,
         )
         end = None if timeout is None else time.monotonic() + timeout
@@ -93,7 +106,11 @@ def started(
             if timed_out:
                 _kill(process, mark)
             printed.seek(0)
-            return Finished(process.returncode, _text(printed.read()), timed_out)
+            said, made = _text(printed.read()), b""
+            if result is not printed:
+                result.seek(0)
+                made = result.read()
+            return Finished(process.returncode, said, timed_out, made)
 
         try:
             yield finished

@@ -14,9 +14,9 @@ from typing import Any
 
 from . import digest
 from .functions import Sources
-from .model import Rule
+from .model import FORMATTER, Rule, Step
 from .settings import Settings
-from .toolchains import Toolchain
+from .toolchains import Tool, Toolchain
 
 #: Raised when a new version of this package renders or records something differently.
 FORMAT = "1"
@@ -111,6 +111,13 @@ class Project:
         chain: Toolchain = self.rules[rule].compile[link]
         return chain
 
+    def tool(self, step: Step) -> Tool | None:
+        """Return the program that a step starts; None if it starts none."""
+        if step.link == FORMATTER:
+            formatter: Tool | None = self.rules[step.rule].format
+            return formatter
+        return self.toolchain(step.rule, step.link) if step.phase == "compile" else None
+
     # Digests of what was declared -------------------------------------------------------
 
     def environment_digest(self, sources: Sources) -> str:
@@ -167,13 +174,32 @@ class Project:
 
     def rule_digest(self, name: str) -> str:
         """Return the digest of what a rule's renders hang on besides their inputs."""
-        return digest.of_data(list(self.rule_facts(name).values()))
+        template, each, patterns, *more = self.rule_facts(name).items()
+        return digest.of_data([template[1], each[1], patterns[1], *map(list, more)])
 
     def rule_facts(self, name: str) -> dict[str, str]:
         """Return the same by name."""
         rule = self.rules[name]
         patterns = ("one" if "{" in rule.target else "all") if rule.patterns else "none"
-        return {"template": rule.template, "each": rule.each or "none", "patterns": patterns}
+        facts = {"template": rule.template, "each": rule.each or "none", "patterns": patterns}
+        # What few rules have is told only of these.
+        if rule.schema is not None:
+            facts |= {"schema": rule.schema, "jsonschema": _version("jsonschema")}
+        if rule.format is not None:
+            facts["format"] = rule.format.name
+        if rule.mode is not None:
+            facts["mode"] = f"{rule.mode:04o}"
+        if rule.newline is not None:
+            facts["newline"] = repr(rule.newline)
+        return facts
+
+
+def _version(package: str) -> str:
+    """Return the version of a package that may not be installed, and is then missed elsewhere."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _words(value: Any) -> str:

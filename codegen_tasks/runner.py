@@ -423,7 +423,7 @@ class CodegenRunner(Runner):
 
     def _marked(self, steps: Sequence[Step]) -> AbstractContextManager[None]:
         """Have the keeper know of what the steps start, if they start anything."""
-        starting = any(step.phase == "compile" for step in steps)
+        starting = any(step.starts_program for step in steps)
         return self._keeper.marking() if starting else nullcontext()
 
     def _recorded(self, names: Iterable[str]) -> dict[str, dict[str, str]]:

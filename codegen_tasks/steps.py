@@ -32,6 +32,7 @@ from .model import Input, Outcome, Output, Pattern, Step, Trace
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
+from .schemas import Schemas
 from .toolchains import Compiled, Site, Unit
 from .world import World
 
@@ -89,6 +90,7 @@ class Workshop:
         self._guarding: Guard | None = None
         self._reads: dict[Reads, Reads] = {}
         self._second = (0, "")
+        self._formatters: dict[str, Sequence[Input]] = {}
         self._shared: dict[Any, tuple[list[Input], list[Input]]] = {}
 
     def __reduce__(self) -> Any:
@@ -115,6 +117,9 @@ class Workshop:
             texts.warm_up()
             with contextlib.suppress(CodegenError):  # told by the step that needs it
                 self.engine.warm_up()
+            for schema in {rule.schema for rule in self.project.rules.values()} - {None}:
+                with contextlib.suppress(CodegenError):
+                    self.schemas.prepared(str(schema))
 
     @property
     def engine(self) -> Engine:
@@ -151,6 +156,11 @@ class Workshop:
         from .origins import Origins
 
         return Origins(self)
+
+    @cached_property
+    def schemas(self) -> Schemas:
+        """The schemas of patterns."""
+        return Schemas(self.project.root)
 
     # Running ----------------------------------------------------------------------------
 
@@ -291,7 +301,8 @@ class Workshop:
 
     def _generate(self, step: Step, recorded: Recorded) -> _Made:
         rendered = self.rendered(step)
-        made = self._publish({step.outputs[0]: rendered.data}, recorded)
+        mode = self.project.rules[step.rule].mode
+        made = self._publish({step.outputs[0]: rendered.data}, recorded, mode)
         made.inputs, made.references = rendered.inputs, rendered.references
         if self.project.settings.maps:
             self.origins.keep(step.outputs[0])
@@ -307,16 +318,61 @@ class Workshop:
             raise step.problem
         engine = self.engine  # made before a context function runs, see `World.settle`
         loaded = [self.world.library.load(path) for path in step.patterns]
+        judged = self._judged(step, loaded)
         view = self._view(step, loaded)
+        if judged:
+            view.see_all()  # a key that no template reads may be wrong, too
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
         text, record = engine.render(step.template, view, made_by, self._guarding)
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise StepError(step.outputs[0], f"cannot be UTF-8: {error.reason}") from None
-        return Rendered(
-            data, self._inputs(step, loaded, view, record), self._references(step, text)
-        )
+        inputs = self._inputs(step, loaded, view, record, judged)
+        data, tools = self._finished(step, data)
+        inputs += tools
+        return Rendered(data, inputs, self._references(step, text))
+
+    def names_for(self, step: Step) -> set[str]:
+        """Return the variables that a render sees, besides globals.
+
+        Raises:
+            CodegenError: its patterns cannot be read.
+        """
+        loaded = [self.world.library.load(path) for path in step.patterns]
+        return set(self._view(step, loaded).variables)
+
+    def _finished(self, step: Step, data: bytes) -> tuple[bytes, Sequence[Input]]:
+        """Return what is written of a rendered text, and what had a part in that.
+
+        Raises:
+            StepError: its formatter fails.
+        """
+        rule = self.project.rules[step.rule]
+        tools: Sequence[Input] = ()
+        if rule.format is not None:
+            tools = self.world.compiler_inputs(step)
+            # Equal ones are the same objects, as with all that steps have in common.
+            if self._formatters.setdefault(step.rule, tools) == tools:
+                tools = self._formatters[step.rule]
+            try:
+                data = rule.format.formatted(data, step.outputs[0], self.project.root, rule.timeout)
+            except StepError as error:
+                raise self._blamed(step, error, "") from None
+        if rule.newline is not None:
+            data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
+        return data, tools
+
+    def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
+        """Return what the patterns of a step were held against, if they fit it.
+
+        Raises:
+            StepError: they do not.
+        """
+        schema = self.project.rules[step.rule].schema
+        if schema is None:
+            return ()
+        return self.schemas.judge(schema, loaded, self._guarding)
 
     def _view(self, step: Step, loaded: Sequence[Pattern]) -> View:
         """Return what the template sees, in copies of its own."""
@@ -366,7 +422,12 @@ class Workshop:
         return View([], data, view.notes)
 
     def _inputs(
-        self, step: Step, loaded: Sequence[Pattern], view: View, record: Record
+        self,
+        step: Step,
+        loaded: Sequence[Pattern],
+        view: View,
+        record: Record,
+        judged: Sequence[Input],
     ) -> list[Input]:
         """Return the inputs of a render, patterns by the keys that were read."""
         room = max(200, min(EXPLAINED, 50 * EXPLAINED // max(1, len(loaded))))
@@ -381,7 +442,7 @@ class Workshop:
             before = [*self._declared_inputs(step.rule), *templates]
             self._shared[key] = (before, self._functions_used(record))
         before, after = self._shared[key]
-        return [*found, *before, *record.file_inputs(), *after]
+        return [*found, *before, *judged, *record.file_inputs(), *after]
 
     def _declared_inputs(self, rule: str) -> list[Input]:
         """Return the inputs of every step of a rule, besides patterns."""
@@ -504,7 +565,8 @@ class Workshop:
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
             details = [*_line(root, path, int(line), details), *details]
-            details += self._origin(step, error, root)
+            if root:  # else it is not what was rendered: a formatter complains
+                details += self._origin(step, error, root)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
@@ -550,7 +612,9 @@ class Workshop:
 
     # Writing ----------------------------------------------------------------------------
 
-    def _publish(self, made: Mapping[str, bytes], recorded: Recorded) -> _Made:
+    def _publish(
+        self, made: Mapping[str, bytes], recorded: Recorded, mode: int | None = None
+    ) -> _Made:
         """Write what differs; keep aside what somebody else put at a target's place."""
         outputs, notes, changed = [], [], False
         for path, data in made.items():
@@ -560,8 +624,10 @@ class Workshop:
             if there and there not in (content, recorded.get(path)):
                 notes.append(f"{path}: was edited by hand, kept aside as {self.keep(path)}")
             if there != content:
-                self._write(path, full, data, new=there is None)
+                self._write(path, full, data, there is None, mode)
                 changed = True
+            elif mode is not None and disk.mode_of(full) not in (mode, None):
+                disk.set_mode(full, mode)
             outputs.append(Output(path, content, len(data), disk.stat(full)))
         return _Made((), tuple(outputs), (), changed, tuple(notes))
 
@@ -582,9 +648,9 @@ class Workshop:
         kept = disk.keep_aside(self.project.root, path, self.project.kept_folder)
         return kept.replace(os.sep, "/")
 
-    def _write(self, path: str, full: str, data: bytes, new: bool) -> None:
+    def _write(self, path: str, full: str, data: bytes, new: bool, mode: int | None) -> None:
         try:
-            disk.write(full, data, unchanged=False, new=new)
+            disk.write(full, data, unchanged=False, new=new, mode=mode)
         except StepError as error:
             hint = error.hint.replace(self.project.root + os.sep, "")
             raise StepError(path, error.what, hint) from None

@@ -358,6 +358,18 @@ class Engine:
             self._environment.get_template(name)
         return self._template_input(name)
 
+    def tree(self, name: str) -> jinja2.nodes.Template:
+        """Return a template as Jinja2 parses it.
+
+        Raises:
+            StepError: it does not exist or has a syntax error.
+        """
+        self._loader.guard = None
+        with Explained(self, name, {}):
+            source, path, _ = self._loader.get_source(self._environment, name)
+            tree: jinja2.nodes.Template = self._environment._parse(source, name, path)
+        return tree
+
     def entry_path(self, name: str) -> str | None:
         """Return where the cache keeps a template that was loaded; None without a cache."""
         if self._cache is None or self._bytecode is None:

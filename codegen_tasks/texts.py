@@ -52,7 +52,7 @@ def parsed(path: str, text: str, parser: Callable[[str], Any]) -> Any:
     except ValueError as error:
         line, what = _inside(text, *_position(error, text))
         where = f"{path}:{line}" if line else path
-        raise StepError(where, what, details=_source_line(text, line)) from None
+        raise StepError(where, what, details=source_line(text, line)) from None
 
 
 def decoded(path: str, raw: bytes) -> str:
@@ -102,6 +102,7 @@ def _lines(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def _source_line(text: str, line: int) -> list[str]:
+def source_line(text: str, line: int) -> list[str]:
+    """Return a line of a text as messages show it; none if there is no such line."""
     lines = _lines(text)
     return [f"{line} | {lines[line - 1]}".rstrip()] if 0 < line <= len(lines) else []

@@ -15,7 +15,7 @@ from .model import DATA_KINDS, FILE_KINDS, PATH_KINDS, Input, Output, Stat, Step
 from .patterns import Library, selected
 from .process import find
 from .project import Project
-from .toolchains import Toolchain
+from .toolchains import Tool
 
 
 class World:
@@ -36,7 +36,7 @@ class World:
         self._shown: dict[tuple[str, str], str] = {}
         self._versions: dict[tuple[Any, ...], tuple[str, str]] = {}
         self._programs: dict[str, str | None] = {}
-        self._identities: dict[Toolchain, str] = {}
+        self._identities: dict[Tool, str] = {}
 
     def __reduce__(self) -> Any:
         """Pickle without what was looked at: a worker looks for itself."""
@@ -62,8 +62,14 @@ class World:
             ("template", self._template(step)),
             *(("pattern", path) for path in step.patterns),
         ]
-        if self.project.rules[step.rule].context is not None:
+        rule = self.project.rules[step.rule]
+        if rule.context is not None:
             found.append(("context", step.rule))
+        if rule.schema is not None:
+            found.append(("json", rule.schema))
+        if rule.format is not None:
+            found += [("toolchain", rule.format.name), ("command", rule.format.name)]
+            found += [("file", name) for name in rule.format.files(self.project.root)]
         return found
 
     def _template(self, step: Step) -> str:
@@ -89,7 +95,8 @@ class World:
         if item.kind in PATH_KINDS:
             return disk.signature(self.project.full(item.name))
         if item.kind == "toolchain":
-            program = self._program(self.project.toolchain(step.rule, step.link))
+            tool = self.project.tool(step)
+            program = self._program(tool) if tool is not None else None
             return disk.stat(program) if program is not None else None
         return None
 
@@ -199,7 +206,9 @@ class World:
     # Compilers --------------------------------------------------------------------------
 
     def _compiler(self, step: Step, item: Input) -> tuple[str, str]:
-        toolchain = self.project.toolchain(step.rule, step.link)
+        toolchain = self.project.tool(step)
+        if toolchain is None:
+            return "", ""  # it was formatted once
         if item.kind == "command":
             return self._identity(toolchain), digest.text_of(toolchain.facts)
         program = self._program(toolchain)
@@ -212,19 +221,19 @@ class World:
         except StepError:
             return "", ""  # the step itself will tell what is wrong
 
-    def _identity(self, toolchain: Toolchain) -> str:
+    def _identity(self, toolchain: Tool) -> str:
         if toolchain not in self._identities:
             self._identities[toolchain] = toolchain.identity
         return self._identities[toolchain]
 
-    def _program(self, toolchain: Toolchain) -> str | None:
+    def _program(self, toolchain: Tool) -> str | None:
         """Return the path of a compiler, looked for once; None while it is not installed."""
         name = toolchain.program
         if self._programs.get(name) is None:
             self._programs[name] = find(name)
         return self._programs[name]
 
-    def version(self, toolchain: Toolchain, program: str) -> tuple[str, str]:
+    def version(self, toolchain: Tool, program: str) -> tuple[str, str]:
         """Return digest and wording of a compiler's version; asks each program at most once.
 
         Raises:
@@ -236,12 +245,14 @@ class World:
         return self._versions[key]
 
     def compiler_inputs(self, step: Step) -> list[Input]:
-        """Return the inputs that stand for a compile step's compiler; ask before it runs.
+        """Return the inputs that stand for a step's compiler or formatter; ask before it runs.
 
         Raises:
             StepError: it is not installed.
         """
-        toolchain = self.project.toolchain(step.rule, step.link)
+        toolchain = self.project.tool(step)
+        if toolchain is None:
+            return []
         program = toolchain.find()
         signature = disk.stat(program)
         version, shown = self.version(toolchain, program)

@@ -148,6 +148,13 @@ DECLARATION: dict[str, list[Any]] = {
     "stamped": ["stamp('a')", "None", "stamp('b')"],
     "keys": ["{stem}.keys", ""],
     "rows": ["rows/{stem}-{name}.txt", "", "rows/{name}-{stem}.row"],
+    "finish": [
+        ", schema='schema.json', format=['tool/tidy'], newline='\\r\\n'",
+        "",
+        ", schema='schema.json'",
+        ", format=['tool/tidy', '-']",
+        ", newline='\\n'",
+    ],
     "tracking": ["true", "true", "false"],
     "caching": ["true", "true", "false"],
 }
@@ -240,6 +247,14 @@ KINDS = ["bark", "leaf", "moss"]
 VALUES = [1, 1.0, True, 2, "1", "two", datetime.date(2020, 1, 1), [1, 2], {"w": 1}, -0.0]
 #: Keys that some template reads, that hide a global, or that nobody knows.
 KEYS = ["w", "h", "more", "site", "later", "extra", "n", "x", "gain", "e", "b", "c"]
+#: What every pattern fits, what one with another key does not, and one that refers to another.
+SCHEMAS = [
+    "{}",
+    '{"properties": {"e": false}}',
+    '{"properties": {"box": {"$ref": "box.schema.json"}}}',
+    '{"type": "object", "properties": {"rows": {"type": "array"}}}',
+]
+BOXES = ["{}", '{"properties": {"w": {"type": "integer"}}}', "{", None]
 INCLUDED = ["by the toolchain\n", "by another\n"]
 
 
@@ -314,6 +329,7 @@ class Project:
         self.write("notes.txt", NOTES[0])
         self.write("data.json", as_text("data.json", DATA))
         self.write("data.toml", as_text("data.toml", DATA))
+        self.write("schema.json", SCHEMAS[0])
         self.write("stamp.inc", INCLUDED[0])
         self.write_tool("stamped")
 
@@ -339,7 +355,9 @@ class Project:
 
     def write_tool(self, says: str) -> None:
         self.write("tool/stamp", TOOL % says)
-        (self.path / "tool/stamp").chmod(0o755)
+        self.write("tool/tidy", f"#!/bin/sh\ncat\necho {says}\n")
+        for name in ("stamp", "tidy"):
+            (self.path / f"tool/{name}").chmod(0o755)
 
     def write_declaration(self) -> None:
         d = self.declared
@@ -369,7 +387,7 @@ class Project:
         if d["rows"]:
             rules.append(
                 "codegen.rule('row', template='row.j2', patterns='patterns/*.toml', each='rows',"
-                f" target={d['rows']!r})"
+                f" target={d['rows']!r}{d['finish']})"
             )
         self.write("dodo.py", DODO.format(**{**d, "rules": "\n".join(rules)}))
         self.write("helpers.py", HELPERS.format(**d))
@@ -480,12 +498,15 @@ class Project:
         for name in ("data.json", "data.toml"):
             self.write(name, as_text(name, DATA))
         self.write("notes.txt", NOTES[0])
+        self.write("schema.json", SCHEMAS[0])
 
     def edit_what_templates_read(self, draw: Random) -> None:
         self.write("notes.txt", draw.choice(NOTES))
         name = draw.choice(["data.json", "data.toml"])
         texts = [as_text(name, DATA), as_text(name, {**DATA, "a": {"b": 3}}), "= {", None]
         self.write(name, draw.choice([*texts, *texts[:2]]))
+        self.write("schema.json", draw.choice(SCHEMAS))
+        self.write("box.schema.json", draw.choice(BOXES))
 
     def edit_what_the_toolchain_is(self, draw: Random) -> None:
         self.write("stamp.inc", draw.choice(INCLUDED))
@@ -552,6 +573,7 @@ class Project:
         return (
             not through
             and self.declared["context"] == "None"
+            and not (self.declared["rows"] and "schema" in self.declared["finish"])
             and self.declared["tracking"] == "true"
         )
 

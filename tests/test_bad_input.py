@@ -125,10 +125,11 @@ RULES = {
         "codegen.rule: lacks the rule's name\n",
     ),
     "too many arguments without names": (
-        'codegen.rule("x", "plain.txt.j2", None, "x", None, None, None, 1, 2)\n',
+        'codegen.rule("x", "plain.txt.j2", None, "x", None, None, None, 1, *"23456")\n',
         """
-        rule x: takes 8 arguments at most, not 9
-          hint: by name: name=, template=, patterns=, target=, each=, compile=, context=, timeout=
+        rule x: takes 12 arguments at most, not 13
+          hint: by name: name=, template=, patterns=, target=, each=, compile=, context=, \
+timeout=, schema=, format=, mode=, newline=
         """,
     ),
     "name with a space": (

@@ -62,7 +62,7 @@ def test_zsh_is_told_the_options_of_info_where_a_codegen_is_declared(opted_in: P
         assert option in ours
     opted_in.write("dodo.py", "def task_x():\n    return {'actions': []}\n")
     theirs = opted_in.doit("tabcompletion", "--shell", "zsh").out
-    assert "--json[" not in theirs
+    assert "--json[print JSON, for programs]" not in theirs
 
 
 def test_what_zsh_is_told_of_our_options_is_text_to_it(opted_in: Project) -> None:

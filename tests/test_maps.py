@@ -15,7 +15,7 @@ import sys
 import pytest
 from conftest import Project
 
-from codegen_tasks import Codegen, maps, process, spots
+from codegen_tasks import Codegen, maps, places, process
 from codegen_tasks.build import Build
 from codegen_tasks.maps import Origin, Segment, SourceMap
 
@@ -552,7 +552,7 @@ id = 1
     ids=str,
 )
 def test_the_line_of_a_key_in_toml(path: tuple[object, ...], line: int) -> None:
-    assert spots.line("a.toml", TOML, path) == line
+    assert places.line_of("a.toml", TOML, path) == line
 
 
 @pytest.mark.parametrize(
@@ -570,4 +570,4 @@ def test_the_line_of_a_key_in_toml(path: tuple[object, ...], line: int) -> None:
 def test_the_line_of_a_key_in_json_and_yaml(
     name: str, text: str, path: tuple[object, ...], line: int
 ) -> None:
-    assert spots.line(name, text, path) == line
+    assert places.line_of(name, text, path) == line

@@ -80,7 +80,8 @@ class Machine:
 
     def note(self) -> None:
         """Remember what files of data say."""
-        for name in [*self.project.below("patterns"), "data.toml", "data.json"]:
+        schemas = ("schema.json", "box.schema.json")
+        for name in [*self.project.below("patterns"), "data.toml", "data.json", *schemas]:
             said = self.history.setdefault(name, [])
             data = parsed(name, self.project.read(name))
             if not said or repr(said[-1]) != repr(data):

@@ -108,11 +108,15 @@ def patch(difference: Difference) -> Iterator[bytes]:
         yield b"Binary files " + old + b" and b/" + path + b" differ\n"
         return
     end = b"\t\n" if b" " in path else b"\n"  # a name with spaces ends at a tab
-    if before is None:
+    was, then = difference.modes or (None, 0o644)
+    if before is None or was is not None:
         yield b"diff --git " + _quoted(b"a/" + path) + b" " + _quoted(b"b/" + path) + b"\n"
-        yield b"new file mode 100644\n"
-    if before is None and not after:
-        return  # no hunk tells of an empty file, that header does
+    if before is None:
+        yield b"new file mode 100%03o\n" % then
+    elif was is not None:
+        yield b"old mode 100%03o\nnew mode 100%03o\n" % (was, then)
+    if (before or b"") == after:
+        return  # no hunk tells of an empty file, or of a mode; that header does
     yield b"--- " + (b"/dev/null\n" if before is None else b"a/" + path + end)
     yield b"+++ b/" + path + end
     hunks = difflib.diff_bytes(difflib.unified_diff, _lines(before or b""), _lines(after), b"", b"")

@@ -205,6 +205,8 @@ _HEADS = {
     "environment": "environment",
     "rule": "rule",
 }
+#: Arguments of a rule, as its facts name them.
+_RULE = ("template", "each", "patterns", "schema", "format", "mode", "newline")
 #: Kinds that are told by their names alone, side by side.
 _NAMES = ("filter", "test", "function")
 #: Kinds of which there is one, so that its name says nothing.
@@ -281,7 +283,10 @@ class One:
         for item in trace.inputs:
             # A name of Jinja2's own is recorded with no digest, in case the project declares it.
             if item.digest or item.kind in ("missing template", *DATA_KINDS, "file"):
-                groups.setdefault(_HEADS.get(item.kind, item.kind), []).append(item)
+                head = _HEADS.get(item.kind, item.kind)
+                if item.kind == "toolchain" and self._state.step.phase == "generate":
+                    head = "formatter"
+                groups.setdefault(head, []).append(item)
         for head, items in groups.items():
             if head == "templates":
                 self._templates(items)
@@ -368,7 +373,8 @@ def _said(item: Input, whole: bool) -> str:
     if item.kind == "context":
         return f"that of rule {item.name}"
     if item.kind == "rule":
-        return "its template=, each= and patterns="
+        *others, last = [f"{name}=" for name in _RULE if name in item.shown]
+        return f"its {', '.join(others)} and {last}"
     if item.kind in FACT_KINDS or item.kind in ("toolchain", "global"):
         return item.shown or short(item.digest)
     return ""

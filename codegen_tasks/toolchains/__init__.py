@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import importlib
 
-from .base import Compiled, Site, Toolchain, Unit, check_timeout, refuse_surplus
+from .base import (
+    Compiled,
+    Site,
+    Tool,
+    Toolchain,
+    Unit,
+    check_timeout,
+    command_words,
+    project_file,
+    refuse_surplus,
+)
 
 __all__ = [
     "Compiled",
     "Site",
+    "Tool",
     "Toolchain",
     "Unit",
     "builtin",
     "check_timeout",
+    "command_words",
     "names",
+    "project_file",
     "references",
     "refuse_surplus",
 ]

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from .. import digest, disk, process
 from ..errors import CodegenError, DeclarationError, StepError, refuse_unknown
@@ -61,8 +61,88 @@ class Site:
     cache: str
 
 
+class Tool:
+    """A program that makes something of targets: its command and version, what it reads."""
+
+    name: str
+    command: Sequence[str]
+    version: Sequence[str] | None
+    install: str
+    #: What such a program is called.
+    noun: ClassVar[str] = "toolchain"
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return f"{self.noun} {self.name}"
+
+    @property
+    def program(self) -> str:
+        """The program's name or path, as the command gives it."""
+        return self.command[0]
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything that was declared and shapes the output."""
+        raise NotImplementedError
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What `identity` is of, by name, for people."""
+        raise NotImplementedError
+
+    def files(self, root: str) -> list[str]:
+        """Return the project's files that the command names, and so may read or run.
+
+        Args:
+            root: absolute path of the project.
+        """
+        words = [word for word in (*self.command, *(self.version or ())) if word != self.program]
+        # Without a version command, the program's own content counts already.
+        if self.version is not None and "/" in self.program:
+            words.append(self.program)
+        found = (project_file(root, word.rpartition("=")[2]) for word in words)
+        return list(dict.fromkeys(name for name in found if name))
+
+    def find(self) -> str:
+        """Return the program's path.
+
+        Raises:
+            StepError: it is not installed; the hint says what to install.
+        """
+        found = process.find(self.program)
+        if found is None:
+            hint = self.install or f"install {self.program}, or put it on PATH"
+            raise StepError(self.place, f"'{self.program}' is not installed", hint)
+        return found
+
+    def read_version(self, program: str, folder: str) -> tuple[str, str]:
+        """Return digest and wording of the installed version.
+
+        Raises:
+            StepError: the version command cannot be run.
+        """
+        if self.version is None:
+            return digest.of_bytes(disk.read(program)), ""
+        command = [program if word == self.program else word for word in self.version]
+        try:
+            done = process.run(command, folder, _VERSION_TIMEOUT, self.environ(folder))
+        except OSError as error:
+            what = f"cannot ask for its version: {(error.strerror or '').lower()}"
+            raise StepError(self.place, what) from None
+        if done.timed_out:
+            what = f"'{' '.join(self.version)}' took longer than {_VERSION_TIMEOUT} s"
+            raise StepError(self.place, what)
+        said = done.output
+        return digest.of_bytes(said.encode()), (said.splitlines() or [""])[0].strip()
+
+    def environ(self, cache: str) -> dict[str, str]:
+        """Return the variables its processes get besides ours."""
+        return {"LC_ALL": "C", "NO_COLOR": "1"}
+
+
 @dataclass(frozen=True)
-class Toolchain:
+class Toolchain(Tool):
     """A compiler as a command.
 
     Args:
@@ -105,9 +185,9 @@ class Toolchain:
         if not isinstance(self.name, str) or not self.name:
             raise DeclarationError("toolchain", f"name must be a string, not {self.name!r}")
         where = f"toolchain {self.name}"
-        object.__setattr__(self, "command", _words(where, "command", self.command))
+        object.__setattr__(self, "command", command_words(where, "command", self.command))
         if self.version is not None:
-            object.__setattr__(self, "version", _words(where, "version", self.version))
+            object.__setattr__(self, "version", command_words(where, "version", self.version))
         if not isinstance(self.suffix, str) or not _SUFFIX.fullmatch(self.suffix):
             raise DeclarationError(where, f"suffix must be like '.css', not {self.suffix!r}")
         if not isinstance(self.install, str):
@@ -150,11 +230,6 @@ class Toolchain:
     # What the staleness of a compiled target hangs on -----------------------------------
 
     @property
-    def program(self) -> str:
-        """The program's name or path, as the command gives it."""
-        return self.command[0]
-
-    @property
     def identity(self) -> str:
         """Digest of everything that was declared and shapes the output."""
         return digest.of_data([list(self.command), self.suffix, self.depfile, self.batch])
@@ -173,55 +248,6 @@ class Toolchain:
     def outputs(self, source: str) -> tuple[str, ...]:
         """Return the files made from `source`, the target first."""
         return (os.path.splitext(source)[0] + self.suffix,)
-
-    def files(self, root: str) -> list[str]:
-        """Return the project's files that the command names, and so may read or run.
-
-        Args:
-            root: absolute path of the project.
-        """
-        words = [word for word in (*self.command, *(self.version or ())) if word != self.program]
-        # Without a version command, the program's own content counts already.
-        if self.version is not None and "/" in self.program:
-            words.append(self.program)
-        found = (_project_file(root, word.rpartition("=")[2]) for word in words)
-        return list(dict.fromkeys(name for name in found if name))
-
-    def find(self) -> str:
-        """Return the program's path.
-
-        Raises:
-            StepError: it is not installed; the hint says what to install.
-        """
-        found = process.find(self.program)
-        if found is None:
-            hint = self.install or f"install {self.program}, or put it on PATH"
-            raise StepError(f"toolchain {self.name}", f"'{self.program}' is not installed", hint)
-        return found
-
-    def read_version(self, program: str, folder: str) -> tuple[str, str]:
-        """Return digest and wording of the installed version.
-
-        Raises:
-            StepError: the version command cannot be run.
-        """
-        if self.version is None:
-            return digest.of_bytes(disk.read(program)), ""
-        command = [program if word == self.program else word for word in self.version]
-        try:
-            done = process.run(command, folder, _VERSION_TIMEOUT, self.environ(folder))
-        except OSError as error:
-            what = f"cannot ask for its version: {(error.strerror or '').lower()}"
-            raise StepError(f"toolchain {self.name}", what) from None
-        if done.timed_out:
-            what = f"'{' '.join(self.version)}' took longer than {_VERSION_TIMEOUT} s"
-            raise StepError(f"toolchain {self.name}", what)
-        said = done.output
-        return digest.of_bytes(said.encode()), (said.splitlines() or [""])[0].strip()
-
-    def environ(self, cache: str) -> dict[str, str]:
-        """Return the variables its processes get besides ours."""
-        return {"LC_ALL": "C", "NO_COLOR": "1"}
 
     def references(self, text: str) -> list[str]:
         """Return paths, relative to the source's folder, that the compiler may read besides.
@@ -364,7 +390,7 @@ def check_timeout(where: str, value: Any) -> None:
         raise DeclarationError(where, f"timeout must be seconds above 0, not {value!r}")
 
 
-def _words(where: str, key: str, given: Any) -> tuple[str, ...]:
+def command_words(where: str, key: str, given: Any) -> tuple[str, ...]:
     """Return a command as words."""
     if isinstance(given, str):
         hint = f'{key}=["{given.split(" ")[0]}", ...]: no shell splits it'
@@ -377,7 +403,7 @@ def _words(where: str, key: str, given: Any) -> tuple[str, ...]:
     return tuple(os.fspath(word) for word in words)
 
 
-def _project_file(root: str, word: str) -> str:
+def project_file(root: str, word: str) -> str:
     """Return the project-relative path that a command's word is; "" if it is none."""
     if not word or word.startswith("-") or "{" in word:
         return ""
