@@ -112,7 +112,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _in_yaml(text: str, place: Sequence[Any]) -> int:
-    """Return the line of a key, or on which an item begins; 0 behind an alias or a merge."""
+    """Return the line of a key, or on which an item begins; behind an alias, where that stands."""
     import yaml
 
     node, mark = yaml.compose(text, yaml.SafeLoader), None
@@ -125,8 +125,6 @@ def _in_yaml(text: str, place: Sequence[Any]) -> int:
             if not pairs:
                 return 0
             mark, node = pairs[-1][0].start_mark, pairs[-1][1]
-            if node.start_mark.index < mark.index:  # an alias of what stands elsewhere
-                return 0
         else:
             return 0
     return mark.line + 1 if mark is not None else 0

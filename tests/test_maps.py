@@ -563,7 +563,7 @@ def test_the_line_of_a_key_in_toml(path: tuple[object, ...], line: int) -> None:
         ("a.json", '{"a": 1', ("a",), 0),
         ("a.json", '{"a": 1}', ("b",), 0),
         ("a.yaml", "a:\n  - b: 1\n  - b: 2\n", ("a", 1, "b"), 3),
-        ("a.yml", "a: &x\n  b: 1\nc: *x\n", ("c", "b"), 0),
+        ("a.yml", "a: &x\n  b: 1\nc: *x\n", ("c", "b"), 2),
         ("a.toml", "a = ", ("a",), 0),
     ],
 )
