@@ -266,6 +266,7 @@ def test_what_cannot_be_rendered_is_told_and_the_rest_looked_at(empty_project: P
     assert all(line.endswith(("[fails]", "[unused-template]")) for line in lines)
 
 
+@pytest.mark.slow
 def test_two_codegens_may_share_templates(empty_project: Project) -> None:
     body = f"""
     {PAGE})
@@ -319,6 +320,7 @@ def test_a_kind_of_finding_can_be_left_out(empty_project: Project) -> None:
     assert empty_project.codegen("lint", "generate").code == 3
 
 
+@pytest.mark.slow
 def test_json_tells_the_same(empty_project: Project) -> None:
     declared(empty_project, template="{{ name }}{% if false %}{{ é }}{% endif %}")
     result = empty_project.codegen("lint", "--json")

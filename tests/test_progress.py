@@ -361,6 +361,7 @@ def test_two_codegens_are_counted_together(held: Project) -> None:
     assert screen.lines[-1].startswith("8 generated in ")
 
 
+@pytest.mark.slow
 def test_the_time_left_is_known_from_the_last_run(held: Project) -> None:
     without_rich(held)
     go(held)
@@ -376,6 +377,7 @@ def test_the_time_left_is_known_from_the_last_run(held: Project) -> None:
     assert screen.end() == 0
 
 
+@pytest.mark.slow
 def test_so_is_that_of_compile_steps_which_are_decided_later(held: Project) -> None:
     without_rich(held)
     tool = (

@@ -373,6 +373,7 @@ def edit_unseen():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["{stem}", "{stem}-{gain}"])
 def test_a_pattern_that_is_edited_within_the_tick_in_which_it_was_read_is_read_again(
     empty_project: Project, name: str
