@@ -83,6 +83,7 @@ class CodegenRunner(Runner):
         self._selected = selected
         self._collected = runs.begin(self.dep_manager)
         self._broken_off = False
+        self._recorded_run = False
         self._wait = wait
         self._know(builds)
         self._locked = False
@@ -829,7 +830,7 @@ class CodegenRunner(Runner):
         try:
             return self._finish()
         finally:
-            self._keep_record()
+            self._keep_record()  # unless it is kept already
             for each in self._locks:
                 each.release()
 
@@ -845,13 +846,18 @@ class CodegenRunner(Runner):
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
         if not self._locked and any(each.is_abandoned for each in self._locks):
             self._hold()  # to sweep what a killed run left, though there was nothing to do
+        # Before the snapshot: with that the next run may have nothing to do, and sweep nothing.
+        self._keep_record()
         stamp = state.fold(self.dep_manager)
         for build in self._builds if stamp else ():
             remember(build, self.dep_manager, stamp)
         return super().finish()
 
     def _keep_record(self) -> None:
-        """Leave a record of the run, unless nothing of ours has run."""
+        """Leave a record of the run, once, unless nothing of ours has run."""
+        if self._recorded_run:
+            return
+        self._recorded_run = True
         self._collected.not_run(
             name
             for name, node in self._nodes.items()
