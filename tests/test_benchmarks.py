@@ -279,6 +279,7 @@ def test_a_pattern_has_41_lines_and_an_edit_changes_its_title_alone(workload: Mo
     assert {key for key in one if one[key] != two[key]} == {"title"}
 
 
+@pytest.mark.slow
 def test_tools_are_compared_on_the_same_targets_and_every_case_is_checked(
     compare: ModuleType, workload: ModuleType, peers: Any
 ) -> None:

@@ -270,6 +270,7 @@ DOIT_CONFIG = codegen.doit_config
 """
 
 
+@pytest.mark.slow
 def test_a_typechecker_sees_the_new_sources(empty_project: Project) -> None:
     project = empty_project
     project.write("dodo.py", TYPED)

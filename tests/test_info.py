@@ -441,6 +441,7 @@ def task_ship():
     assert "- after ship\n" in told.out
 
 
+@pytest.mark.slow
 def test_a_long_chain_is_no_error(empty_project: Project) -> None:
     """Longer than Python's stack is deep."""
     lines = [

@@ -51,6 +51,7 @@ def test_our_own_pattern_library_has_none(empty_project: Project) -> None:
     assert found(empty_project, repeated=True) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_written(project: Project) -> None:
     before = project.stamps()
     found(project, repeated=True)

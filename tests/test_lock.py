@@ -135,6 +135,7 @@ def test_readers_neither_wait_nor_fail(slow: Project, command: list[str]) -> Non
     assert first.wait(timeout=60) == 0
 
 
+@pytest.mark.slow
 def test_clean_waits_and_leaves_nothing(slow: Project) -> None:
     first = start_building(slow)
     clean = slow.doit("clean")
@@ -149,6 +150,7 @@ def test_clean_waits_and_leaves_nothing(slow: Project) -> None:
     assert len(rendered(slow)) == 12
 
 
+@pytest.mark.slow
 def test_prune_waits_and_removes_what_the_build_left(slow: Project) -> None:
     slow.write("patterns/old.toml", "x = 1\n")
     assert slow.doit("generate:old.txt").code == 0
@@ -199,6 +201,7 @@ def test_a_run_with_nothing_to_do_takes_no_lock(slow: Project) -> None:
     assert (slow.stamps("."), state.stat().st_mtime_ns) == before
 
 
+@pytest.mark.slow
 def test_where_files_cannot_be_locked_a_pid_stands_in(slow: Project) -> None:
     broken = (
         "import errno\nimport codegen_tasks.lock\n"

@@ -261,6 +261,7 @@ def test_the_view_is_redrawn_ten_times_a_second_at_most(held: Project) -> None:
     assert 0 < redraws <= 10 * (time.monotonic() - began) + 1
 
 
+@pytest.mark.slow
 def test_a_view_that_does_not_change_is_not_drawn_again(held: Project) -> None:
     without_rich(held)
     screen = Terminal(held)

@@ -197,6 +197,7 @@ def test_a_full_disk_below_caches_and_logs_is_no_error(project: Project) -> None
     ends_right(project)
 
 
+@pytest.mark.slow
 def test_with_few_open_files_a_build_is_right_or_says_so(project: Project) -> None:
     for limit in (6, 8, 10, 12, 16):
         project.run("rm", "-rf", "generated", ".codegen")
