@@ -12,6 +12,9 @@ from conftest import Project
 
 from codegen_tasks.lint import CODES
 
+#: They wait for what takes time.
+pytestmark = pytest.mark.slow
+
 HEAD = """
 from codegen_tasks import Codegen
 
@@ -51,7 +54,6 @@ def test_our_own_pattern_library_has_none(empty_project: Project) -> None:
     assert found(empty_project, repeated=True) == []
 
 
-@pytest.mark.slow
 def test_nothing_is_written(project: Project) -> None:
     before = project.stamps()
     found(project, repeated=True)
@@ -267,7 +269,6 @@ def test_what_cannot_be_rendered_is_told_and_the_rest_looked_at(empty_project: P
     assert all(line.endswith(("[fails]", "[unused-template]")) for line in lines)
 
 
-@pytest.mark.slow
 def test_two_codegens_may_share_templates(empty_project: Project) -> None:
     body = f"""
     {PAGE})
@@ -321,7 +322,6 @@ def test_a_kind_of_finding_can_be_left_out(empty_project: Project) -> None:
     assert empty_project.codegen("lint", "generate").code == 3
 
 
-@pytest.mark.slow
 def test_json_tells_the_same(empty_project: Project) -> None:
     declared(empty_project, template="{{ name }}{% if false %}{{ é }}{% endif %}")
     result = empty_project.codegen("lint", "--json")

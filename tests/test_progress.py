@@ -21,6 +21,9 @@ from conftest import Project
 
 from codegen_tasks import failures, progress
 
+#: They wait for what takes time.
+pytestmark = pytest.mark.slow
+
 pyte = pytest.importorskip("pyte")
 
 #: What ends each redraw of the view: the cursor goes back up.
@@ -261,7 +264,6 @@ def test_the_view_is_redrawn_ten_times_a_second_at_most(held: Project) -> None:
     assert 0 < redraws <= 10 * (time.monotonic() - began) + 1
 
 
-@pytest.mark.slow
 def test_a_view_that_does_not_change_is_not_drawn_again(held: Project) -> None:
     without_rich(held)
     screen = Terminal(held)
@@ -362,7 +364,6 @@ def test_two_codegens_are_counted_together(held: Project) -> None:
     assert screen.lines[-1].startswith("8 generated in ")
 
 
-@pytest.mark.slow
 def test_the_time_left_is_known_from_the_last_run(held: Project) -> None:
     without_rich(held)
     go(held)
@@ -378,7 +379,6 @@ def test_the_time_left_is_known_from_the_last_run(held: Project) -> None:
     assert screen.end() == 0
 
 
-@pytest.mark.slow
 def test_so_is_that_of_compile_steps_which_are_decided_later(held: Project) -> None:
     without_rich(held)
     tool = (

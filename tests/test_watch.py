@@ -20,6 +20,9 @@ from conftest import Project, Result
 from codegen_tasks.snapshot import ABSENT
 from codegen_tasks.watch import Changes, Home, Known, Need, Told, around, sign_of
 
+#: They wait for what takes time.
+pytestmark = pytest.mark.slow
+
 _LONGEST = 30  # seconds
 _STATUS = re.compile(r"watching ([\d,]+) files?: (.*) at \d\d:\d\d:\d\d")
 
@@ -144,7 +147,6 @@ def test_the_status_counts_the_files_that_can_matter(watching: Begin) -> None:
     assert count == "9"  # dodo.py, five templates, three patterns
 
 
-@pytest.mark.slow
 def test_it_never_triggers_itself(project: Project, watching: Begin) -> None:
     watch = watching()
     watch.rest()
@@ -159,7 +161,6 @@ def test_it_never_triggers_itself(project: Project, watching: Begin) -> None:
     assert len(watch.builds) == 2
 
 
-@pytest.mark.slow
 def test_a_task_that_always_runs_and_writes_a_file_is_no_reason_to_build(
     project: Project, watching: Begin
 ) -> None:
@@ -174,7 +175,6 @@ def test_a_task_that_always_runs_and_writes_a_file_is_no_reason_to_build(
     assert len(project.read("runs.txt").splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_a_task_that_always_fails_and_writes_a_file_is_no_reason_to_build(
     project: Project, watching: Begin
 ) -> None:
@@ -305,7 +305,6 @@ def slow(text):
 """
 
 
-@pytest.mark.slow
 def test_an_edit_during_a_build_is_built_after_it(project: Project, watching: Begin) -> None:
     project.write("dodo.py", project.read("dodo.py") + _SLOW)
     project.write("templates/plain.txt.j2", "{{ 'first'|slow }}")
@@ -331,7 +330,6 @@ def test_patterns_may_come_and_go(project: Project, watching: Begin) -> None:
     watch.until(lambda: "dill" not in project.read("generated/list.txt"))
 
 
-@pytest.mark.slow
 def test_patterns_may_come_in_folders_that_come(project: Project, watching: Begin) -> None:
     dodo = project.read("dodo.py").replace("patterns/*.toml", "patterns/**/*.toml")
     project.write("dodo.py", dodo)
@@ -344,7 +342,6 @@ def test_patterns_may_come_in_folders_that_come(project: Project, watching: Begi
     watch.until_reads("generated/elder0.txt", "8")
 
 
-@pytest.mark.slow
 def test_a_whole_folder_may_go_and_come_back(project: Project, watching: Begin) -> None:
     watch = watching()
     for turn in range(2):
@@ -374,7 +371,6 @@ def test_a_file_that_a_template_reads_is_watched(project: Project, watching: Beg
     watch.until_reads("generated/plain.txt", "two")
 
 
-@pytest.mark.slow
 def test_a_link_is_followed_to_what_is_edited(project: Project, watching: Begin) -> None:
     shared = project.write("shared/.hidden/ash.toml", 'name = "linked"\ngain = 1\n')
     project.remove("patterns/ash.toml")
@@ -398,7 +394,6 @@ def test_a_broken_template_is_shown_and_mended(project: Project, watching: Begin
     watch.until_reads("generated/ash.txt", "##")
 
 
-@pytest.mark.slow
 def test_what_a_failing_step_alone_read_mends_it(project: Project, watching: Begin) -> None:
     project.write("data/x.json", "{")
     project.write("templates/plain.txt.j2", '{{ read_json("data/x.json").a }}')
@@ -455,7 +450,6 @@ def test_modules_of_dodo_are_loaded_anew(project: Project, watching: Begin) -> N
         watch.until_reads("generated/ash.txt", f"ASH{mark}")
 
 
-@pytest.mark.slow
 def test_a_module_that_a_filter_imports_late_is_watched(project: Project, watching: Begin) -> None:
     project.write("lib/__init__.py", "")
     project.write("lib/marks.py", 'MARK = "1"\n')
@@ -477,7 +471,6 @@ def test_a_file_that_dodo_reads_when_imported_is_watched(project: Project, watch
     watch.until_reads("generated/ash.txt", "ASH2")
 
 
-@pytest.mark.slow
 def test_settings_are_read_anew(project: Project, watching: Begin) -> None:
     watch = watching()
     project.write("pyproject.toml", "[tool.codegen]\nbatsh = true\n")
@@ -519,7 +512,6 @@ def test_ctrl_c_ends_a_build_too(project: Project, watching: Begin, fresh: tuple
     assert gone(family)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [(), ("--fresh",)])
 def test_killed_it_leaves_nothing_running(
     project: Project, watching: Begin, fresh: tuple[str, ...]
@@ -543,7 +535,6 @@ def test_killed_it_leaves_nothing_running(
     assert not list(project.path.parent.glob("codegen-watch-*"))
 
 
-@pytest.mark.slow
 def test_a_killed_server_is_started_anew(project: Project, watching: Begin) -> None:
     watch = watching()
     for one in watch.family()[1:]:
@@ -570,7 +561,6 @@ def test_a_dodo_that_starts_threads_is_not_forked(project: Project, watching: Be
     assert watch.end() == 0
 
 
-@pytest.mark.slow
 def test_two_watches_in_one_project_get_on(project: Project, watching: Begin) -> None:
     watches = [watching(), watching()]
     for turn in range(4):
@@ -584,7 +574,6 @@ def test_two_watches_in_one_project_get_on(project: Project, watching: Begin) ->
     assert project.doit().out.startswith("5 up to date in ")
 
 
-@pytest.mark.slow
 def test_a_run_beside_it_is_taken_in(project: Project, watching: Begin) -> None:
     watch = watching()
     project.write("templates/plain.txt.j2", "other\n")
@@ -643,7 +632,6 @@ def test_it_ends_when_nobody_reads_any_more(project: Project) -> None:
     assert process.wait(_LONGEST) == 0
 
 
-@pytest.mark.slow
 def test_a_dodo_elsewhere_is_found_as_doit_finds_it(project: Project, watching: Begin) -> None:
     (project.path / "dodo.py").rename(project.path / "build.py")
     watch = watching("-f", "build.py")
