@@ -15,12 +15,13 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from . import digest
 from .keys import Reads
 from .model import Input, Trace, input_of, output_of, reads_of, row_of
 
+_T = TypeVar("_T")
 _VALUES = "_values_:"  # doit's name for what an action has returned
 _ID = 16  # digits of a part's digest
 _NAMED = re.compile(rb'"([0-9a-f]{%d})"' % _ID)
@@ -33,6 +34,28 @@ _KNOWN = 1_000
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
+class ByIdentity(Generic[_T]):
+    """What was made of some inputs, found by the identity of each: the cheapest way to look.
+
+    The inputs are kept, or others could come to have their identity.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], tuple[Sequence[Input], _T]] = {}
+
+    def get(self, inputs: Sequence[Input], mark: int = 0) -> _T | None:
+        """Return what was made of these inputs, and of a further number; None if nothing was."""
+        known = self._known.get((mark, *map(id, inputs)))
+        return known[1] if known is not None else None
+
+    def put(self, made: _T, inputs: Sequence[Input], mark: int = 0) -> _T:
+        """Keep what was made of them, and return it."""
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[(mark, *map(id, inputs))] = (inputs, made)
+        return made
+
+
 class Packer:
     """Turns the records of steps into text; remembers what it has met.
 
@@ -43,9 +66,7 @@ class Packer:
     def __init__(self) -> None:
         self.parts: dict[str, str] = {}
         self._met: dict[Any, str] = {}  # the part's name; "" if it was met only once
-        # By identity of some inputs in a row their text; each is kept, or another could come
-        # to have its identity.
-        self._known: dict[tuple[int, ...], tuple[Sequence[Input], str]] = {}
+        self._texts: ByIdentity[str] = ByIdentity()
 
     def pack(self, trace: Trace, values: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
         """Return the text of a record.
@@ -67,17 +88,13 @@ class Packer:
 
     def _common(self, inputs: Sequence[Input]) -> str:
         """Return the text of inputs that others have too."""
-        key = tuple(map(id, inputs))
-        known = self._known.get(key)
+        known = self._texts.get(inputs)
         if known is not None:
-            return known[1]
+            return known
         found = [self._shared(item, item) for item in inputs]
         text = _encode(found)
-        if all(type(one) is str for one in found):
-            if len(self._known) >= _KNOWN:
-                self._known.clear()
-            self._known[key] = (inputs, text)
-        return text
+        named = all(type(one) is str for one in found)
+        return self._texts.put(text, inputs) if named else text
 
     def _row(self, item: Input, texts: list[str]) -> list[Any]:
         """Return the row of an input that only one step has."""

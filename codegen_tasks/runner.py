@@ -83,7 +83,7 @@ class CodegenRunner(Runner):
         self._selected = selected
         self._collected = runs.begin(self.dep_manager)
         self._broken_off = False
-        self._recorded_run = False
+        self._record_kept = False
         self._wait = wait
         self._know(builds)
         self._locked = False
@@ -401,8 +401,7 @@ class CodegenRunner(Runner):
             return 0.0  # then it does not matter
         if name not in self._steps:
             return math.inf
-        trace = self._trace(name)
-        return trace.seconds if trace is not None else 0.0
+        return self.recorded_of([name]).get(name, 0.0)
 
     # Here -------------------------------------------------------------------------------
 
@@ -855,9 +854,9 @@ class CodegenRunner(Runner):
 
     def _keep_record(self) -> None:
         """Leave a record of the run, once, unless nothing of ours has run."""
-        if self._recorded_run:
+        if self._record_kept:
             return
-        self._recorded_run = True
+        self._record_kept = True
         self._collected.not_run(
             name
             for name, node in self._nodes.items()

@@ -31,7 +31,7 @@ from typing import Any, TypeAlias
 
 from . import disk
 from .model import PATH_KINDS, Input, Stat, Step, Trace
-from .rows import own_inputs
+from .rows import ByIdentity, own_inputs
 
 _MAGIC = b"codegen-tasks snapshot 2 "
 _HEAD = len(_MAGIC) + 8 + 8
@@ -40,8 +40,6 @@ ABSENT: Stat = (-1, 0, 0, 0)
 PRESENT: Stat = (-2, 0, 0, 0)
 _LARGEST = (1 << 63) - 1
 _BLOCK = 4 * 256  # numbers that are compared at once
-#: So many rows of inputs are known by identity at most.
-_KNOWN = 1_000
 #: From so many files on, another core looks at half of them.
 _WORTH_A_FORK = 10_000
 
@@ -138,9 +136,8 @@ Told: TypeAlias = tuple[int, tuple[Entry, ...], tuple[Entry, ...], bytes, bool]
 
 @dataclass(frozen=True, slots=True)
 class _Common:
-    """What many steps have read: as inputs, as it is told, and what it says."""
+    """What many steps have read: as it is told, and what it says."""
 
-    inputs: Sequence[Input]
     told: bytes
     keys: frozenset[tuple[str, str]]
     sure: bool
@@ -155,7 +152,7 @@ class Rows:
 
     def __init__(self, templates: str):
         self._templates = templates
-        self._told: dict[tuple[int, ...], _Common] = {}  # by identity of the inputs, and rule
+        self._told: ByIdentity[_Common] = ByIdentity()
         self._heard: dict[bytes, tuple[tuple[Entry, ...], tuple[Fact, ...]]] = {}
 
     def __reduce__(self) -> Any:
@@ -179,16 +176,13 @@ class Rows:
         return (mark_of(step, declared), _made(trace), read, common.told, sure)
 
     def _common(self, step: Step, inputs: Sequence[Input]) -> _Common:
-        key = (*map(id, inputs), step.link)
-        found = self._told.get(key)
-        if found is None:
-            if len(self._told) >= _KNOWN:
-                self._told.clear()
-            read, facts, sure = _taken_apart(step, inputs, self._templates)
-            told = marshal.dumps((read, facts), 2)
-            found = _Common(inputs, told, frozenset(item.key for item in inputs), sure)
-            self._told[key] = found
-        return found
+        found = self._told.get(inputs, step.link)
+        if found is not None:
+            return found
+        read, facts, sure = _taken_apart(step, inputs, self._templates)
+        told = marshal.dumps((read, facts), 2)
+        common = _Common(told, frozenset(item.key for item in inputs), sure)
+        return self._told.put(common, inputs, step.link)
 
     def heard(self, told: Told) -> Row:
         """Return the row that was told."""

@@ -364,16 +364,21 @@ def test_two_codegens_are_counted_together(held: Project) -> None:
     assert screen.lines[-1].startswith("8 generated in ")
 
 
+def held_again(held: Project) -> Terminal:
+    """Make all pages stale, have their steps wait, and begin to build them."""
+    for stem in "abcd":
+        held.remove(f"go-{stem}")
+    held.write("templates/page.j2", "{{ hold(pattern.stem) }}!\n")
+    return Terminal(held)
+
+
 def test_the_time_left_is_known_from_the_last_run(held: Project) -> None:
     without_rich(held)
     go(held)
     slow = held.read("dodo.py").replace("return name", "time.sleep(0.7)\n    return name")
     held.write("dodo.py", slow)
     assert held.doit().code == 0
-    for stem in "abcd":
-        held.remove(f"go-{stem}")
-    held.write("templates/page.j2", "{{ hold(pattern.stem) }}!\n")
-    screen = Terminal(held)
+    screen = held_again(held)
     screen.until(r"1 of 5 done, about [23] s left: generate:a\.txt")
     go(held)
     assert screen.end() == 0
@@ -393,10 +398,7 @@ def test_so_is_that_of_compile_steps_which_are_decided_later(held: Project) -> N
     )
     go(held)
     assert held.doit().code == 0
-    for stem in "abcd":
-        held.remove(f"go-{stem}")
-    held.write("templates/page.j2", "{{ hold(pattern.stem) }}!\n")
-    screen = Terminal(held)
+    screen = held_again(held)
     screen.until(r"1 of 9 done, about ([2-9]|1\d) s left: generate:a\.txt")
     go(held)
     assert screen.end() == 0

@@ -161,28 +161,18 @@ def test_it_never_triggers_itself(project: Project, watching: Begin) -> None:
     assert len(watch.builds) == 2
 
 
-def test_a_task_that_always_runs_and_writes_a_file_is_no_reason_to_build(
-    project: Project, watching: Begin
+@pytest.mark.parametrize(
+    "task",
+    [
+        "{'actions': ['echo ran >> runs.txt; date > last.txt'], 'targets': ['last.txt']}",
+        "{'actions': ['echo ran >> runs.txt; false']}",
+    ],
+    ids=["always runs", "always fails"],
+)
+def test_a_task_that_writes_a_file_each_time_is_no_reason_to_build(
+    project: Project, watching: Begin, task: str
 ) -> None:
-    project.write(
-        "dodo.py",
-        project.read("dodo.py")
-        + "def task_log():\n    return {'actions': ['echo ran >> runs.txt; date > last.txt'],"
-        + " 'targets': ['last.txt']}\n",
-    )
-    watch = watching()
-    watch.rest()
-    assert len(project.read("runs.txt").splitlines()) == 1
-
-
-def test_a_task_that_always_fails_and_writes_a_file_is_no_reason_to_build(
-    project: Project, watching: Begin
-) -> None:
-    project.write(
-        "dodo.py",
-        project.read("dodo.py")
-        + "def task_log():\n    return {'actions': ['echo ran >> runs.txt; false']}\n",
-    )
+    project.write("dodo.py", project.read("dodo.py") + f"def task_log():\n    return {task}\n")
     watch = watching()
     watch.rest()
     assert len(project.read("runs.txt").splitlines()) == 1
