@@ -169,14 +169,7 @@ class Build:
 
     def refreshed(self, step: Step, trace: Trace) -> Trace | None:
         """Return a fresh trace with the signatures as they are; None if all still hold."""
-        # Signatures come first: what changes in between is then found to be different.
-        inputs = tuple(
-            item
-            if (now := self.world.signature(step, item)) in (item.stat, None)
-            or self.world.current(step, replace(item, stat=None))[0] != item.digest
-            else replace(item, stat=now)
-            for item in trace.inputs
-        )
+        inputs = tuple(self.world.signed(step, item) for item in trace.inputs)
         outputs = tuple(self._signed(output) for output in trace.outputs)
         if inputs == trace.inputs and outputs == trace.outputs:
             return None

@@ -342,6 +342,25 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """What a step came to wherever it was run, its bytes included: nothing in it is of a machine.
+
+    Args:
+        inputs: everything that was read, in the order it was met, without signatures.
+        outputs: the bytes of each file, by its path.
+        references: see `Outcome`.
+        printed: what the step printed, or its compiler.
+        seconds: how long it took.
+    """
+
+    inputs: tuple[Input, ...]
+    outputs: Mapping[str, bytes]
+    references: tuple[str, ...] = ()
+    printed: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What running one step came to; crosses process borders, so plain data only.
 

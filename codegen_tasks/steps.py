@@ -28,7 +28,7 @@ from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
 from .functions import describe
 from .keys import Notes, Reads, Table, View
-from .model import Input, Outcome, Output, Pattern, Step, Trace
+from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
@@ -609,6 +609,38 @@ class Workshop:
             yield Site(project.root, scratch, project.full(project.cache_folder))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    # Made elsewhere ---------------------------------------------------------------------
+
+    def adopt(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
+        """Write what a step came to elsewhere, as if it had run here; return its outcome.
+
+        An input that is not here as it was there has no signature, and so is looked at again
+        by the next run.
+        """
+        began, start = time.time_ns(), time.perf_counter()
+        mode = self.project.rules[step.rule].mode if step.phase == "generate" else None
+        made, error = _Made(), ""
+        try:
+            made = self._publish(result.outputs, recorded, mode)
+            made.inputs = [self.world.signed(step, item) for item in result.inputs]
+            made.references = result.references
+        except CodegenError as problem:
+            error = str(problem)
+        except Exception:
+            error = internal(step.task)
+        return Outcome(
+            step.task,
+            None if error else self._trace(made, result.seconds),
+            made.changed,
+            error,
+            result.printed,
+            made.references,
+            pid=os.getpid(),
+            seconds=time.perf_counter() - start,
+            notes=made.notes,
+            start=began,
+        )
 
     # Writing ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from . import digest, disk, texts
@@ -89,6 +90,15 @@ class World:
             return self._compiler(step, item)
         found = self.declaration(item.kind, item.name)
         return found, "" if found == item.digest else self.shown(item.kind, item.name)
+
+    def signed(self, step: Step, item: Input) -> Input:
+        """Return an input with the signature its file has now, if that still says the same."""
+        # The signature comes first: what changes in between is then found to be different.
+        now = self.signature(step, item)
+        if now in (item.stat, None):
+            return item
+        same = self.current(step, replace(item, stat=None))[0] == item.digest
+        return replace(item, stat=now) if same else item
 
     def signature(self, step: Step, item: Input) -> Stat | None:
         """Return the signature of the file behind an input, as it is now; None if there is none."""
