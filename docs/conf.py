@@ -1,0 +1,102 @@
+"""The site: what Sphinx makes of these pages, and of those at the root of the repository.
+
+    sphinx-build -W -n -b html docs docs/_build
+
+Every page is plain Markdown that a code host shows as it is.  So navigation is kept here, not in
+the pages, and a page that lies at the root takes the place of the stub that links to it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+project = "codegen-tasks"
+author = "the authors of codegen-tasks"
+project_copyright = author
+html_title = project
+root_doc = "index"
+extensions = ["myst_parser"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 4  # those of code hosts, so that one link is right in both
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["style.css"]
+html_copy_source = False
+html_show_sphinx = False
+
+_NAVIGATION = {
+    "Begin": ["At a glance <overview>", "tutorial"],
+    "How to": [
+        "how-to/toolchain",
+        "how-to/ci",
+        "how-to/share-caches",
+        "how-to/untrusted-templates",
+        "how-to/from-a-script",
+        "how-to/from-make",
+        "how-to/from-one-shot-generators",
+    ],
+    "Reference": ["reference", "glossary"],
+    "Explanation": [
+        "staleness",
+        "speed",
+        "promises",
+        "benchmarks",
+        "Measuring <measuring>",
+    ],
+    "Project": ["changelog", "contributing", "security"],
+}
+#: Pages that lie elsewhere in the repository, and the stubs whose places they take.
+_FROM_ELSEWHERE = {
+    "README.md": "overview",
+    "CHANGELOG.md": "changelog",
+    "CONTRIBUTING.md": "contributing",
+    "SECURITY.md": "security",
+    "benchmarks/README.md": "measuring",
+}
+_LINK = re.compile(r"(?<=\]\()[^)\s#:]+(?=[)#])")
+
+
+def _navigation() -> str:
+    """Return the trees of pages, for the end of the index."""
+    trees = (
+        "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```"])
+        for caption, pages in _NAVIGATION.items()
+    )
+    return "\n\n".join(["", *trees, ""])
+
+
+def _relinked(text: str, path: str, docname: str, root: Path) -> str:
+    """Return the page at a path of the repository with links that are right at its place here."""
+
+    def link(found: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), found[0]))
+        if target in _FROM_ELSEWHERE:
+            target = f"docs/{_FROM_ELSEWHERE[target]}.md"
+        elif path == f"docs/{docname}.md" or not (root / target).exists():
+            return found[0]
+        return posixpath.relpath(target, posixpath.dirname(f"docs/{docname}"))
+
+    return _LINK.sub(link, text)
+
+
+def _read(app: Sphinx, docname: str, source: list[str]) -> None:
+    root = Path(app.srcdir).parent
+    path = f"docs/{docname}.md"
+    for elsewhere, page in _FROM_ELSEWHERE.items():
+        if page == docname:
+            path = elsewhere
+            source[0] = (root / path).read_text(encoding="utf-8")
+            app.env.note_dependency(root / path)
+    source[0] = _relinked(source[0], path, docname, root)
+    if docname == root_doc:
+        source[0] += _navigation()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect what is above; called by Sphinx."""
+    app.connect("source-read", _read)
+    return {"parallel_read_safe": True}
