@@ -28,7 +28,7 @@ CLONE = "path/to/codegen-tasks"
 _PART = re.compile(
     r"(?:^(?P<end>At the end of )?`(?P<file>[^`\n]+)`:\n\n)?"
     r"^```(?P<language>[\w+-]*)\n(?P<content>.*?)^```$"
-    r"|In\s+`(?P<edited>[^`]+)`,\s+`(?P<old>[^`]+)`\s+becomes\s+`(?P<new>[^`]+)`",
+    r"|[Ii]n\s+`(?P<edited>[^`]+)`,\s+`(?P<old>[^`]+)`\s+becomes\s+`(?P<new>[^`]+)`",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -80,12 +80,13 @@ def settled(text: str, in_order: bool = True) -> list[str]:
     """Return the lines of a screen without what differs from run to run."""
     for pattern, word in (
         (r"\b\d+\.\d\d s\b", "T s"),
-        (r"\b\d+ ms\b", "T ms"),
+        (r"\b\d+(\.\d)? ms\b", "T ms"),
         (r"\bpid \d+", "pid P"),
         (r"\b[0-9a-f]{4}…", "H…"),
         (r"\b\d+(\.\d)? (bytes|KB)\b", "N bytes"),
         (r"\(templates [^)]*\)", "(templates …)"),
-        (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*", "WHEN"),
+        (r"\b\d+ hits \(\d+ %\)", "N hits"),
+        (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*( UTC)?", "WHEN"),
     ):
         text = re.sub(pattern, word, text)
     lines = [line.rstrip() for line in text.splitlines()]
@@ -130,7 +131,7 @@ def play(project: Project, text: str) -> str:
     Returns:
         The page, with the screens as they were if `REWRITE` is in the environment.
     """
-    shell, rewritten = Shell(project), text
+    shell, rewritten, end = Shell(project), "", 0
     for part in parts(text):
         if isinstance(part, Edit):
             _edit(Path(shell.folder), part)
@@ -141,9 +142,9 @@ def play(project: Project, text: str) -> str:
             before = path.read_text(encoding="utf-8") if part.appended else ""
             path.write_text(before + part.content, encoding="utf-8")
         if part.language == "console":
-            shown = _screens(shell, part.content)
-            rewritten = rewritten.replace(part.content, shown, 1)
-    return rewritten
+            rewritten += text[end : part.start] + _screens(shell, part.content)
+            end = part.start + len(part.content)
+    return rewritten + text[end:]
 
 
 def _edit(folder: Path, edit: Edit) -> None:
@@ -157,6 +158,7 @@ def _screens(shell: Shell, content: str) -> str:
     played = []
     for command, expected in screens(content):
         shown = shell.run(command).out
+        shown += "" if shown.endswith("\n") or not shown else "\n"
         in_order = "-n" not in command.split()
         if settled(shown, in_order) == settled(expected, in_order):
             shown = expected

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
 import re
-from collections.abc import Iterator
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from executed import ROOT
+import yaml
+from conftest import Project
+from executed import ROOT, Shell, blocks, play
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -18,6 +24,30 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
     if not {"_build", ".codegen"} & set(path.parts)
 )
+TUTORIAL = "docs/tutorial.md"
+#: Programs that a page calls, and that a machine may lack.
+NEEDS = {"docs/how-to/toolchain.md": ["cc"], "docs/how-to/from-make.md": ["make"]}
+
+
+def content(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def has_screens(page: str) -> bool:
+    return any(block.content.startswith("$ ") for block in blocks(content(page), "console"))
+
+
+#: Every page of the documents that shows a screen, but for the tutorial.
+PLAYED = [
+    page for page in PAGES if page.startswith("docs/") and has_screens(page) and page != TUTORIAL
+]
+#: What else is held against its language, not only shown.
+PARSERS: dict[str, Callable[[str], object]] = {
+    "json": json.loads,
+    "python": lambda text: compile(text, "page", "exec"),
+    "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
+}
 
 
 # Links ----------------------------------------------------------------------------------
@@ -74,3 +104,61 @@ def test_every_page_is_reached_from_the_index() -> None:
         }
         to_see = {page.resolve() for page in named if page.suffix == ".md" and page.exists()} - seen
     assert [page for page in PAGES if page.startswith("docs/") and ROOT / page not in seen] == []
+
+
+# Commands -------------------------------------------------------------------------------
+
+
+def played(project: Project, page: str) -> None:
+    """Play a page; where `REWRITE` is in the environment, write down what its screens show."""
+    text = content(page)
+    shown = play(project, text)
+    if shown != text:
+        (ROOT / page).write_text(shown, encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_tutorial_does_what_it_says(empty_project: Project) -> None:
+    played(empty_project, TUTORIAL)
+    for picture in ("traffic-light.svg", "party.svg"):
+        shown = ROOT / "docs/pictures" / picture
+        made = empty_project.read(f"lights/generated/{picture}")
+        if "REWRITE" in os.environ:
+            shown.write_text(made, encoding="utf-8")
+        assert shown.read_text(encoding="utf-8") == made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PLAYED)
+def test_a_page_does_what_it_says(empty_project: Project, page: str) -> None:
+    for program in NEEDS.get(page, ()):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program}: not on this machine")
+    played(empty_project, page)
+
+
+@pytest.mark.slow
+def test_what_the_jobs_for_ci_run_ends_well(empty_project: Project) -> None:
+    text = content("docs/how-to/ci.md")
+    shell = Shell(empty_project)
+    shell.run("python -m codegen_tasks new . && doit")
+    ran = [command for block in blocks(text, "yaml") for command in commands(block.content)]
+    assert len(ran) == 8
+    for command in ran:
+        if not command.startswith("pip install"):
+            done = shell.run(command)
+            assert done.code == 0, f"{command}\n{done.out}"
+
+
+def commands(job: str) -> Iterator[str]:
+    """Yield the commands of a workflow of GitHub, or of a job of GitLab."""
+    told = yaml.safe_load(job)
+    for each in told.get("jobs", told).values():
+        yield from each.get("script", ()) if isinstance(each, dict) else ()
+        yield from (step["run"] for step in each.get("steps", ()) if "run" in step)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_shown_in_a_language_is_written_in_it(page: str) -> None:
+    for block in blocks(content(page), *PARSERS):
+        PARSERS[block.language](block.content)
