@@ -28,24 +28,24 @@ html_css_files = ["style.css"]
 html_copy_source = False
 html_show_sphinx = False
 
-_NAVIGATION = {
-    "Begin": ["At a glance <overview>", "tutorial"],
+navigation = {
+    "Begin": ["At a glance <overview>", "Tutorial: ten minutes <tutorial>"],
     "How to": [
-        "how-to/toolchain",
-        "how-to/ci",
-        "how-to/share-caches",
-        "how-to/untrusted-templates",
-        "how-to/from-a-script",
-        "how-to/from-make",
-        "how-to/from-one-shot-generators",
+        "Add a toolchain <how-to/toolchain>",
+        "Use it in CI <how-to/ci>",
+        "Share caches <how-to/share-caches>",
+        "Render untrusted templates <how-to/untrusted-templates>",
+        "Migrate from a script <how-to/from-a-script>",
+        "Migrate from Make <how-to/from-make>",
+        "Migrate from a one-shot generator <how-to/from-one-shot-generators>",
     ],
     "Reference": ["reference", "glossary"],
     "Explanation": [
-        "staleness",
-        "speed",
-        "promises",
+        "What is stale <staleness>",
+        "Where the time goes <speed>",
+        "What holds <promises>",
         "benchmarks",
-        "Measuring <measuring>",
+        "Programs that measure <measuring>",
     ],
     "Project": ["changelog", "contributing", "security"],
 }
@@ -60,11 +60,11 @@ _FROM_ELSEWHERE = {
 _LINK = re.compile(r"(?<=\]\()[^)\s#:]+(?=[)#])")
 
 
-def _navigation() -> str:
+def _navigation(app: Sphinx) -> str:
     """Return the trees of pages, for the end of the index."""
     trees = (
         "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```"])
-        for caption, pages in _NAVIGATION.items()
+        for caption, pages in app.config.navigation.items()
     )
     return "\n\n".join(["", *trees, ""])
 
@@ -93,10 +93,11 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
             app.env.note_dependency(root / path)
     source[0] = _relinked(source[0], path, docname, root)
     if docname == root_doc:
-        source[0] += _navigation()
+        source[0] += _navigation(app)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect what is above; called by Sphinx."""
+    app.add_config_value("navigation", {}, "env")  # another one makes every page anew
     app.connect("source-read", _read)
     return {"parallel_read_safe": True}

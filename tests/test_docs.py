@@ -44,7 +44,8 @@ PLAYED = [
 #: What else is held against its language, not only shown.
 PARSERS: dict[str, Callable[[str], object]] = {
     "json": json.loads,
-    "python": lambda text: compile(text, "page", "exec"),
+    # A signature may show what has no default as `target=`.
+    "python": lambda text: compile(text.replace("=,", "=...,"), "page", "exec"),
     "toml": tomllib.loads,
     "yaml": yaml.safe_load,
 }
