@@ -29,7 +29,7 @@ html_copy_source = False
 html_show_sphinx = False
 
 navigation = {
-    "Begin": ["At a glance <overview>", "Tutorial: ten minutes <tutorial>"],
+    "Begin": ["overview", "Tutorial: ten minutes <tutorial>"],
     "How to": [
         "Add a toolchain <how-to/toolchain>",
         "Use it in CI <how-to/ci>",
@@ -45,11 +45,11 @@ navigation = {
         "Where the time goes <speed>",
         "What holds <promises>",
         "benchmarks",
-        "Programs that measure <measuring>",
+        "measuring",
     ],
     "Project": ["changelog", "contributing", "security"],
 }
-#: Pages that lie elsewhere in the repository, and the stubs whose places they take.
+#: Pages from elsewhere in the repository, and the stubs that give them a place and a title.
 _FROM_ELSEWHERE = {
     "README.md": "overview",
     "CHANGELOG.md": "changelog",
@@ -83,13 +83,17 @@ def _relinked(text: str, path: str, docname: str, root: Path) -> str:
     return _LINK.sub(link, text)
 
 
+def _without_title(text: str) -> str:
+    return text.partition("\n")[2]
+
+
 def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     root = Path(app.srcdir).parent
     path = f"docs/{docname}.md"
     for elsewhere, page in _FROM_ELSEWHERE.items():
         if page == docname:
-            path = elsewhere
-            source[0] = (root / path).read_text(encoding="utf-8")
+            path, title = elsewhere, source[0].partition("\n")[0]
+            source[0] = title + "\n" + _without_title((root / path).read_text(encoding="utf-8"))
             app.env.note_dependency(root / path)
     source[0] = _relinked(source[0], path, docname, root)
     if docname == root_doc:
