@@ -57,7 +57,7 @@ _FROM_ELSEWHERE = {
     "SECURITY.md": "security",
     "benchmarks/README.md": "measuring",
 }
-_LINK = re.compile(r"(?<=\]\()[^)\s#:]+(?=[)#])")
+_LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(#[^)\s]*)?(?=\))")
 
 
 def _navigation(app: Sphinx) -> str:
@@ -73,12 +73,15 @@ def _relinked(text: str, path: str, docname: str, root: Path) -> str:
     """Return the page at a path of the repository with links that are right at its place here."""
 
     def link(found: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), found[0]))
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), found[1]))
+        if not (root / target).exists():
+            return found[0]  # for Sphinx to complain about
+        folder = posixpath.dirname(f"docs/{docname}")
         if target in _FROM_ELSEWHERE:
             target = f"docs/{_FROM_ELSEWHERE[target]}.md"
-        elif path == f"docs/{docname}.md" or not (root / target).exists():
-            return found[0]
-        return posixpath.relpath(target, posixpath.dirname(f"docs/{docname}"))
+        elif target.endswith(".md") and not target.startswith("docs/"):
+            return f"path:{posixpath.relpath(target, folder)}"  # a page that is only a file here
+        return posixpath.relpath(target, folder) + (found[2] or "")
 
     return _LINK.sub(link, text)
 
