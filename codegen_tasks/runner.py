@@ -114,6 +114,10 @@ class CodegenRunner(Runner):
     def _know(self, builds: Sequence[Build]) -> None:
         """Take in the builds of a stage."""
         self._builds = list(builds)
+        for build in builds:
+            build.workshop.anew |= (
+                bool(self.always_execute) or not build.project.settings.incremental
+            )
         self._steps: dict[str, tuple[int, Step]] = {
             name: (index, step)
             for index, build in enumerate(builds)

@@ -18,6 +18,7 @@ LAYERS = [
     ["modules"],
     ["model"],
     ["disk", "process", "texts"],
+    ["actions", "store"],
     ["lock", "folders", "rows", "blame", "runs", "maps", "places"],
     ["journal", "sqlite"],
     [
@@ -37,7 +38,7 @@ LAYERS = [
     ["tracing"],
     ["world", "plan"],
     ["glance", "watch"],
-    ["origins"],
+    ["origins", "outputs"],
     ["steps"],
     ["manifest"],
     ["build"],
