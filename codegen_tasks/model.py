@@ -382,6 +382,7 @@ class Outcome:
         start: when it began, nanoseconds since the epoch; steps that share a compiler, alike.
         cached: what the output cache did: "restored", "kept", or why not; "" if it was not asked.
         stored: bytes by which the output cache has grown.
+        saved: seconds that the output cache spared.
         record: the text of its record, if that was made already; see `rows`.
         parts: what the text names that is to be stored with it.
         entries: what the manifest is to say, beside such a record.
@@ -405,6 +406,7 @@ class Outcome:
     start: int = 0
     cached: str = ""
     stored: int = 0
+    saved: float = 0.0
     record: str = ""
     parts: Mapping[str, str] | None = None
     entries: Mapping[str, Any] | None = None

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from . import actions
+from . import actions, digest, disk
 from .actions import ReadSet, Stored
 from .errors import CodegenError
 from .model import PATH_KINDS, Input, Result, Step, Trace
 from .project import Project
-from .store import ACTIONS, CONTENTS, Store, default_folder
+from .store import ACTIONS, CONTENTS, Held, Store, default_folder
 from .world import World
 
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
@@ -28,6 +28,19 @@ def store_of(project: Project) -> Store:
     """Return the store that a project's settings name."""
     named = os.path.expanduser(project.settings.output_cache_folder)
     return Store(os.path.join(project.root, named) if named else default_folder())
+
+
+def is_sound(held: Held) -> bool:
+    """Tell whether a file of a store is one that could be used; one that is gone is."""
+    try:
+        raw = disk.read(held.path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    if held.kind == CONTENTS:
+        return digest.of_bytes(raw) == held.name
+    return actions.stored_in(raw) is not None or bool(actions.sets_in(raw))
 
 
 class OutputCache:

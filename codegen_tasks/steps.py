@@ -646,7 +646,9 @@ class Workshop:
         found = self.outputs.find(step, guard)
         if found is None:
             return None
-        return replace(self.adopt(step, found, recorded), cached=RESTORED)
+        outcome = self.adopt(step, found, recorded)
+        saved = max(0.0, found.seconds - outcome.seconds)
+        return replace(outcome, cached=RESTORED, saved=saved)
 
     def _kept(self, step: Step, outcome: Outcome, made: Mapping[str, bytes]) -> Outcome:
         """Keep what a step came to in the output cache, if that is of use; return its outcome."""

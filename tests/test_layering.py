@@ -40,7 +40,7 @@ LAYERS = [
     ["glance", "watch"],
     ["origins", "outputs"],
     ["steps"],
-    ["manifest"],
+    ["manifest", "savings"],
     ["build"],
     ["orphans", "preview", "lint"],
     ["tasks", "survey"],
