@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import TypeAlias
 
 from . import actions, digest, disk
 from .actions import ReadSet, Stored
@@ -20,8 +22,19 @@ from .project import Project
 from .store import ACTIONS, CONTENTS, Held, Store, default_folder
 from .world import World
 
+#: After so many steps of a kind that were made as soon as restored, and none that was found, no
+#: further ones are looked for.
+_QUICK = 8
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
 RESTORED, KEPT = "restored", "kept"
+
+
+#: What steps have in common that read alike: rule, phase, link, whether each has an item.
+_Kind: TypeAlias = tuple[str, str, int, bool]
+
+
+def _kind(step: Step) -> _Kind:
+    return (step.rule, step.phase, step.link, step.item is None)
 
 
 def store_of(project: Project) -> Store:
@@ -56,8 +69,9 @@ class OutputCache:
         self._world = world
         self._store = store_of(project)
         self._shared: dict[str, list[ReadSet]] = {}
-        self._keys: dict[tuple[str, str, int, bool], str] = {}
-        self._root = os.fsencode(project.root)
+        self._keys: dict[_Kind, str] = {}
+        self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
+        self._quick: Counter[_Kind] = Counter()  # in a row
         self._unwritable = False
 
     # Finding ----------------------------------------------------------------------------
@@ -69,7 +83,9 @@ class OutputCache:
             step: to be run.
             guard: is called with each path that is about to be read; may raise.
         """
-        own = ""
+        own, kind = "", _kind(step)
+        if self._quick[kind] >= _QUICK:
+            return None
         for reads in self._read_sets(step):
             own = own or self._own_key(step)
             digests = self._now(step, reads, guard)
@@ -77,19 +93,22 @@ class OutputCache:
             if found is not None and actions.answers(found, step, reads, digests):
                 result = self._complete(found)
                 if result is not None:
+                    self._quick[kind] = 0
                     return result
         return None
 
     def _read_sets(self, step: Step) -> Iterator[ReadSet]:
         """Yield what the step may read, as other runs have: likely sets first."""
         name = actions.own_name(step)
-        if name:
-            alike = self._alike(step)
-            for one in alike:
-                yield actions.owned(one, name)
-            if len(alike) < actions.SETS:
-                return  # a step has sets of its own only where there are too many to share
-        yield from self._sets(self._own_key(step))
+        alike = self._alike(step) if name else []
+        common = [actions.owned(one, name) for one in alike]
+        if name and len(alike) < actions.SETS:  # else it is more likely that its own is right
+            yield from common
+        if not name or len(alike) > 1:
+            own = self._sets(self._own_key(step))
+            yield from own
+            if len(alike) >= actions.SETS:
+                yield from (one for one in common if one not in own)
 
     def _alike(self, step: Step) -> list[ReadSet]:
         """Return the read sets that a step shares with others of its rule."""
@@ -100,11 +119,11 @@ class OutputCache:
 
     def _shared_key(self, step: Step) -> str:
         """Return the key of these, the same for all steps of a rule that have one own name."""
-        which = (step.rule, step.phase, step.link, step.item is None)
-        if which not in self._keys:
+        kind = _kind(step)
+        if kind not in self._keys:
             declared = self._world.declared(step)
-            self._keys[which] = actions.shared_key(step, declared, self._machine(step))
-        return self._keys[which]
+            self._keys[kind] = actions.shared_key(step, declared, self._machine(step))
+        return self._keys[kind]
 
     def _own_key(self, step: Step) -> str:
         return actions.own_key(step, self._world.declared(step), self._machine(step))
@@ -166,12 +185,14 @@ class OutputCache:
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""
         least = self._project.settings.output_cache_milliseconds
-        if result.seconds * 1000 < least:
+        quick = result.seconds * 1000 < least
+        self._quick[_kind(step)] += quick
+        if quick:
             return f"took less than {least} ms"
         if self._store.fault:
             return f"the folder {self._store.fault}"
         said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
-        if any(self._root in data for data in said):
+        if any(root in data for data in said for root in self._roots):
             return "holds the path of the checkout"
         if actions.torn(trace.inputs) or not self._still(step, trace.inputs):
             return "an input changed meanwhile"
@@ -186,19 +207,22 @@ class OutputCache:
         )
 
     def _keep_reads(self, step: Step, own: str, reads: ReadSet) -> int:
-        """Keep what the step read, with others' of its rule if that is like theirs."""
-        name = actions.own_name(step)
-        known = self._alike(step) if name else []
-        alike = actions.shared(reads, name)
-        if alike in known:
-            return 0
-        if name and len(known) < actions.SETS:
-            key = self._shared_key(step)
-            # Another process may have come to know more.
-            sets = self._shared[key] = actions.with_newest(self._sets(key), alike)
-            return self._store.put(ACTIONS, key, actions.written_sets(sets))
-        sets = actions.with_newest(self._sets(own), reads)
-        return self._store.put(ACTIONS, own, actions.written_sets(sets))
+        """Keep what the step read: with others' of its rule, and apart if the first read unlike."""
+        name, size = actions.own_name(step), 0
+        if name:
+            alike, key = actions.shared(reads, name), self._shared_key(step)
+            if alike not in self._alike(step):
+                # Another process may have come to know more.
+                sets = self._shared[key] = actions.with_newest(self._sets(key), alike)
+                size = self._store.put(ACTIONS, key, actions.written_sets(sets))
+            if alike == self._shared[key][-1]:
+                return size
+        known = self._sets(own)
+        if reads in known:
+            return size
+        return size + self._store.put(
+            ACTIONS, own, actions.written_sets(actions.with_newest(known, reads))
+        )
 
     def _say_unwritable(self, error: CodegenError) -> None:
         if not self._unwritable and sys.__stderr__ is not None:
