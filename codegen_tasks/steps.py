@@ -17,9 +17,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import digest, disk, keys, texts, toolchains
@@ -29,6 +30,7 @@ from .folders import Folders
 from .functions import describe
 from .keys import Notes, Reads, Table, View
 from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
+from .outputs import RESTORED, OutputCache
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
@@ -55,6 +57,7 @@ class _Made:
     references: tuple[str, ...] = ()
     changed: bool = False
     notes: tuple[str, ...] = ()
+    data: Mapping[str, bytes] = field(default_factory=dict)
 
 
 #: For each task, the tasks that it waited for.
@@ -79,12 +82,14 @@ class Workshop:
         project: what was declared.
         plan: its steps.
         world: the facts; shared with whoever decides what is stale.
+        anew: run steps though the output cache knows what they make.
     """
 
-    def __init__(self, project: Project, plan: Plan, world: World):
+    def __init__(self, project: Project, plan: Plan, world: World, anew: bool = False):
         self.project = project
         self.plan = plan
         self.world = world
+        self.anew = anew
         self._engine: Engine | None = None
         self._cache: TemplateCache | None = None
         self._guarding: Guard | None = None
@@ -95,7 +100,7 @@ class Workshop:
 
     def __reduce__(self) -> Any:
         """Pickle without what is made at first use: a worker makes its own."""
-        return (Workshop, (self.project, self.plan, self.world))
+        return (Workshop, (self.project, self.plan, self.world, self.anew))
 
     # Tools, made at first use -----------------------------------------------------------
 
@@ -156,6 +161,11 @@ class Workshop:
         from .origins import Origins
 
         return Origins(self)
+
+    @cached_property
+    def outputs(self) -> OutputCache | None:
+        """The output cache; None if it is off."""
+        return OutputCache(self.project, self.world) if self.project.settings.output_cache else None
 
     @cached_property
     def schemas(self) -> Schemas:
@@ -238,6 +248,9 @@ class Workshop:
             try:
                 if step.problem is not None:
                     raise step.problem
+                restored = self._restored(step, recorded, guard)
+                if restored is not None:
+                    return restored
                 made = work(step, recorded)
             except AwaitedError as awaited:
                 return Outcome(step.task, awaits=awaited.path)
@@ -249,7 +262,7 @@ class Workshop:
                 self._guarding = None
         seconds = time.perf_counter() - start
         after_hits, after_misses = self._template_counts()
-        return Outcome(
+        outcome = Outcome(
             step.task,
             None if error else self._trace(made, seconds),
             made.changed,
@@ -263,6 +276,7 @@ class Workshop:
             made.notes,
             start=began,
         )
+        return self._kept(step, outcome, made.data)
 
     def _template_counts(self) -> tuple[int, int]:
         return (self._engine.hits, self._engine.misses) if self._engine else (0, 0)
@@ -304,6 +318,7 @@ class Workshop:
         mode = self.project.rules[step.rule].mode
         made = self._publish({step.outputs[0]: rendered.data}, recorded, mode)
         made.inputs, made.references = rendered.inputs, rendered.references
+        made.data = {step.outputs[0]: rendered.data}
         if self.project.settings.maps:
             self.origins.keep(step.outputs[0])
         return made
@@ -475,6 +490,15 @@ class Workshop:
     # Compiling --------------------------------------------------------------------------
 
     def _compile(self, steps: Sequence[Step], recorded: Mapping[str, Recorded]) -> list[Outcome]:
+        """Compile what the output cache does not know."""
+        found = [self._restored(step, recorded.get(step.task, {})) for step in steps]
+        left = [step for step, known in zip(steps, found, strict=True) if known is None]
+        compiled = iter(self._compile_all(left, recorded) if left else ())
+        return [known or next(compiled) for known in found]
+
+    def _compile_all(
+        self, steps: Sequence[Step], recorded: Mapping[str, Recorded]
+    ) -> list[Outcome]:
         began = time.time_ns()
         start = time.perf_counter()
         sources = {step.source: self.world.read_file("source", step.source) for step in steps}
@@ -534,7 +558,7 @@ class Workshop:
             error = str(problem)
         except Exception:
             error = internal(step.task)
-        return Outcome(
+        outcome = Outcome(
             step.task,
             None if error else self._trace(made, seconds),
             made.changed,
@@ -545,6 +569,7 @@ class Workshop:
             notes=made.notes,
             start=began,
         )
+        return self._kept(step, outcome, result.outputs)
 
     def _read(self, name: str, began: int) -> Input:
         """Return what a compiler read as an input.
@@ -612,6 +637,32 @@ class Workshop:
 
     # Made elsewhere ---------------------------------------------------------------------
 
+    def _restored(
+        self, step: Step, recorded: Recorded, guard: Guard | None = None
+    ) -> Outcome | None:
+        """Return the outcome of a step that the output cache knows; None if it is to be run."""
+        if self.anew or self.outputs is None or step.phase == "templates":
+            return None
+        if step.phase == "generate" and self.project.settings.maps:
+            return None  # its map is made of a render
+        found = self.outputs.find(step, guard)
+        if found is None:
+            return None
+        outcome = self.adopt(step, found, recorded)
+        saved = max(0.0, found.seconds - outcome.seconds)
+        return replace(outcome, cached=RESTORED, saved=saved)
+
+    def _kept(self, step: Step, outcome: Outcome, made: Mapping[str, bytes]) -> Outcome:
+        """Keep what a step came to in the output cache, if that is of use; return its outcome."""
+        trace = outcome.trace
+        if self.outputs is None or trace is None or step.phase == "templates":
+            return outcome
+        result = Result(
+            trace.inputs, made, outcome.references, outcome.printed, round(outcome.seconds, 6)
+        )
+        cached, stored = self.outputs.keep(step, trace, result)
+        return replace(outcome, cached=cached, stored=stored)
+
     def adopt(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
         """Write what a step came to elsewhere, as if it had run here; return its outcome.
 
@@ -622,7 +673,7 @@ class Workshop:
         mode = self.project.rules[step.rule].mode if step.phase == "generate" else None
         made, error = _Made(), ""
         try:
-            made = self._publish(result.outputs, recorded, mode)
+            made = self._publish(result.outputs, recorded, mode, result.like)
             made.inputs = [self.world.signed(step, item) for item in result.inputs]
             made.references = result.references
         except CodegenError as problem:
@@ -645,7 +696,11 @@ class Workshop:
     # Writing ----------------------------------------------------------------------------
 
     def _publish(
-        self, made: Mapping[str, bytes], recorded: Recorded, mode: int | None = None
+        self,
+        made: Mapping[str, bytes],
+        recorded: Recorded,
+        mode: int | None = None,
+        like: Mapping[str, str] = MappingProxyType({}),
     ) -> _Made:
         """Write what differs; keep aside what somebody else put at a target's place."""
         outputs, notes, changed = [], [], False
@@ -656,7 +711,7 @@ class Workshop:
             if there and there not in (content, recorded.get(path)):
                 notes.append(f"{path}: was edited by hand, kept aside as {self.keep(path)}")
             if there != content:
-                self._write(path, full, data, there is None, mode)
+                self._write(path, full, data, there is None, mode, like.get(path, ""))
                 changed = True
             elif mode is not None and disk.mode_of(full) not in (mode, None):
                 disk.set_mode(full, mode)
@@ -680,9 +735,11 @@ class Workshop:
         kept = disk.keep_aside(self.project.root, path, self.project.kept_folder)
         return kept.replace(os.sep, "/")
 
-    def _write(self, path: str, full: str, data: bytes, new: bool, mode: int | None) -> None:
+    def _write(
+        self, path: str, full: str, data: bytes, new: bool, mode: int | None, like: str
+    ) -> None:
         try:
-            disk.write(full, data, unchanged=False, new=new, mode=mode)
+            disk.write(full, data, unchanged=False, new=new, mode=mode, like=like)
         except StepError as error:
             hint = error.hint.replace(self.project.root + os.sep, "")
             raise StepError(path, error.what, hint) from None

@@ -105,6 +105,8 @@ prune = "codegen_tasks.commands.prune:Prune"
 [tool.codegen]
 key_tracking = {tracking}
 template_cache = {caching}
+output_cache = {restoring}
+output_cache_milliseconds = 0
 """
 
 #: What each part of the declaration may be; the first is what a project begins with.
@@ -157,6 +159,7 @@ DECLARATION: dict[str, list[Any]] = {
     ],
     "tracking": ["true", "true", "false"],
     "caching": ["true", "true", "false"],
+    "restoring": ["true", "true", "false"],
 }
 
 #: Bodies of each template, None where it may not exist; the first is there at the beginning.

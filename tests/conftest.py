@@ -18,6 +18,8 @@ from forked import Server
 
 # A shell has its background jobs ignore SIGINT, and so would all we start, unless we heed it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Nothing is taken from builds of the user's, nor left there.
+os.environ["CODEGEN_OUTPUT_CACHE"] = "false"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ def environment() -> dict[str, str]:
     """Return the environment that projects begin with, but for the home of their state."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")}
     environ["NO_COLOR"] = "1"
+    environ["CODEGEN_OUTPUT_CACHE"] = "false"
     # Python takes a dodo.py of the same second and size for the one it compiled before.
     environ["PYTHONDONTWRITEBYTECODE"] = "1"
     return environ

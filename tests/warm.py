@@ -140,6 +140,7 @@ def _begin(folder: str, number: int, arguments: list[str]) -> int:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     signal.alarm(_LONGEST)
     os.environ["XDG_STATE_HOME"] = os.path.join(home, "state-home")
+    os.environ["XDG_CACHE_HOME"] = os.path.join(home, "cache")
     os.chdir(folder)
     sys.path[0] = folder
     code = DoitMain().run(arguments)
