@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import functools
 import itertools
 import os
@@ -16,10 +17,18 @@ from pathlib import Path
 import pytest
 from forked import Server
 
+ROOT = Path(__file__).parents[1]
+
 # A shell has its background jobs ignore SIGINT, and so would all we start, unless we heed it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing is taken from builds of the user's, nor left there.
 os.environ["CODEGEN_OUTPUT_CACHE"] = "false"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package, once: what the tests start keeps no bytecode, see `environment`."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(ROOT / "codegen_tasks", quiet=2)
 
 
 @dataclass(frozen=True)
