@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forked import Server
@@ -29,6 +30,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile the package, once: what the tests start keeps no bytecode, see `environment`."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(ROOT / "codegen_tasks", quiet=2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return two workers a core where cores are few: many tests wait for other processes."""
+    cores = os.cpu_count() or 1
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or cores > 4 else 2 * cores
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have workers take tests that follow each other, for they share what is made but once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @dataclass(frozen=True)
