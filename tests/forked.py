@@ -106,7 +106,9 @@ def import_all() -> None:
 
     assert codegen_tasks
     inspect.getsourcelines(import_all)  # doit does so: its regular expressions are compiled here
-    importlib.metadata.entry_points(group="doit.COMMAND")
+    # doit asks three times in each run what is installed, and each time every package is looked at.
+    installed = importlib.metadata.entry_points()
+    importlib.metadata.entry_points = installed.select
     gc.collect()
     gc.freeze()  # or each child copies all of the memory at its first collection
 
