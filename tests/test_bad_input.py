@@ -752,6 +752,22 @@ PATTERNS: dict[str, tuple[str, bytes, str]] = {
           2 | gain: [1
         """,
     ),
+    "YAML with two documents": (
+        "elm.yaml",
+        b"name: elm\n---\nname: oak\n",
+        """
+        patterns/elm.yaml:2: expected a single document in the stream, but found another document
+          2 | ---
+        """,
+    ),
+    "YAML with a key twice": (
+        "elm.yaml",
+        b"gain: 1\nname: [{x: elm,\n  y: 1, x: oak}]\n",
+        """
+        patterns/elm.yaml:3: the key 'x' stands here a second time
+          3 |   y: 1, x: oak}]
+        """,
+    ),
     "YAML with a control character": (
         "elm.yaml",
         b"name: elm\ngain: \x01\n",
