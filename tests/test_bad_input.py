@@ -1353,7 +1353,7 @@ def test_an_undefined_key_handed_to_a_filter_of_jinja_is_told_as_such(project: P
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont | tojson }}
               |        ^^^^^
-            pattern patterns/ash.toml
+            pattern patterns/ash.toml:2: led
             hint: did you mean 'count'?
         1 failed in N s
         """,
@@ -1450,7 +1450,7 @@ def test_an_undefined_key_of_a_nested_table_names_the_nearest(project: Project) 
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont }}
               |        ^^^^^
-            pattern patterns/ash.toml
+            pattern patterns/ash.toml:3: led
             hint: did you mean 'count'?
         1 failed in N s
         """,
@@ -1469,8 +1469,51 @@ def test_an_undefined_key_unlike_any_is_answered_with_all_there_are(project: Pro
           templates/page.txt.j2:2: the table has no key 'size'
             2 | {{ led["size"].x }}
               |         ^^^^
-            pattern patterns/ash.toml
+            pattern patterns/ash.toml:3: led
             hint: known: count, pitch
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_table_in_a_list_of_another_file_that_lacks_a_key_is_told_by_its_place(
+    project: Project,
+) -> None:
+    leds = '[\n  {"name": "a", "pin": 1},\n  {"name": "b"}\n]'
+    project.write("board.json", f'{{"leds": {leds}}}')
+    read = '{% for led in read_json("board.json").leds %}{{ led.pin }}{% endfor %}'
+    project.write("templates/page.txt.j2", f"{read}\n")
+    fails(
+        project,
+        f"""
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: the table has no key 'pin'
+            1 | {read}
+              |                                                     ^^^
+            in board.json:3: leds[1]
+            pattern patterns/ash.toml
+            hint: known: name
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_key_that_a_table_lacks_is_no_method_of_that_name(project: Project) -> None:
+    project.write("patterns/ash.toml", 'name = "ash"\n[[led]]\nvalues = 1\n[[led]]\nitems = 2\n')
+    project.write("templates/page.txt.j2", '{% for x in led %}{{ x["values"] }}{% endfor %}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: the table has no key 'values'
+            1 | {% for x in led %}{{ x["values"] }}{% endfor %}
+              |                         ^^^^^^
+            pattern patterns/ash.toml:4: led[1]
+            hint: known: items
         1 failed in N s
         """,
         ASH,
