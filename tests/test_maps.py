@@ -406,6 +406,16 @@ def test_where_tells_of_the_places_in_a_stack_trace(empty_project: Project) -> N
     )
 
 
+def test_where_takes_a_path_below_the_output_folder(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = 1\n")
+    project.write("patterns/a.toml", "")
+    assert project.doit().code == 0
+    told = "  by templates/x.j2:1\n  1 | x = 1\n"
+    assert project.codegen("where", "a.py:1").out == f"a.py:1\n{told}"
+    assert project.codegen("where", "generated/a.py:1").out == f"generated/a.py:1\n{told}"
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
