@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import blame, digest, disk, keys, maps, places
+from . import blame, digest, disk, items, keys, maps, places
 from .errors import CodegenError
 from .maps import Key, Origin, SourceMap, Spot
 from .model import Pattern, Step
@@ -249,11 +249,9 @@ class Origins:
         path, seen = loaded[0].path, dict(tops[0])
         above_of: dict[str, keys.Path] = {name: (name,) for name in seen}
         if step.item is not None:
-            above = (str(self._project.rules[step.rule].each), step.item)
-            item = seen[above[0]][step.item]
-            own = item if isinstance(item, dict) else {}
-            seen.update({**own, "item": item})
-            above_of.update({**{name: (*above, name) for name in own}, "item": above})
+            each = str(self._project.rules[step.rule].each)
+            for name, value, key in list(items.keyed(each, step.item, seen)):
+                seen[name], above_of[name] = value, key
         # A context function may have put something else in a key's place.
         ours = {name: value for name, value in seen.items() if _same(value, plain.get(name))}
         trace.tops.update({name: (value, (path, above_of[name])) for name, value in ours.items()})

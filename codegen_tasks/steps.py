@@ -23,7 +23,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, keys, texts, toolchains
+from . import digest, disk, items, keys, texts, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
@@ -417,15 +417,20 @@ class Workshop:
     def _view_of_item(
         self, step: Step, pattern: Pattern, top: Table, notes: Mapping[str, Notes]
     ) -> View:
-        """Return what a template sees that renders one item of a list."""
-        each = str(self.project.rules[step.rule].each)
-        items = pattern.data[each]
-        index = step.item or 0
-        if index >= len(items):
-            raise StepError(pattern.path, f"'{each}' has become shorter meanwhile")
-        item = keys.handed(items[index], notes[pattern.path], path=(each, index))
+        """Return what a template sees that renders one item of a list or table."""
+        rule = self.project.rules[step.rule]
+        each, place = str(rule.each), step.item if step.item is not None else 0
+        try:
+            item, layers = items.layers(
+                each, place, rule.target, top, pattern.data, notes[pattern.path]
+            )
+        except (LookupError, TypeError):
+            what = f"{items.told(each, place)} is gone meanwhile"
+            raise StepError(pattern.path, what) from None
         named = {"pattern": pattern.names(), "item": item}
-        return View([item, top] if isinstance(item, Table) else [top], named, notes)
+        if isinstance(place, str):
+            named["key"] = place
+        return View(layers, named, notes)
 
     def _without_notes(self, step: Step, view: View) -> View:
         """Return plain copies of what a view shows, for code that can do anything with it."""

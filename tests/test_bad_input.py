@@ -156,7 +156,7 @@ timeout=, schema=, format=, mode=, newline=
     ),
     "each that is no name": (
         page(each="3"),
-        "rule page: each must be the name of a list, not 3\n",
+        "rule page: each must be the name of a list or a table, not 3\n",
     ),
     "each without patterns": (
         'codegen.rule("x", template="plain.txt.j2", target="x", each="registers")\n',
@@ -489,6 +489,19 @@ def test_two_items_that_make_one_target_are_both_named(project: Project) -> None
         project,
         """
         patterns/birch.toml: items 1 and 3 of 'registers' both make generated/birch/a.txt
+          hint: tell them apart in target= of rule page, with a key of the items
+        """,
+    )
+
+
+def test_two_entries_that_make_one_target_are_both_named(project: Project) -> None:
+    project.write("dodo.py", dodo(page(target='"{stem}/{name}.txt"', each='"all"')))
+    for stem in ("ash", "birch", "cedar"):
+        project.write(f"patterns/{stem}.toml", '[all.a]\nname = "x"\n[all.b]\nname = "x"\n')
+    refused(
+        project,
+        """
+        patterns/ash.toml: entries 'a' and 'b' of 'all' both make generated/ash/x.txt
           hint: tell them apart in target= of rule page, with a key of the items
         """,
     )
@@ -952,23 +965,55 @@ def test_each_on_a_missing_key_names_the_nearest_one(project: Project) -> None:
         .  generate:ash-x.txt
         .  generate:patterns/birch.toml
         failed: generate:patterns/birch.toml
-          patterns/birch.toml: lacks the list 'registers'
+          patterns/birch.toml: lacks the list or table 'registers'
             rule unit makes a target for each of its items
             hint: did you mean 'register'?
         .  generate:patterns/cedar.toml
         failed: generate:patterns/cedar.toml
-          patterns/cedar.toml: 'registers' must be a list, not a number
+          patterns/cedar.toml: 'registers' must be a list or a table, not a number
             rule unit makes a target for each of its items
         1 generated, 2 failed in N s
         failed:
-          patterns/birch.toml: lacks the list 'registers'
+          patterns/birch.toml: lacks the list or table 'registers'
             generate:patterns/birch.toml
-          patterns/cedar.toml: 'registers' must be a list, not a number
+          patterns/cedar.toml: 'registers' must be a list or a table, not a number
             generate:patterns/cedar.toml
         to run them again: doit -c generate:patterns/birch.toml generate:patterns/cedar.toml
         """,
         changed=["ash-x.txt"],
     )
+
+
+@pytest.mark.parametrize(
+    ("each", "what"),
+    [
+        ("schemas", "lacks the list or table 'schemas'\n  hint: did you mean 'parts.schemas'?"),
+        (
+            "parts.schema",
+            "lacks the list or table 'parts.schema'\n  hint: did you mean 'parts.schemas'?",
+        ),
+        ("name.all", "'name' must be a table, not a string"),
+        (
+            "parts.schemas",
+            "entry '/a' of 'parts.schemas': the target '/a.txt' lies outside of generated/",
+        ),
+    ],
+)
+def test_each_that_leads_to_no_table_says_where_it_ends(
+    project: Project, each: str, what: str
+) -> None:
+    project.write(
+        "dodo.py",
+        dodo(
+            'codegen.rule("unit", template="plain.txt.j2", patterns="patterns/ash.toml",\n'
+            f'             target="{{key}}.txt", each="{each}")\n'
+        ),
+    )
+    project.write("patterns/ash.toml", 'name = "x"\n[parts.schemas]\n"/a" = 1\n')
+    said, _, hint = what.partition("\n")
+    out = project.doit().out
+    assert f"  patterns/ash.toml: {said}\n" in out
+    assert hint in out
 
 
 # Templates --------------------------------------------------------------------------------
