@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import blame, digest, disk, items, keys, maps, places
+from . import blame, digest, disk, formats, items, keys, maps, places
 from .errors import CodegenError
 from .maps import Key, Origin, SourceMap, Spot
 from .model import Pattern, Step
 
 if TYPE_CHECKING:
+    from .reflow import Piece
     from .steps import Workshop
     from .tracing import Trace, Tracing
 
@@ -213,11 +214,26 @@ class Origins:
         # Values that know their keys are no plain strings, which a project's function may mind.
         for keyed in (True, False):
             pieces = self._rendered(step, keyed)
-            if "".join(text for text, _ in pieces).encode("utf-8", "replace") == data:
-                return maps.built(posixpath.basename(path), pieces, content)
+            if pieces and (found := self._finished(step, pieces, data)) is not None:
+                return maps.built(posixpath.basename(path), found, content)
         return None
 
-    def _rendered(self, step: Step, keyed: bool) -> list[tuple[str, Origin | None]]:
+    def _finished(self, step: Step, pieces: list[Piece], data: bytes) -> Iterable[Piece] | None:
+        """Return the pieces of what a text came to when it was written; None if not to `data`."""
+        text = "".join(part for part, _ in pieces).encode("utf-8", "replace")
+        if text == data:
+            return pieces
+        rule = self._project.rules[step.rule]
+        if rule.format is None and rule.newline is None:
+            return None
+        with contextlib.suppress(CodegenError, ValueError):
+            if formats.finished(rule, text, step.outputs[0], self._project.root) == data:
+                from .reflow import reflowed
+
+                return reflowed(pieces, data.decode())
+        return None
+
+    def _rendered(self, step: Step, keyed: bool) -> list[Piece]:
         """Render a file once more; [] if that fails."""
         try:
             with _silence():

@@ -23,7 +23,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, items, keys, texts, toolchains
+from . import digest, disk, formats, items, keys, texts, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
@@ -370,13 +370,10 @@ class Workshop:
             # Equal ones are the same objects, as with all that steps have in common.
             if self._formatters.setdefault(step.rule, tools) == tools:
                 tools = self._formatters[step.rule]
-            try:
-                data = rule.format.formatted(data, step.outputs[0], self.project.root, rule.timeout)
-            except StepError as error:
-                raise self._blamed(step, error, "") from None
-        if rule.newline is not None:
-            data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
-        return data, tools
+        try:
+            return formats.finished(rule, data, step.outputs[0], self.project.root), tools
+        except StepError as error:
+            raise self._blamed(step, error, "") from None
 
     def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
         """Return what the patterns of a step were held against, if they fit it.

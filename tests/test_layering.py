@@ -33,7 +33,7 @@ LAYERS = [
         "snapshot",
     ],
     ["formats", "items"],
-    ["explain", "project", "checks", "record", "scaffold", "marks", "schemas"],
+    ["explain", "project", "checks", "record", "scaffold", "marks", "reflow", "schemas"],
     ["templates"],
     ["tracing"],
     ["world", "plan"],
