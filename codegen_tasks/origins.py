@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from . import blame, digest, disk, formats, items, keys, maps, places
-from .errors import CodegenError
+from .errors import CodegenError, StepError
 from .maps import Key, Origin, SourceMap, Spot
 from .model import Pattern, Step
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _SHOWN = 3
 #: So many maps are kept in memory; the same file is asked about again at once, or not at all.
 _KEPT = 8
+#: So many failed renders are rendered once more; where there are more, they are mostly alike.
+_FAILURES = 200
 #: A longer value is shown in part.
 _LONG = 40
 _WORD = re.compile(r"\w+")
@@ -67,6 +69,7 @@ class Origins:
         self._workshop = workshop
         self._project = workshop.project
         self._engine: Tracing | None = None
+        self._failures = 0
         self._known: dict[tuple[str, str], SourceMap | None] = {}
 
     # Telling ----------------------------------------------------------------------------
@@ -236,17 +239,34 @@ class Origins:
     def _rendered(self, step: Step, keyed: bool) -> list[Piece]:
         """Render a file once more; [] if that fails."""
         try:
-            with _silence():
-                if self._engine is None:
-                    from .tracing import Tracing
-
-                    self._engine = Tracing(self._workshop.engine.spec)
-                loaded = [self._workshop.world.library.load(path) for path in step.patterns]
-                return self._engine.pieces(
-                    step.template, lambda trace: self._variables(step, loaded, trace, keyed)
-                )
+            return self._traced(step, keyed)
         except Exception:  # whatever a template or function raises that did not before
             return []
+
+    def _traced(self, step: Step, keyed: bool) -> list[Piece]:
+        with _silence():
+            if self._engine is None:
+                from .tracing import Tracing
+
+                self._engine = Tracing(self._workshop.engine.spec)
+            loaded = [self._workshop.world.library.load(path) for path in step.patterns]
+            return self._engine.pieces(
+                step.template, lambda trace: self._variables(step, loaded, trace, keyed)
+            )
+
+    def blamed(self, step: Step, error: StepError) -> list[str]:
+        """Return lines that tell which keys a render was at when it failed; [] if unsure."""
+        self._failures += 1
+        if self._failures > _FAILURES:
+            return []
+        try:
+            self._traced(step, keyed=True)
+        except StepError as again:
+            if (again.where, again.what) == (error.where, error.what) and self._engine is not None:
+                return self._told_keys(self._engine.trace.blamed(error.what))
+        except Exception:  # values that know their keys are no plain strings
+            return []
+        return []
 
     def _variables(
         self, step: Step, loaded: list[Pattern], trace: Trace, keyed: bool

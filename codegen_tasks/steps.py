@@ -338,7 +338,10 @@ class Workshop:
         if judged:
             view.see_all()  # a key that no template reads may be wrong, too
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
-        text, record = engine.render(step.template, view, made_by, self._guarding)
+        try:
+            text, record = engine.render(step.template, view, made_by, self._guarding)
+        except StepError as error:
+            raise self._at_keys(step, error) from None
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -347,6 +350,14 @@ class Workshop:
         data, tools = self._finished(step, data)
         inputs += tools
         return Rendered(data, inputs, self._references(step, text))
+
+    def _at_keys(self, step: Step, error: StepError) -> StepError:
+        """Add to what a template raised the keys that it was at, with their lines."""
+        if self.project.sandbox or self.project.rules[step.rule].timeout is not None:
+            return error  # a second render has no limit
+        told = self.origins.blamed(step, error)
+        details = [line for line in error.details if not told or not line.startswith("pattern ")]
+        return StepError(error.where, error.what, error.hint, [*details, *told])
 
     def names_for(self, step: Step) -> set[str]:
         """Return the variables that a render sees, besides globals.

@@ -1382,7 +1382,7 @@ def test_an_undefined_key_handed_to_a_filter_of_jinja_is_told_as_such(project: P
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont | tojson }}
               |        ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:2: led = 1 key
             hint: did you mean 'count'?
         1 failed in N s
         """,
@@ -1479,7 +1479,7 @@ def test_an_undefined_key_of_a_nested_table_names_the_nearest(project: Project) 
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont }}
               |        ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:3: led = 1 key
             hint: did you mean 'count'?
         1 failed in N s
         """,
@@ -1498,7 +1498,7 @@ def test_an_undefined_key_unlike_any_is_answered_with_all_there_are(project: Pro
           templates/page.txt.j2:2: the table has no key 'size'
             2 | {{ led["size"].x }}
               |         ^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:3: led = 2 keys
             hint: known: count, pitch
         1 failed in N s
         """,
@@ -1592,7 +1592,7 @@ def test_an_exception_in_a_filter_names_filter_and_template(project: Project) ->
           templates/page.txt.j2:2: ValueError in picky (dodo.py:9): no birch
             2 | {{ name|picky }}{% endif %}
               |         ^^^^^
-            pattern patterns/birch.toml
+            with patterns/birch.toml:1: name = "birch"
         .  generate:cedar.txt
         2 generated, 1 failed in N s
         """,
@@ -1625,7 +1625,7 @@ def test_an_exception_in_a_library_names_the_projects_own_line(project: Project)
           templates/page.txt.j2:1: ValueError in f (dodo.py:10): Invalid literal for Fraction: 'ash'
             1 | {{ name|f }}
               |         ^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1644,7 +1644,7 @@ def test_a_filter_without_end_is_not_called_a_loop_of_templates(project: Project
           templates/page.txt.j2:1: RecursionError in f (dodo.py:9): maximum recursion depth exceeded
             1 | {{ name|f }}
               |         ^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1663,7 +1663,7 @@ def test_a_filter_that_exits_fails_its_step_and_not_the_run(project: Project) ->
           templates/page.txt.j2:2: SystemExit in leave (dodo.py:9): 7
             2 | {{ name|leave }}
               |         ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1683,7 +1683,7 @@ def test_a_pattern_error_of_the_project_keeps_its_own_words(project: Project) ->
           ash: node 3: unknown kind
             a detail
             from templates/page.txt.j2:2
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
             hint: see nodes.toml
         1 failed in N s
         """,

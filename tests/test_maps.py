@@ -236,6 +236,49 @@ def test_line_statements_and_other_delimiters_count_as_lines(page: Project) -> N
     )
 
 
+# --- what a failing template says ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("{% for n in nodes %}{{ n.size|tenth }}{% endfor %}", "a.yaml:4: nodes[1].size = 0"),
+        ("{% for n in nodes %}{% set x = tenth(n) %}{% endfor %}", "a.yaml:2: nodes[0] = 1 key"),
+        ("{{ box.a }}{% if box.deep.b %}{% endif %}", "a.yaml:7: box.deep = 1 key"),
+        (
+            "{% macro m(x) %}{{ x.deep|tenth }}{% endmacro %}{{ m(box) }}",
+            "a.yaml:7: box.deep = 1 key",
+        ),
+        ("{{ box.missing|default(1) }}{{ 1 / nodes[1].size }}", "a.yaml:4: nodes[1].size = 0"),
+    ],
+)
+def test_a_failing_render_tells_the_keys_that_it_was_at(
+    empty_project: Project, body: str, told: str
+) -> None:
+    project = empty_project
+    project.write(
+        "dodo.py",
+        """
+        from codegen_tasks import Codegen
+
+        codegen = Codegen()
+        codegen.rule("a", template="a.j2", patterns="a.yaml", target="{stem}.txt")
+
+        @codegen.filter
+        @codegen.function
+        def tenth(number):
+            return 10 / number
+
+        DOIT_CONFIG = codegen.doit_config
+        """,
+    )
+    project.write(
+        "a.yaml", "nodes:\n  - size: 5\n    # none\n  - size: 0\nbox:\n  a: 1\n  deep: {c: 1}\n"
+    )
+    project.write("templates/a.j2", body)
+    assert f"    with {told}\n" in project.doit().out
+
+
 # --- what a failing compiler says ---------------------------------------------------------------
 
 
