@@ -101,6 +101,21 @@ class Origins:
             return via if data is None else [*via, _UNSURE]
         return via + self._lines(place, found, data)
 
+    def told_of(self, path: str, line: int, data: bytes) -> list[str]:
+        """Return lines that tell what made a line of a rendered text that was not written.
+
+        Args:
+            path: of the target that it was to be.
+            line: of the text, from 1.
+            data: the text, before any formatter.
+        """
+        step = self._workshop.plan.steps[self._workshop.plan.makers[path]]
+        for pieces in self._renders(step):
+            if _encoded(pieces) == data:
+                found = maps.built(posixpath.basename(path), pieces, "")
+                return self._lines(Place(path, line), found, data)
+        return [_UNSURE]
+
     def _phase(self, path: str) -> str:
         maker = self._workshop.plan.makers.get(path)
         return self._workshop.plan.steps[maker].phase if maker else ""
@@ -214,16 +229,14 @@ class Origins:
         if maker is None:
             return None
         step = self._workshop.plan.steps[maker]
-        # Values that know their keys are no plain strings, which a project's function may mind.
-        for keyed in (True, False):
-            pieces = self._rendered(step, keyed)
+        for pieces in self._renders(step):
             if pieces and (found := self._finished(step, pieces, data)) is not None:
                 return maps.built(posixpath.basename(path), found, content)
         return None
 
     def _finished(self, step: Step, pieces: list[Piece], data: bytes) -> Iterable[Piece] | None:
         """Return the pieces of what a text came to when it was written; None if not to `data`."""
-        text = "".join(part for part, _ in pieces).encode("utf-8", "replace")
+        text = _encoded(pieces)
         if text == data:
             return pieces
         rule = self._project.rules[step.rule]
@@ -235,6 +248,14 @@ class Origins:
 
                 return reflowed(pieces, data.decode())
         return None
+
+    def _renders(self, step: Step) -> Iterator[list[Piece]]:
+        """Yield what a render comes to, of values that know their keys, and of such that do not.
+
+        The first are no plain strings, which a project's function may mind.
+        """
+        for keyed in (True, False):
+            yield self._rendered(step, keyed)
 
     def _rendered(self, step: Step, keyed: bool) -> list[Piece]:
         """Render a file once more; [] if that fails."""
@@ -343,6 +364,10 @@ def _pieces(found: SourceMap, number: int, line: str) -> Iterable[tuple[int, int
     for segment, start, end in zip(segments, starts, starts[1:], strict=False):
         if segment.source >= 0:
             yield start + 1, end, found.origin(segment), line[start:end]
+
+
+def _encoded(pieces: Iterable[Piece]) -> bytes:
+    return "".join(part for part, _ in pieces).encode("utf-8", "replace")
 
 
 def _same(value: Any, other: Any) -> bool:

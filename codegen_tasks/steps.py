@@ -353,11 +353,15 @@ class Workshop:
 
     def _at_keys(self, step: Step, error: StepError) -> StepError:
         """Add to what a template raised the keys that it was at, with their lines."""
-        if self.project.sandbox or self.project.rules[step.rule].timeout is not None:
-            return error  # a second render has no limit
+        if not self._may_render_again(step):
+            return error
         told = self.origins.blamed(step, error)
         details = [line for line in error.details if not told or not line.startswith("pattern ")]
         return StepError(error.where, error.what, error.hint, [*details, *told])
+
+    def _may_render_again(self, step: Step) -> bool:
+        """Tell whether a step that fails may render once more, which has no limit of its own."""
+        return not self.project.sandbox and self.project.rules[step.rule].timeout is None
 
     def names_for(self, step: Step) -> set[str]:
         """Return the variables that a render sees, besides globals.
@@ -384,7 +388,7 @@ class Workshop:
         try:
             return formats.finished(rule, data, step.outputs[0], self.project.root), tools
         except StepError as error:
-            raise self._blamed(step, error, "") from None
+            raise self._blamed(step, error, "", data) from None
 
     def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
         """Return what the patterns of a step were held against, if they fit it.
@@ -595,16 +599,28 @@ class Workshop:
             return replace(found, digest="", stat=None)
         return found
 
-    def _blamed(self, step: Step, error: CodegenError, root: str) -> CodegenError:
-        """Add to a compiler's complaint the generated line below `root`, and what made it."""
+    def _blamed(
+        self, step: Step, error: CodegenError, root: str, rendered: bytes = b""
+    ) -> CodegenError:
+        """Add to a compiler's complaint the generated line below `root`, and what made it.
+
+        Args:
+            step: that fails.
+            error: the complaint.
+            root: absolute path of the folder in which targets lie; "" if it is a formatter's,
+                for what it complains about was not written.
+            rendered: that text.
+        """
         if error.where.startswith("toolchain "):
             return error  # no source is to blame
         details = list(error.details)
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
             details = [*_line(root, path, int(line), details), *details]
-            if root:  # else it is not what was rendered: a formatter complains
+            if root:
                 details += self._origin(step, error, root)
+            elif self._may_render_again(step):
+                details += self.origins.told_of(path, int(line), rendered)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
