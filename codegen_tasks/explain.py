@@ -175,11 +175,10 @@ class Explained:
         """Return who led to the place `where`; the pattern only if `where` does not name it."""
         chain = [f"from {_at(place)}" for place in reversed(list(outer))]
         path, place = self._whereabouts()
-        made_by = place if place and path == self._made_by else self._made_by
         if place and path != self._made_by:
             chain.insert(0, f"in {place}")
         told = not self._made_by or f"{where}:".startswith(f"{self._made_by}:")
-        return chain if told else [*chain, f"pattern {made_by}"]
+        return chain if told else [*chain, f"pattern {self._made_by}"]
 
     def _whereabouts(self) -> tuple[str, str]:
         """Return path and place of the table that lacks a key; "" if that is not what happened."""

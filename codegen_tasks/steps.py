@@ -23,7 +23,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, keys, texts, toolchains
+from . import digest, disk, formats, items, keys, texts, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
@@ -338,7 +338,10 @@ class Workshop:
         if judged:
             view.see_all()  # a key that no template reads may be wrong, too
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
-        text, record = engine.render(step.template, view, made_by, self._guarding)
+        try:
+            text, record = engine.render(step.template, view, made_by, self._guarding)
+        except StepError as error:
+            raise self._at_keys(step, error) from None
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -347,6 +350,18 @@ class Workshop:
         data, tools = self._finished(step, data)
         inputs += tools
         return Rendered(data, inputs, self._references(step, text))
+
+    def _at_keys(self, step: Step, error: StepError) -> StepError:
+        """Add to what a template raised the keys that it was at, with their lines."""
+        if not self._may_render_again(step):
+            return error
+        told = self.origins.blamed(step, error)
+        details = [line for line in error.details if not told or not line.startswith("pattern ")]
+        return StepError(error.where, error.what, error.hint, [*details, *told])
+
+    def _may_render_again(self, step: Step) -> bool:
+        """Tell whether a step that fails may render once more, which has no limit of its own."""
+        return not self.project.sandbox and self.project.rules[step.rule].timeout is None
 
     def names_for(self, step: Step) -> set[str]:
         """Return the variables that a render sees, besides globals.
@@ -370,13 +385,10 @@ class Workshop:
             # Equal ones are the same objects, as with all that steps have in common.
             if self._formatters.setdefault(step.rule, tools) == tools:
                 tools = self._formatters[step.rule]
-            try:
-                data = rule.format.formatted(data, step.outputs[0], self.project.root, rule.timeout)
-            except StepError as error:
-                raise self._blamed(step, error, "") from None
-        if rule.newline is not None:
-            data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
-        return data, tools
+        try:
+            return formats.finished(rule, data, step.outputs[0], self.project.root), tools
+        except StepError as error:
+            raise self._blamed(step, error, "", data) from None
 
     def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
         """Return what the patterns of a step were held against, if they fit it.
@@ -423,15 +435,20 @@ class Workshop:
         notes: Mapping[str, Notes],
         more: Mapping[str, Any],
     ) -> View:
-        """Return what a template sees that renders one item of a list."""
-        each = str(self.project.rules[step.rule].each)
-        items = pattern.data[each]
-        index = step.item or 0
-        if index >= len(items):
-            raise StepError(pattern.path, f"'{each}' has become shorter meanwhile")
-        item = keys.handed(items[index], notes[pattern.path], path=(each, index))
+        """Return what a template sees that renders one item of a list or table."""
+        rule = self.project.rules[step.rule]
+        each, place = str(rule.each), step.item if step.item is not None else 0
+        try:
+            item, layers = items.layers(
+                each, place, rule.target, top, pattern.data, notes[pattern.path]
+            )
+        except (LookupError, TypeError):
+            what = f"{items.told(each, place)} is gone meanwhile"
+            raise StepError(pattern.path, what) from None
         named = {"pattern": pattern.names(), "item": item, **more}
-        return View([item, top] if isinstance(item, Table) else [top], named, notes)
+        if isinstance(place, str):
+            named.setdefault("key", place)
+        return View(layers, named, notes)
 
     def _without_notes(self, step: Step, view: View) -> View:
         """Return plain copies of what a view shows, for code that can do anything with it."""
@@ -588,16 +605,28 @@ class Workshop:
             return replace(found, digest="", stat=None)
         return found
 
-    def _blamed(self, step: Step, error: CodegenError, root: str) -> CodegenError:
-        """Add to a compiler's complaint the generated line below `root`, and what made it."""
+    def _blamed(
+        self, step: Step, error: CodegenError, root: str, rendered: bytes = b""
+    ) -> CodegenError:
+        """Add to a compiler's complaint the generated line below `root`, and what made it.
+
+        Args:
+            step: that fails.
+            error: the complaint.
+            root: absolute path of the folder in which targets lie; "" if it is a formatter's,
+                for what it complains about was not written.
+            rendered: that text.
+        """
         if error.where.startswith("toolchain "):
             return error  # no source is to blame
         details = list(error.details)
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
             details = [*_line(root, path, int(line), details), *details]
-            if root:  # else it is not what was rendered: a formatter complains
+            if root:
                 details += self._origin(step, error, root)
+            elif self._may_render_again(step):
+                details += self.origins.told_of(path, int(line), rendered)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
