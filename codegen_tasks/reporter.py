@@ -57,6 +57,7 @@ class CodegenReporter(ConsoleReporter):
         self._unmet = 0
         self._hits = 0
         self._misses = 0
+        self._restored = 0
         self._finished: set[str] = set()
         self._others = 0
         self._steps: dict[str, str] = {}  # that are to run as far as is known, with their phases
@@ -231,8 +232,11 @@ class CodegenReporter(ConsoleReporter):
         if not outcome.error:
             self._done[str(phase)] += 1
             self._unchanged += phase in _DONE and not outcome.changed
+        restored = outcome.cached == "restored"
+        self._restored += restored
         if task.verbosity == 2:
             took = f"pid {outcome.pid}, {outcome.seconds * 1000:.0f} ms"
+            took += ", restored" if restored else ""
             self.write(f".  {task.name}  ({took})\n")
         for note in outcome.notes:
             self.write(f"   {note}\n")
@@ -336,6 +340,8 @@ class CodegenReporter(ConsoleReporter):
         ]
         if self._unchanged:
             parts.append(f"{self._unchanged} of them unchanged")
+        if self._restored:
+            parts.append(f"{self._restored} of them restored")
         if self._uptodate:
             parts.append(f"{self._uptodate} up to date")
         if self._failed:

@@ -39,6 +39,7 @@ navigation = {
         "Migrate from Make <how-to/from-make>",
         "Migrate from a one-shot generator <how-to/from-one-shot-generators>",
     ],
+    "Examples": ["examples/registers", "examples/openapi", "examples/kubernetes"],
     "Reference": ["reference", "glossary"],
     "Explanation": [
         "What is stale <staleness>",
@@ -56,6 +57,9 @@ _FROM_ELSEWHERE = {
     "CONTRIBUTING.md": "contributing",
     "SECURITY.md": "security",
     "benchmarks/README.md": "measuring",
+    "examples/kubernetes/README.md": "examples/kubernetes",
+    "examples/openapi/README.md": "examples/openapi",
+    "examples/registers/README.md": "examples/registers",
 }
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(#[^)\s]*)?(?=\))")
 

@@ -85,6 +85,8 @@ def settled(text: str, in_order: bool = True) -> list[str]:
         (r"\b[0-9a-f]{4}…", "H…"),
         (r"\b\d+(\.\d)? (bytes|KB)\b", "N bytes"),
         (r"\(templates [^)]*\)", "(templates …)"),
+        (r"\bof 5\.0 GB, in \S+", "of 5.0 GB, in FOLDER"),
+        (r"\b\d+\.\d s saved", "T s saved"),
         (r"\b\d+ hits \(\d+ %\)", "N hits"),
         (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*( UTC)?", "WHEN"),
     ):
@@ -102,7 +104,13 @@ class Shell:
         self._code = 0
         path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
         self._state.write_text(f"export PATH={shlex.quote(path)}\n")
-        self._environ = {"PIP_QUIET": "2", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        self._environ = {
+            "CODEGEN_OUTPUT_CACHE": "true",
+            "CODEGEN_OUTPUT_CACHE_FOLDER": str(project.path.parent / "store"),
+            "CODEGEN_OUTPUT_CACHE_MILLISECONDS": "60000",  # how long something takes, nobody knows
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_QUIET": "2",
+        }
 
     @property
     def folder(self) -> str:
