@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import Project
+from example_project import copy_into
 from executed import ROOT, Shell, blocks, play
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -136,6 +137,17 @@ def test_a_page_does_what_it_says(empty_project: Project, page: str) -> None:
         if shutil.which(program) is None:
             pytest.skip(f"{program}: not on this machine")
     played(empty_project, page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kubernetes", "registers"])
+def test_an_example_does_what_its_page_says(
+    empty_project: Project, state_home: Path, name: str
+) -> None:
+    if name == "registers" and shutil.which("cc") is None:
+        pytest.skip("cc: not on this machine")
+    copy_into(Project(empty_project.path / "examples" / name, state_home), name)
+    played(empty_project, f"examples/{name}/README.md")
 
 
 @pytest.mark.slow
