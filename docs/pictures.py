@@ -12,6 +12,7 @@ import http.server
 import io
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -157,7 +158,10 @@ def terminal(name: str, project: Path, arguments: list[str], seconds: float) -> 
             text.append(cell.data, style=f"{'bold ' if cell.bold else ''}{colour}".strip() or None)
         text.rstrip()
         shown.print(text)
-    shown.save_svg(str(PICTURES / f"{name}.svg"), title="codegen-tasks")
+    svg = shown.export_svg(title="codegen-tasks")
+    # A picture needs no network: rich names a font there, and `monospace` for who has it not.
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    (PICTURES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 def set_size(terminal_end: int) -> None:
