@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import blame, digest, disk, keys, maps, places
+from . import blame, digest, disk, keys, maps, moved, places
 from .errors import CodegenError
 from .maps import Key, Origin, SourceMap, Spot
 from .model import Pattern, Step
@@ -33,6 +33,8 @@ _SHOWN = 3
 _KEPT = 8
 #: A longer value is shown in part.
 _LONG = 40
+#: A line of which nothing is known is near one that is so many lines before it.
+_NEAR = 20
 _WORD = re.compile(r"\w+")
 _UNSURE = "what made this cannot be told: rendered again, it is not the same"
 
@@ -95,7 +97,23 @@ class Origins:
         found = self.source_map(place.path, data) if data is not None else None
         if data is None or found is None:
             return via if data is None else [*via, _UNSURE]
-        return via + self._lines(place, found, data)
+        return via + self._lines(place, found, data.decode("utf-8", "replace"))
+
+    def told_unformatted(self, step: Step, text: str, line: int, column: int) -> list[str]:
+        """Return lines that tell what made a place of a text that a formatter refuses.
+
+        Args:
+            step: that rendered it.
+            text: as it was rendered.
+            line: of it, from 1.
+            column: of it, in characters from 1; 0 for the whole line.
+        """
+        for keyed in (True, False):
+            pieces = self._rendered(step, keyed)
+            if "".join(part for part, _ in pieces) == text:
+                found = maps.built("", pieces, "")
+                return self._lines(Place(step.outputs[0], line, column), found, text)
+        return [_UNSURE]
 
     def _phase(self, path: str) -> str:
         maker = self._workshop.plan.makers.get(path)
@@ -123,15 +141,15 @@ class Origins:
         exact = maps.character(source, segment.from_column) + 1 if place.column else 0
         return Place(path, segment.line + 1, exact)
 
-    def _lines(self, place: Place, found: SourceMap, data: bytes) -> list[str]:
+    def _lines(self, place: Place, found: SourceMap, text: str) -> list[str]:
         """Return the template's lines that made a place, who led there, and the keys."""
-        line = _nth(data.decode("utf-8", "replace"), place.line)
+        line = _nth(text, place.line)
         if line is None:
             return []
         pieces = list(_pieces(found, place.line - 1, line))
-        here = None
-        if place.column:
-            here = next((one for one in pieces if one[1] >= place.column), None)
+        if not pieces:
+            return _near(found, place.line - 1)
+        here = next((one for one in pieces if one[0] <= place.column <= one[1]), None)
         chosen = [here] if here is not None else [one for one in pieces if one[3].strip()]
         shown: dict[Spot, Origin] = {}
         for _, _, origin, _ in chosen:
@@ -212,10 +230,20 @@ class Origins:
         step = self._workshop.plan.steps[maker]
         # Values that know their keys are no plain strings, which a project's function may mind.
         for keyed in (True, False):
-            pieces = self._rendered(step, keyed)
+            pieces = self._finished(step, self._rendered(step, keyed))
             if "".join(text for text, _ in pieces).encode("utf-8", "replace") == data:
                 return maps.built(posixpath.basename(path), pieces, content)
         return None
+
+    def _finished(self, step: Step, pieces: list[moved.Piece]) -> list[moved.Piece]:
+        """Return a render's pieces as they are in the file that is written; [] if it fails."""
+        rendered = "".join(text for text, _ in pieces).encode("utf-8", "replace")
+        try:
+            with _silence():
+                data, _ = self._workshop.finished(step, rendered)
+        except CodegenError:
+            return []
+        return moved.moved(pieces, data.decode("utf-8", "replace"))
 
     def _rendered(self, step: Step, keyed: bool) -> list[tuple[str, Origin | None]]:
         """Render a file once more; [] if that fails."""
@@ -309,6 +337,16 @@ def _pieces(found: SourceMap, number: int, line: str) -> Iterable[tuple[int, int
     for segment, start, end in zip(segments, starts, starts[1:], strict=False):
         if segment.source >= 0:
             yield start + 1, end, found.origin(segment), line[start:end]
+
+
+def _near(found: SourceMap, number: int) -> list[str]:
+    """Return what tells of the nearest line before one of which nothing is known."""
+    for segments in reversed(found.lines[max(number - _NEAR, 0) : number]):
+        for segment in reversed(segments):
+            if segment.source >= 0:
+                origin = found.origin(segment)
+                return [f"near {origin.path}:{origin.line}"]
+    return []
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -344,7 +344,7 @@ class Workshop:
         except UnicodeEncodeError as error:
             raise StepError(step.outputs[0], f"cannot be UTF-8: {error.reason}") from None
         inputs = self._inputs(step, loaded, view, record, judged)
-        data, tools = self._finished(step, data)
+        data, tools = self.finished(step, data)
         inputs += tools
         return Rendered(data, inputs, self._references(step, text))
 
@@ -357,7 +357,7 @@ class Workshop:
         loaded = [self.world.library.load(path) for path in step.patterns]
         return set(self._view(step, loaded).variables)
 
-    def _finished(self, step: Step, data: bytes) -> tuple[bytes, Sequence[Input]]:
+    def finished(self, step: Step, data: bytes) -> tuple[bytes, Sequence[Input]]:
         """Return what is written of a rendered text, and what had a part in that.
 
         Raises:
@@ -373,7 +373,7 @@ class Workshop:
             try:
                 data = rule.format.formatted(data, step.outputs[0], self.project.root, rule.timeout)
             except StepError as error:
-                raise self._blamed(step, error, "") from None
+                raise self._blamed_unformatted(step, error, data) from None
         if rule.newline is not None:
             data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
         return data, tools
@@ -590,14 +590,27 @@ class Workshop:
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
             details = [*_line(root, path, int(line), details), *details]
-            if root:  # else it is not what was rendered: a formatter complains
-                details += self._origin(step, error, root)
+            details += self._origin(step, error, root)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
-        origin = self.plan.steps[maker] if maker else step
-        details.append(f"made from {self.project.templates}/{origin.template}")
-        if len(origin.patterns) == 1:
-            details[-1] += f" and {origin.patterns[0]}"
+        details.append(self._made_from(self.plan.steps[maker] if maker else step))
         return StepError(error.where, error.what, error.hint, details)
+
+    def _blamed_unformatted(self, step: Step, error: StepError, data: bytes) -> StepError:
+        """Add to a formatter's complaint about a rendered text what made the place."""
+        from .blame import marked_by
+
+        details, line = list(error.details), error.where.rpartition(":")[2]
+        if line.isdigit() and not self.project.sandbox:
+            text = data.decode("utf-8", "replace")
+            shown = text.split("\n")[int(line) - 1 : int(line)]
+            column = marked_by(shown[0], details) if shown else 0
+            details += self.origins.told_unformatted(step, text, int(line), column)
+        details.append(self._made_from(step))
+        return StepError(error.where, error.what, error.hint, details)
+
+    def _made_from(self, step: Step) -> str:
+        pattern = f" and {step.patterns[0]}" if len(step.patterns) == 1 else ""
+        return f"made from {self.project.templates}/{step.template}{pattern}"
 
     def _origin(self, step: Step, error: CodegenError, root: str) -> list[str]:
         """Return what made the place that a compiler complains about."""

@@ -33,7 +33,7 @@ LAYERS = [
         "snapshot",
     ],
     ["formats"],
-    ["explain", "project", "checks", "record", "scaffold", "marks", "schemas"],
+    ["explain", "project", "checks", "record", "scaffold", "marks", "moved", "schemas"],
     ["templates"],
     ["tracing"],
     ["world", "plan"],
