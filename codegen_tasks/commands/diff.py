@@ -14,6 +14,7 @@ from doit.control import TaskControl
 from .. import orphans
 from ..preview import Difference, preview
 from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
+from .helped import Helped
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -22,7 +23,7 @@ _COLOURS = {b"-": b"31", b"+": b"32", b"@": b"36"}
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 
 
-class Diff(DoitCmdBase):
+class Diff(Helped, DoitCmdBase):
     """Shows how targets differ from what a build would make of them."""
 
     name = "diff"
@@ -32,6 +33,11 @@ class Diff(DoitCmdBase):
         "Renders and compiles in memory, and shows unified diffs from the disk to what would be "
         "made, of all targets or of what doit would make for the names. Exits with 1 if a "
         "target differs or cannot be made. Changes nothing."
+    )
+    examples = (
+        ("", "what the next build changes"),
+        ("generated/bloom.ts", "the same of one target"),
+        ("'generate:b*' > review.patch", "to review, or for patch -p1"),
     )
 
     def _execute(self, pos_args: list[str]) -> int:
