@@ -107,6 +107,7 @@ def test_help_says_what_a_command_does_before_its_options(opted_in: Project, com
     assert max(map(len, result.out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_the_examples_of_help_do_what_they_say(opted_in: Project) -> None:
     """But for those that need a browser, a compiler or a pattern of its own, or do not end."""
     left_out = ("watch", "where", "report --open", "new")
