@@ -46,7 +46,7 @@ LAYERS = [
     ["tasks", "survey"],
     ["causes", "kin"],
     ["workers", "chains"],
-    ["screen", "progress", "failures"],
+    ["screen", "progress", "failures", "dressed"],
     ["table"],
     ["codegen", "reporter"],
     ["runner", "report"],

@@ -19,6 +19,8 @@ from .helped import Helped
 if TYPE_CHECKING:
     from ..build import Build
 
+#: On a terminal, of a line longer than so many bytes so many characters are shown.
+_LONG, _SHOWN = 1000, 120
 _COLOURS = {b"-": b"31", b"+": b"32", b"@": b"36"}
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 
@@ -87,12 +89,14 @@ class Diff(Helped, DoitCmdBase):
 
     def _show(self, differences: Sequence[Difference]) -> None:
         out: Any = self.outstream
-        coloured = out.isatty() and not os.environ.get("NO_COLOR")
+        on_terminal = out.isatty()
+        coloured = on_terminal and not os.environ.get("NO_COLOR")
         out.flush()
         raw = getattr(out, "buffer", None)
         for difference in differences:
             for line in patch(difference):
-                shown = _coloured(line) if coloured else line
+                shown = _shortened(line) if on_terminal else line
+                shown = _coloured(shown) if coloured else shown
                 if raw is not None:
                     raw.write(shown)
                 else:
@@ -150,6 +154,15 @@ def _lines(data: bytes) -> list[bytes]:
     lines = [line + b"\n" for line in data.split(b"\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]
+
+
+def _shortened(line: bytes) -> bytes:
+    """Return a line as people look at it: nobody reads a source map, which is one long line."""
+    if len(line) <= _LONG:
+        return line
+    text = line.decode("utf-8", "replace").rstrip("\n")
+    left = len(text) - _SHOWN
+    return f"{text[:_SHOWN]}… ({left} more characters)\n".encode() if left > 0 else line
 
 
 def _coloured(line: bytes) -> bytes:

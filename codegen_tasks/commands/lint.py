@@ -94,8 +94,8 @@ class Lint(Helped, DoitCmdBase):
             self.outstream.write(json.dumps({"version": 1, "findings": rows}, indent=2) + "\n")
         else:
             self.outstream.writelines(f"{one}\n" for one in found)
-            if found:
-                print(counted(len(found), "finding"), file=sys.stderr)
+            told = counted(len(found), "finding") if found else "nothing found"
+            print(told, file=sys.stderr)
         return int(bool(found))
 
     # Rendering again, in a process that orders sets otherwise ------------------------------
