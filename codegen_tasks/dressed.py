@@ -6,12 +6,15 @@ broken.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Mapping
+from typing import Any
 
 from .columns import wrap
 
-_RED, _CYAN, _BLUE = "1;31", "36", "34"
+_RED, _CYAN, _BLUE = "1;31", "36", "94"
 #: A line of a file: its number, a bar, the line.
 _SOURCE = re.compile(r"( *\d+ \|)( .*)?")
 #: What stands below such a line.
@@ -19,6 +22,13 @@ _MARK = re.compile(r"( *\|)( *[\^~]+ *)")
 _HEAD = re.compile(r"( *)(failed:|hint:)( .*)?")
 #: What people copy.
 _COMMAND = re.compile(r"to run (?:it|them) again: ")
+
+
+def dressed_for(stream: Any, text: str) -> str:
+    """Return a message for whatever a stream is: as it is, if that is no terminal."""
+    if not getattr(stream, "isatty", bool)():
+        return text
+    return dressed(text, shutil.get_terminal_size().columns, os.environ)
 
 
 def dressed(text: str, width: int, environ: Mapping[str, str]) -> str:

@@ -116,13 +116,11 @@ class CodegenReporter(ConsoleReporter):
             self._write_no_more()
 
     def _write_message(self, text: str) -> None:
-        """Print what failed, as it is best read where it is read."""
+        """Print lines that a terminal breaks at words, and in which it shows what failed."""
         if getattr(self.outstream, "isatty", bool)():
-            import shutil
+            from .dressed import dressed_for
 
-            from .dressed import dressed
-
-            text = dressed(text, shutil.get_terminal_size().columns, os.environ)
+            text = dressed_for(self.outstream, text)
         self.write(f"{text}\n")
 
     def _write_no_more(self) -> None:
@@ -343,7 +341,7 @@ class CodegenReporter(ConsoleReporter):
         away = self._written_since > _AWAY
         super().complete_run()
         for line in self._summary():
-            self.write(line + "\n")
+            self._write_message(line)
         for line in self._failures(away):
             self._write_message(line)
         for line in self._remaining() if interrupted else []:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from conftest import Project
@@ -22,8 +23,8 @@ def test_a_message_has_colours_where_the_eye_is_to_go() -> None:
     assert dressed(MESSAGE, 80, {}) == (
         "\x1b[1;31mfailed:\x1b[0m generate:a.ts\n"
         "  templates/a.ts.j2:3: a message of quite a few words\n"
-        "\x1b[34m    3 |\x1b[0m {{ name }}\n"
-        "\x1b[34m      |\x1b[0m\x1b[1;31m    ^^^^\x1b[0m\n"
+        "\x1b[94m    3 |\x1b[0m {{ name }}\n"
+        "\x1b[94m      |\x1b[0m\x1b[1;31m    ^^^^\x1b[0m\n"
         "    \x1b[36mhint:\x1b[0m did you mean 'nam'?\n"
         "to run it again: doit generate:a.ts generate:another.ts"
     )
@@ -77,3 +78,12 @@ def test_a_terminal_is_not_filled_with_one_long_line_of_a_patch(project: Project
     terminal = Terminal(project, *doit("diff")[:2], "codegen_tasks", "diff")
     assert terminal.end() == 1
     assert f"+{'x' * 119}… (4881 more characters)" in terminal.text.replace("\n", "")
+
+
+def test_places_are_dressed_on_a_terminal(project: Project) -> None:
+    assert project.doit().code == 0
+    for more in (["generated/ash.txt:2"], ["--", "echo", "generated/ash.txt:2"]):
+        terminal = Terminal(project, sys.executable, "-m", "codegen_tasks", "where", *more)
+        assert terminal.end() == 0
+        assert b"\x1b[94m  1 |\x1b[0m" in terminal.sent
+        assert "\n  by templates/macros.j2:1\n  1 | " in terminal.text

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, TypeAlias
 
+from ..dressed import dressed_for
+
 #: A place in a text: a path or URL, a line, perhaps a column.
 PLACE = re.compile(r"(?P<path>[^\s()'\"<>]+?):(?P<line>\d+)(?::(?P<column>\d+))?(?![\w/]|:\w)")
 _PYTHON = re.compile(r'File "(?P<path>[^"]+)", line (?P<line>\d+)(?P<column>)')
@@ -88,7 +90,8 @@ class Annotator:
     def _say(self, lines: Iterable[str], newline: bool = False) -> None:
         told = list(lines)
         if told:
-            self._out.write("\n" * newline + "".join(f"{line}\n" for line in told))
+            lines_of = (dressed_for(self._out, line) for line in told)
+            self._out.write("\n" * newline + "".join(f"{line}\n" for line in lines_of))
 
     def _copy(self, data: bytes) -> None:
         raw = getattr(self._out, "buffer", None)

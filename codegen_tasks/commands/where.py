@@ -14,6 +14,7 @@ from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
 from .. import disk
+from ..dressed import dressed_for
 from ..errors import cause, nearest
 from . import annotate
 from .common import options_first, planned, say_whatever_the_encoding
@@ -103,7 +104,7 @@ class Where(Helped, DoitCmdBase):
         return int(lines[-1].startswith("what made this cannot be told"))
 
     def _say(self, line: str) -> None:
-        self.outstream.write(f"{line}\n")
+        self.outstream.write(f"{dressed_for(self.outstream, line)}\n")
 
 
 class _Teller:
