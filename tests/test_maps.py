@@ -703,3 +703,22 @@ def test_what_a_formatter_refuses_is_told_with_what_made_it(empty_project: Proje
         '  with patterns/a.toml:2: value = "%"\n'
         "  made from templates/x.j2 and patterns/a.toml\n"
     )
+
+
+@needs_deno
+def test_what_made_the_first_error_is_told_before_the_other_ones(empty_project: Project) -> None:
+    project = declared(empty_project, "x.ts.j2", ".ts", "deno")
+    line = "export const {}: number = {{ value|tojson }};\n"
+    project.write("templates/x.ts.j2", line.replace("{}", "a", 1) + line.replace("{}", "b", 1))
+    project.write("patterns/a.toml", 'value = "oh"\n')
+    what = "Type 'string' is not assignable to type 'number' (TS2322)"
+    assert message(project, "compile:a.js") == (
+        f"generated/a.ts:1: {what}\n"
+        '  1 | export const a: number = "oh";\n'
+        "  by templates/x.ts.j2:1\n"
+        "  1 | export const a: number = {{ value|tojson }};\n"
+        "    |              ^\n"
+        '  with patterns/a.toml:1: value = "oh"\n'
+        f"  generated/a.ts:2: {what}\n"
+        "  made from templates/x.ts.j2 and patterns/a.toml\n"
+    )
