@@ -26,8 +26,6 @@ _QUOTES = str.maketrans('"`', "''")
 _DEEPEST = 40
 #: So many words in a row are looked for that a text has once: in tables no single one is.
 _ROWS = (1, 3, 9)
-#: Fewer words are no table.
-_TABLE = 60
 
 
 def moved(pieces: Sequence[Piece], after: str) -> list[Piece]:
@@ -122,14 +120,16 @@ def _between(
     news = [at for at in range(new, new_end) if not after[at].isspace()]
     ours = [before[at].translate(_QUOTES) for at in olds]
     theirs = [after[at].translate(_QUOTES) for at in news]
-    for i, j in matched(ours, theirs):
+    for i, j in matched(ours, theirs, _ROWS[:1]):  # signs come in rows of their own
         yield news[j], olds[i], 1
 
 
 # Matching ---------------------------------------------------------------------------------
 
 
-def matched(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
+def matched(
+    old: Sequence[str], new: Sequence[str], lengths: Sequence[int] = _ROWS
+) -> list[tuple[int, int]]:
     """Return which of the old ones is which of the new ones, where that is sure, in order.
 
     Between those that each list has once, the same again: what is there once is sure, and what
@@ -145,7 +145,7 @@ def matched(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
         if ours == theirs:
             pairs += zip(range(start, end), range(new_start, new_end), strict=True)
             continue
-        anchors = _anchors(ours, theirs) if depth < _DEEPEST else []
+        anchors = _anchors(ours, theirs, lengths) if depth < _DEEPEST else []
         if not anchors:
             pairs += ((start + i, new_start + j) for i, j in _edges(ours, theirs, spare))
             continue
@@ -159,11 +159,12 @@ def matched(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def _anchors(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
+def _anchors(
+    old: Sequence[str], new: Sequence[str], lengths: Sequence[int]
+) -> list[tuple[int, int]]:
     """Return as many as can be, in the order of both, of what each list has once."""
     in_another_order = len(old) == len(new) and Counter(old) == Counter(new)
-    is_table = min(len(old), len(new)) >= _TABLE and not in_another_order
-    for length in _ROWS if is_table else _ROWS[:1]:
+    for length in _ROWS[:1] if in_another_order else lengths:
         rows, new_rows = _rows(old, length), _rows(new, length)
         counts, new_counts = Counter(rows), Counter(new_rows)
         places = {row: j for j, row in enumerate(new_rows) if new_counts[row] == 1}

@@ -24,7 +24,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, keys, texts, toolchains
+from . import digest, disk, formats, items, keys, texts, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
@@ -339,15 +339,30 @@ class Workshop:
         if judged:
             view.see_all()  # a key that no template reads may be wrong, too
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
-        text, record = engine.render(step.template, view, made_by, self._guarding)
+        try:
+            text, record = engine.render(step.template, view, made_by, self._guarding)
+        except StepError as error:
+            raise self._at_keys(step, error) from None
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise StepError(step.outputs[0], f"cannot be UTF-8: {error.reason}") from None
         inputs = self._inputs(step, loaded, view, record, judged)
-        data, tools = self.finished(step, data)
+        data, tools = self._finished(step, data)
         inputs += tools
         return Rendered(data, inputs, self._references(step, text))
+
+    def _at_keys(self, step: Step, error: StepError) -> StepError:
+        """Add to what a template raised the keys that it was at, with their lines."""
+        if not self._may_render_again(step):
+            return error
+        told = self.origins.blamed(step, error)
+        details = [line for line in error.details if not told or not line.startswith("pattern ")]
+        return StepError(error.where, error.what, error.hint, [*details, *told])
+
+    def _may_render_again(self, step: Step) -> bool:
+        """Tell whether a step that fails may render once more, which has no limit of its own."""
+        return not self.project.sandbox and self.project.rules[step.rule].timeout is None
 
     def names_for(self, step: Step) -> set[str]:
         """Return the variables that a render sees, besides globals.
@@ -358,7 +373,7 @@ class Workshop:
         loaded = [self.world.library.load(path) for path in step.patterns]
         return set(self._view(step, loaded).variables)
 
-    def finished(self, step: Step, data: bytes) -> tuple[bytes, Sequence[Input]]:
+    def _finished(self, step: Step, data: bytes) -> tuple[bytes, Sequence[Input]]:
         """Return what is written of a rendered text, and what had a part in that.
 
         Raises:
@@ -371,13 +386,10 @@ class Workshop:
             # Equal ones are the same objects, as with all that steps have in common.
             if self._formatters.setdefault(step.rule, tools) == tools:
                 tools = self._formatters[step.rule]
-            try:
-                data = rule.format.formatted(data, step.outputs[0], self.project.root, rule.timeout)
-            except StepError as error:
-                raise self._blamed_unformatted(step, error, data) from None
-        if rule.newline is not None:
-            data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
-        return data, tools
+        try:
+            return formats.finished(rule, data, step.outputs[0], self.project.root), tools
+        except StepError as error:
+            raise self._blamed(step, error, "", data) from None
 
     def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
         """Return what the patterns of a step were held against, if they fit it.
@@ -418,15 +430,20 @@ class Workshop:
     def _view_of_item(
         self, step: Step, pattern: Pattern, top: Table, notes: Mapping[str, Notes]
     ) -> View:
-        """Return what a template sees that renders one item of a list."""
-        each = str(self.project.rules[step.rule].each)
-        items = pattern.data[each]
-        index = step.item or 0
-        if index >= len(items):
-            raise StepError(pattern.path, f"'{each}' has become shorter meanwhile")
-        item = keys.handed(items[index], notes[pattern.path], path=(each, index))
+        """Return what a template sees that renders one item of a list or table."""
+        rule = self.project.rules[step.rule]
+        each, place = str(rule.each), step.item if step.item is not None else 0
+        try:
+            item, layers = items.layers(
+                each, place, rule.target, top, pattern.data, notes[pattern.path]
+            )
+        except (LookupError, TypeError):
+            what = f"{items.told(each, place)} is gone meanwhile"
+            raise StepError(pattern.path, what) from None
         named = {"pattern": pattern.names(), "item": item}
-        return View([item, top] if isinstance(item, Table) else [top], named, notes)
+        if isinstance(place, str):
+            named["key"] = place
+        return View(layers, named, notes)
 
     def _without_notes(self, step: Step, view: View) -> View:
         """Return plain copies of what a view shows, for code that can do anything with it."""
@@ -583,36 +600,35 @@ class Workshop:
             return replace(found, digest="", stat=None)
         return found
 
-    def _blamed(self, step: Step, error: CodegenError, root: str) -> CodegenError:
-        """Add to a compiler's complaint the generated line below `root`, and what made it."""
+    def _blamed(
+        self, step: Step, error: CodegenError, root: str, rendered: bytes = b""
+    ) -> CodegenError:
+        """Add to a compiler's complaint the generated line below `root`, and what made it.
+
+        Args:
+            step: that fails.
+            error: the complaint.
+            root: absolute path of the folder in which targets lie; "" if it is a formatter's,
+                for what it complains about was not written.
+            rendered: that text.
+        """
         if error.where.startswith("toolchain "):
             return error  # no source is to blame
         details = list(error.details)
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
             first, others = _apart(details)
-            line_of = _line(root, path, int(line), first)
-            details = [*line_of, *first, *self._origin(step, error, root), *others]
+            if root:
+                line_of = _line(root, path, int(line), first)
+                details = [*line_of, *first, *self._origin(step, error, root), *others]
+            elif self._may_render_again(step):
+                details += self.origins.told_of(path, int(line), rendered, details)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
-        details.append(self._made_from(self.plan.steps[maker] if maker else step))
+        origin = self.plan.steps[maker] if maker else step
+        details.append(f"made from {self.project.templates}/{origin.template}")
+        if len(origin.patterns) == 1:
+            details[-1] += f" and {origin.patterns[0]}"
         return StepError(error.where, error.what, error.hint, details)
-
-    def _blamed_unformatted(self, step: Step, error: StepError, data: bytes) -> StepError:
-        """Add to a formatter's complaint about a rendered text what made the place."""
-        from .blame import marked_by
-
-        details, line = list(error.details), error.where.rpartition(":")[2]
-        if line.isdigit() and not self.project.sandbox:
-            text = data.decode("utf-8", "replace")
-            shown = text.split("\n")[int(line) - 1 : int(line)]
-            column = marked_by(shown[0], details) if shown else 0
-            details += self.origins.told_unformatted(step, text, int(line), column)
-        details.append(self._made_from(step))
-        return StepError(error.where, error.what, error.hint, details)
-
-    def _made_from(self, step: Step) -> str:
-        pattern = f" and {step.patterns[0]}" if len(step.patterns) == 1 else ""
-        return f"made from {self.project.templates}/{step.template}{pattern}"
 
     def _origin(self, step: Step, error: CodegenError, root: str) -> list[str]:
         """Return what made the place that a compiler complains about."""

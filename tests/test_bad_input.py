@@ -156,7 +156,7 @@ timeout=, schema=, format=, mode=, newline=
     ),
     "each that is no name": (
         page(each="3"),
-        "rule page: each must be the name of a list, not 3\n",
+        "rule page: each must be the name of a list or a table, not 3\n",
     ),
     "each without patterns": (
         'codegen.rule("x", template="plain.txt.j2", target="x", each="registers")\n',
@@ -489,6 +489,19 @@ def test_two_items_that_make_one_target_are_both_named(project: Project) -> None
         project,
         """
         patterns/birch.toml: items 1 and 3 of 'registers' both make generated/birch/a.txt
+          hint: tell them apart in target= of rule page, with a key of the items
+        """,
+    )
+
+
+def test_two_entries_that_make_one_target_are_both_named(project: Project) -> None:
+    project.write("dodo.py", dodo(page(target='"{stem}/{name}.txt"', each='"all"')))
+    for stem in ("ash", "birch", "cedar"):
+        project.write(f"patterns/{stem}.toml", '[all.a]\nname = "x"\n[all.b]\nname = "x"\n')
+    refused(
+        project,
+        """
+        patterns/ash.toml: entries 'a' and 'b' of 'all' both make generated/ash/x.txt
           hint: tell them apart in target= of rule page, with a key of the items
         """,
     )
@@ -952,23 +965,55 @@ def test_each_on_a_missing_key_names_the_nearest_one(project: Project) -> None:
         .  generate:ash-x.txt
         .  generate:patterns/birch.toml
         failed: generate:patterns/birch.toml
-          patterns/birch.toml: lacks the list 'registers'
+          patterns/birch.toml: lacks the list or table 'registers'
             rule unit makes a target for each of its items
             hint: did you mean 'register'?
         .  generate:patterns/cedar.toml
         failed: generate:patterns/cedar.toml
-          patterns/cedar.toml: 'registers' must be a list, not a number
+          patterns/cedar.toml: 'registers' must be a list or a table, not a number
             rule unit makes a target for each of its items
         1 generated, 2 failed in N s
         failed:
-          patterns/birch.toml: lacks the list 'registers'
+          patterns/birch.toml: lacks the list or table 'registers'
             generate:patterns/birch.toml
-          patterns/cedar.toml: 'registers' must be a list, not a number
+          patterns/cedar.toml: 'registers' must be a list or a table, not a number
             generate:patterns/cedar.toml
         to run them again: doit -c generate:patterns/birch.toml generate:patterns/cedar.toml
         """,
         changed=["ash-x.txt"],
     )
+
+
+@pytest.mark.parametrize(
+    ("each", "what"),
+    [
+        ("schemas", "lacks the list or table 'schemas'\n  hint: did you mean 'parts.schemas'?"),
+        (
+            "parts.schema",
+            "lacks the list or table 'parts.schema'\n  hint: did you mean 'parts.schemas'?",
+        ),
+        ("name.all", "'name' must be a table, not a string"),
+        (
+            "parts.schemas",
+            "entry '/a' of 'parts.schemas': the target '/a.txt' lies outside of generated/",
+        ),
+    ],
+)
+def test_each_that_leads_to_no_table_says_where_it_ends(
+    project: Project, each: str, what: str
+) -> None:
+    project.write(
+        "dodo.py",
+        dodo(
+            'codegen.rule("unit", template="plain.txt.j2", patterns="patterns/ash.toml",\n'
+            f'             target="{{key}}.txt", each="{each}")\n'
+        ),
+    )
+    project.write("patterns/ash.toml", 'name = "x"\n[parts.schemas]\n"/a" = 1\n')
+    said, _, hint = what.partition("\n")
+    out = project.doit().out
+    assert f"  patterns/ash.toml: {said}\n" in out
+    assert hint in out
 
 
 # Templates --------------------------------------------------------------------------------
@@ -1337,7 +1382,7 @@ def test_an_undefined_key_handed_to_a_filter_of_jinja_is_told_as_such(project: P
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont | tojson }}
               |        ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:2: led = 1 key
             hint: did you mean 'count'?
         1 failed in N s
         """,
@@ -1434,7 +1479,7 @@ def test_an_undefined_key_of_a_nested_table_names_the_nearest(project: Project) 
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont }}
               |        ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:3: led = 1 key
             hint: did you mean 'count'?
         1 failed in N s
         """,
@@ -1453,7 +1498,7 @@ def test_an_undefined_key_unlike_any_is_answered_with_all_there_are(project: Pro
           templates/page.txt.j2:2: the table has no key 'size'
             2 | {{ led["size"].x }}
               |         ^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:3: led = 2 keys
             hint: known: count, pitch
         1 failed in N s
         """,
@@ -1547,7 +1592,7 @@ def test_an_exception_in_a_filter_names_filter_and_template(project: Project) ->
           templates/page.txt.j2:2: ValueError in picky (dodo.py:9): no birch
             2 | {{ name|picky }}{% endif %}
               |         ^^^^^
-            pattern patterns/birch.toml
+            with patterns/birch.toml:1: name = "birch"
         .  generate:cedar.txt
         2 generated, 1 failed in N s
         """,
@@ -1580,7 +1625,7 @@ def test_an_exception_in_a_library_names_the_projects_own_line(project: Project)
           templates/page.txt.j2:1: ValueError in f (dodo.py:10): Invalid literal for Fraction: 'ash'
             1 | {{ name|f }}
               |         ^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1599,7 +1644,7 @@ def test_a_filter_without_end_is_not_called_a_loop_of_templates(project: Project
           templates/page.txt.j2:1: RecursionError in f (dodo.py:9): maximum recursion depth exceeded
             1 | {{ name|f }}
               |         ^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1618,7 +1663,7 @@ def test_a_filter_that_exits_fails_its_step_and_not_the_run(project: Project) ->
           templates/page.txt.j2:2: SystemExit in leave (dodo.py:9): 7
             2 | {{ name|leave }}
               |         ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1638,7 +1683,7 @@ def test_a_pattern_error_of_the_project_keeps_its_own_words(project: Project) ->
           ash: node 3: unknown kind
             a detail
             from templates/page.txt.j2:2
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
             hint: see nodes.toml
         1 failed in N s
         """,

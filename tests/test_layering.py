@@ -32,7 +32,7 @@ LAYERS = [
         "sandbox",
         "snapshot",
     ],
-    ["formats"],
+    ["formats", "items"],
     ["explain", "project", "checks", "record", "scaffold", "marks", "moved", "schemas"],
     ["templates"],
     ["tracing"],
