@@ -188,7 +188,8 @@ class Origins:
     def _told_keys(self, found: Iterable[Key]) -> list[str]:
         listed = list(found)
         told = [f"with {self._told_key(*key)}" for key in listed[:_SHOWN]]
-        return told + [f"with {len(listed) - _SHOWN} other keys"] * (len(listed) > _SHOWN)
+        more = len(listed) - _SHOWN
+        return told + [f"with {more} other {'key' if more == 1 else 'keys'}"] * (more > 0)
 
     def _told_key(self, path: str, key: keys.Path) -> str:
         """Return where a key of a pattern stands, and what it says."""

@@ -30,7 +30,7 @@ from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
 from .functions import describe
 from .keys import Notes, Reads, Table, View
-from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
+from .model import Input, Outcome, Output, Pattern, Result, Rule, Step, Trace
 from .outputs import RESTORED, OutputCache
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
@@ -407,28 +407,34 @@ class Workshop:
         notes = {pattern.path: Notes(self._reads) for pattern in loaded}
         rule = self.project.rules[step.rule]
         tops = [Table(pattern.data, notes[pattern.path]) for pattern in loaded]
+        more = {} if _may_read_all(rule) else rule.context or {}
         if step.many:
             for table, pattern in zip(tops, loaded, strict=True):
                 keys.give(table, "pattern", pattern.names())
-            view = View([], {"patterns": tops}, notes)
+            view = View([], {"patterns": tops, **more}, notes)
         elif step.item is not None:
-            view = self._view_of_item(step, loaded[0], tops[0], notes)
+            view = self._view_of_item(step, loaded[0], tops[0], notes, more)
         else:
             named: dict[str, Any] = {"pattern": loaded[0].names()} if loaded else {}
-            view = View(tops, named, notes)
-        if rule.context is None and self.engine.tracks:
+            view = View(tops, {**named, **more}, notes)
+        if self.engine.tracks and not _may_read_all(rule):
             return view
         return self._without_notes(step, view)
 
     def variables(self, step: Step, loaded: Sequence[Pattern]) -> dict[str, Any]:
         """Return what the template sees as plain data; what is noted of it is lost."""
         view = self._view(step, loaded)
-        if self.project.rules[step.rule].context is not None:
+        if _may_read_all(self.project.rules[step.rule]):
             return view.variables
         return {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
 
     def _view_of_item(
-        self, step: Step, pattern: Pattern, top: Table, notes: Mapping[str, Notes]
+        self,
+        step: Step,
+        pattern: Pattern,
+        top: Table,
+        notes: Mapping[str, Notes],
+        more: Mapping[str, Any],
     ) -> View:
         """Return what a template sees that renders one item of a list or table."""
         rule = self.project.rules[step.rule]
@@ -440,9 +446,9 @@ class Workshop:
         except (LookupError, TypeError):
             what = f"{items.told(each, place)} is gone meanwhile"
             raise StepError(pattern.path, what) from None
-        named = {"pattern": pattern.names(), "item": item}
+        named = {"pattern": pattern.names(), "item": item, **more}
         if isinstance(place, str):
-            named["key"] = place
+            named.setdefault("key", place)
         return View(layers, named, notes)
 
     def _without_notes(self, step: Step, view: View) -> View:
@@ -450,7 +456,7 @@ class Workshop:
         view.see_all()
         rule = self.project.rules[step.rule]
         data = {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
-        if rule.context is not None:
+        if _may_read_all(rule):
             data.update(_context(rule.name, rule.context, data, step.patterns))
         return View([], data, view.notes)
 
@@ -839,11 +845,14 @@ class _Printed:
             sys.stdout, sys.stderr = self._streams
 
 
+def _may_read_all(rule: Rule) -> bool:
+    """Tell whether a rule's context is a function, which may read all of a pattern."""
+    return rule.context is not None and not isinstance(rule.context, Mapping)
+
+
 def _context(
     rule: str, context: Any, data: Mapping[str, Any], made_by: Sequence[str]
 ) -> Mapping[str, Any]:
-    if isinstance(context, Mapping):
-        return context
     details = [f"pattern {path}" for path in made_by[:1]]
     try:
         found = context(data)

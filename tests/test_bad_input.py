@@ -765,6 +765,22 @@ PATTERNS: dict[str, tuple[str, bytes, str]] = {
           2 | gain: [1
         """,
     ),
+    "YAML with two documents": (
+        "elm.yaml",
+        b"name: elm\n---\nname: oak\n",
+        """
+        patterns/elm.yaml:2: expected a single document in the stream, but found another document
+          2 | ---
+        """,
+    ),
+    "YAML with a key twice": (
+        "elm.yaml",
+        b"gain: 1\nname: [{x: elm,\n  y: 1, x: oak}]\n",
+        """
+        patterns/elm.yaml:3: the key 'x' stands here a second time
+          3 |   y: 1, x: oak}]
+        """,
+    ),
     "YAML with a control character": (
         "elm.yaml",
         b"name: elm\ngain: \x01\n",
@@ -1500,6 +1516,49 @@ def test_an_undefined_key_unlike_any_is_answered_with_all_there_are(project: Pro
               |         ^^^^
             with patterns/ash.toml:3: led = 2 keys
             hint: known: count, pitch
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_table_in_a_list_of_another_file_that_lacks_a_key_is_told_by_its_place(
+    project: Project,
+) -> None:
+    leds = '[\n  {"name": "a", "pin": 1},\n  {"name": "b"}\n]'
+    project.write("board.json", f'{{"leds": {leds}}}')
+    read = '{% for led in read_json("board.json").leds %}{{ led.pin }}{% endfor %}'
+    project.write("templates/page.txt.j2", f"{read}\n")
+    fails(
+        project,
+        f"""
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: the table has no key 'pin'
+            1 | {read}
+              |                                                     ^^^
+            in board.json:3: leds[1]
+            pattern patterns/ash.toml
+            hint: known: name
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_key_that_a_table_lacks_is_no_method_of_that_name(project: Project) -> None:
+    project.write("patterns/ash.toml", 'name = "ash"\n[[led]]\nvalues = 1\n[[led]]\nitems = 2\n')
+    project.write("templates/page.txt.j2", '{% for x in led %}{{ x["values"] }}{% endfor %}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: the table has no key 'values'
+            1 | {% for x in led %}{{ x["values"] }}{% endfor %}
+              |                         ^^^^^^
+            with patterns/ash.toml:4: led[1] = 1 key
+            hint: known: items
         1 failed in N s
         """,
         ASH,

@@ -20,6 +20,7 @@ LAYERS = [
     ["disk", "process", "texts"],
     ["actions", "store"],
     ["lock", "folders", "rows", "blame", "runs", "maps", "places"],
+    ["whereabouts"],
     ["journal", "sqlite"],
     [
         "settings",

@@ -153,6 +153,7 @@ def page(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 CONSTRUCTS = {
     "text": "a @\n\n  b @\n",
+    "default": "@\n{{ nothing|default('@') }} {{ nothing is defined }} @\n@",
     "loop": "{% for x in names %}\n  {{ x }} @ {{ loop.index }} @\n{% else %}\n@\n{% endfor %}\n@",
     "condition": "{% if on %}yes @{% else %}\nno @{% endif %} @\n{{ '@' if on else '' }} @",
     "block of a child": "{% extends 'base.j2' %}\n{% block body %}\nchild @\n{% endblock %}",
@@ -460,6 +461,21 @@ def test_places_in_typescript_and_javascript_lead_to_the_template(empty_project:
     assert (segment.line, segment.from_column) == (5, 18)
 
 
+@pytest.mark.parametrize(("count", "rest"), [(3, ""), (4, "1 other key"), (6, "3 other keys")])
+def test_of_many_keys_three_are_told_and_the_others_counted(
+    empty_project: Project, count: int, rest: str
+) -> None:
+    project = empty_project
+    rule = 'codegen.rule("a", template="a.j2", patterns="patterns/*", target="a.txt")'
+    project.write("dodo.py", f"from codegen_tasks import Codegen\n\ncodegen = Codegen()\n{rule}\n")
+    project.write("templates/a.j2", "".join(f"{{{{ patterns[0].k{n} }}}}" for n in range(count)))
+    project.write("patterns/a.toml", "".join(f"k{n} = {n}\n" for n in range(count)))
+    assert project.doit().code == 0
+    told = project.codegen("where", "generated/a.txt:1").out
+    assert told.count("  with patterns/a.toml:") == 3
+    assert re.findall(r"  with (\d.*)\n", told) == [rest] * bool(rest)
+
+
 def test_where_tells_of_the_places_in_a_stack_trace(empty_project: Project) -> None:
     project = declared(empty_project, "x.j2", ".py", "python")
     project.write("templates/x.j2", "x = 1\ny = {{ value }} / 0\n")
@@ -476,6 +492,16 @@ def test_where_tells_of_the_places_in_a_stack_trace(empty_project: Project) -> N
         "    with patterns/a.toml:1: value = 3\n"
         "ZeroDivisionError: no\n"
     )
+
+
+def test_where_takes_a_path_below_the_output_folder(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = 1\n")
+    project.write("patterns/a.toml", "")
+    assert project.doit().code == 0
+    told = "  by templates/x.j2:1\n  1 | x = 1\n"
+    assert project.codegen("where", "a.py:1").out == f"a.py:1\n{told}"
+    assert project.codegen("where", "generated/a.py:1").out == f"generated/a.py:1\n{told}"
 
 
 @pytest.mark.parametrize(

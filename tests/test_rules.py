@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -180,6 +181,28 @@ def test_context_is_a_dict_or_a_function_of_the_pattern(empty_project: Project) 
     assert ".  generate:x.b\n1 generated, 1 up to date" in project.doit().out
     declared(project, body.replace("2 *", "3 *").replace('"ms"', '"s"'))
     assert ".  generate:x.a\n1 generated, 1 up to date" in project.doit().out
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "made"),
+    [
+        ("{{ unit }} {{ a }}", 'target="{stem}.txt"', "ms 1"),
+        ("{{ unit }} {{ x }}", 'each="items", target="{x}.txt"', "ms 3"),
+        ("{{ unit }}{% for p in patterns %} {{ p.a }}{% endfor %}", 'target="all.txt"', "ms 1"),
+    ],
+)
+def test_a_dict_as_context_hides_keys_and_reads_none(
+    empty_project: Project, text: str, rule: str, made: str
+) -> None:
+    project = empty_project
+    project.write("templates/a.j2", text)
+    pattern = {"a": 1, "unit": "m", "unread": 2, "items": [{"x": 3}]}
+    project.write("p/x.json", json.dumps(pattern))
+    context = '{"unit": "ms"}'
+    body = f'codegen.rule("a", template="a.j2", patterns="p/*", context={context}, {rule})'
+    assert list(built(project, body).values()) == [made]
+    project.write("p/x.json", json.dumps({**pattern, "unit": "km", "unread": 5}))
+    assert "1 up to date" in project.doit().out
 
 
 def test_filters_tests_functions_and_globals_reach_the_templates(empty_project: Project) -> None:

@@ -94,7 +94,7 @@ class Lint(Helped, DoitCmdBase):
             self.outstream.write(json.dumps({"version": 1, "findings": rows}, indent=2) + "\n")
         else:
             self.outstream.writelines(f"{one}\n" for one in found)
-            told = counted(len(found), "finding") if found else "nothing found"
+            told = counted(len(found), "finding") if found else "no findings"
             print(told, file=sys.stderr)
         return int(bool(found))
 
