@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import posixpath
+import re
 import shutil
 import sys
 import tempfile
@@ -622,11 +623,12 @@ class Workshop:
         details = list(error.details)
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
-            details = [*_line(root, path, int(line), details), *details]
+            first, others = _apart(details)
             if root:
-                details += self._origin(step, error, root)
+                line_of = _line(root, path, int(line), first)
+                details = [*line_of, *first, *self._origin(step, error, root), *others]
             elif self._may_render_again(step):
-                details += self.origins.told_of(path, int(line), rendered)
+                details += self.origins.told_of(path, int(line), rendered, details)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
@@ -809,6 +811,13 @@ def _line(root: str, path: str, line: int, shown: Sequence[str]) -> list[str]:
     except (OSError, IndexError):
         return []
     return [] if any(wanted in said for said in shown[:1]) else [f"{line} | {wanted}"]
+
+
+def _apart(details: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what is said of a compiler's first complaint, and the complaints after it."""
+    places = (n for n, said in enumerate(details) if re.match(r"\S+:\d+(?::\d+)?: ", said))
+    first = next(places, len(details))
+    return list(details[:first]), list(details[first:])
 
 
 def template_cache(project: Project) -> TemplateCache:

@@ -18,11 +18,12 @@ from ..savings import Savings
 from ..steps import template_cache
 from ..store import ACTIONS, CONTENTS, Store
 from .common import builds_of, counted, options_first, sized
+from .helped import Helped
 
 _ACTIONS = ("status", "cleanup", "verify", "clear")
 
 
-class Cache(DoitCmdBase):
+class Cache(Helped, DoitCmdBase):
     """The caches of templates and outputs: status, cleanup, verify, clear."""
 
     name = "cache"
@@ -33,6 +34,11 @@ class Cache(DoitCmdBase):
         "generations of each template, and of outputs what is neither too old nor too much. "
         "verify: read every entry, remove those that cannot be used. clear: remove all; outputs "
         "are kept for all checkouts of the user. Exits with 1 if something cannot be removed."
+    )
+    words = ("status", "cleanup", "verify", "clear")
+    examples = (
+        ("status", "hits, misses, and the time they saved"),
+        ("cleanup 2", "keep the two newest of each template"),
     )
 
     def _execute(self, pos_args: list[str]) -> int:
