@@ -778,8 +778,15 @@ def tree(project: Project) -> dict[str, bytes]:
 
 
 def machine(project: Project, rounds: int, seed: int) -> None:
-    """Edit at random; each build makes what a clean one makes, and the next one nothing."""
+    """Edit at random; each build makes what a clean one makes, and the next one nothing.
+
+    The builds have an output cache, for what was so before; the clean ones have none.
+    """
     random = Random(seed)
+    clean_environ = dict(project.environ)
+    project.environ["CODEGEN_OUTPUT_CACHE"] = "true"
+    project.environ["CODEGEN_OUTPUT_CACHE_FOLDER"] = f"{project.path}-outputs"
+    project.environ["CODEGEN_OUTPUT_CACHE_MILLISECONDS"] = "0"
     for name, texts in FILES.items():
         put(project, name, texts[0])
     for number in range(rounds):
@@ -787,7 +794,7 @@ def machine(project: Project, rounds: int, seed: int) -> None:
             put(project, name, random.choice(FILES[name]))
         code = project.doit(*random.choice([(), ("-n", "2")])).code
         clean = Project(Path(f"{project.path}-{number}"), project.path)
-        clean.environ.update(project.environ)
+        clean.environ.update(clean_environ)
         shutil.copytree(
             project.path, clean.path, ignore=shutil.ignore_patterns(".codegen", "generated")
         )

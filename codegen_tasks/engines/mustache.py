@@ -142,6 +142,8 @@ class Engine(Reader):
         folder = "" if named.startswith("/") else posixpath.dirname(by)
         beside = posixpath.normpath(posixpath.join(folder, wanted))
         for name in dict.fromkeys([beside, posixpath.normpath(wanted)]):
+            if name in self._record.missing:
+                continue  # no need to look for it at each item of a list
             if name not in self._texts and (found := self.source(name)) is not None:
                 self._texts[name] = found[0]
             if name in self._texts:
