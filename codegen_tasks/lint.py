@@ -24,6 +24,7 @@ from jinja2.tests import TESTS
 
 from . import digest, disk, places
 from .build import Build
+from .checks import OUR_FUNCTIONS
 from .engines import JINJA2, is_template, kind_of
 from .errors import CodegenError
 from .keys import How, Reads
@@ -276,7 +277,7 @@ class _Lint:
             own = name.startswith((f"{self._project.state}/", "/dev/"))
             if name in known or own or name.endswith((".py", ".pyc")) or real.startswith("/dev/"):
                 continue
-            hint = "hand it what read_text(), read_json() or read_toml() returns"
+            hint = "hand it what read_text(), read_json(), read_toml() or read_yaml() returns"
             if verb != "reads":
                 hint = "what it tells can change, and no target is stale then"
             self._tell(path, line, "undeclared-read", f"{verb} {shown} in {step.task}", hint)
@@ -377,7 +378,7 @@ class _Lint:
 
     def _shadowed(self) -> None:
         ours = {**self._project.globals, **self._project.functions}
-        taken = {*DEFAULT_NAMESPACE, *ours, "read_text", "read_json", "read_toml"}
+        taken = {*DEFAULT_NAMESPACE, *ours, *OUR_FUNCTIONS}
         told: set[str] = set()
         for path in self._reads:
             with contextlib.suppress(CodegenError):

@@ -193,6 +193,7 @@ class Reader:
             "read_text": self._read_text,
             "read_json": self._read_json,
             "read_toml": self._read_toml,
+            "read_yaml": self._read_yaml,
         }
 
     def _read_text(self, path: str) -> str:
@@ -222,6 +223,10 @@ class Reader:
         """Return a TOML file's data; recorded as an input."""
         found: dict[str, Any] = self._read_data(path, "toml")
         return found
+
+    def _read_yaml(self, path: str) -> Any:
+        """Return a YAML file's data; recorded as an input."""
+        return self._read_data(path, "yaml")
 
     def _read(self, path: str, kind: str) -> tuple[str, Read]:
         """Return a file's text, and what is recorded of it."""
