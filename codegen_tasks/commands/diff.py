@@ -13,7 +13,8 @@ from doit.control import TaskControl
 
 from .. import orphans
 from ..preview import Difference, preview
-from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
+from . import named
+from .common import claimed, codegens, counted, options_first, planned, say_whatever_the_encoding
 from .helped import Helped
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class Diff(Helped, DoitCmdBase):
     def _chosen(self, names: Sequence[str]) -> set[str]:
         """Return what doit would run for the names: those tasks, and all they wait for."""
         control = TaskControl(self.task_list)
-        control.process(names or None)
+        declared = codegens(self.loader.namespace)
+        meant = named.resolved(names or None, self.task_list, declared)
+        named.process(control, meant, declared, self.task_list)
         todo, found = list(control.selected_tasks), set()
         while todo:
             name = todo.pop()

@@ -294,8 +294,7 @@ def _step_named(builds: Sequence[Build], name: str) -> tuple[Build, str] | None:
         if name in build.plan.steps:
             return build, name
     for build in builds:
-        path = disk.relative(name)
-        for known in (path, f"{build.project.output}/{path}"):
+        for known in disk.meant(name, build.project.output):
             if known in build.plan.makers and build.plan.makers[known] in build.plan.steps:
                 return build, build.plan.makers[known]
     return None
