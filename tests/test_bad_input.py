@@ -1920,6 +1920,29 @@ def test_data_to_read_with_a_syntax_error_shows_its_line(project: Project) -> No
     )
 
 
+METHODS = {
+    "{{ t.values.first }}": (
+        "'method object' has no attribute 'first'",
+        "'values' is a method of tables: a key of that name is ['values'], not .values",
+    ),
+    "{% for x in t.items %}{{ x }}{% endfor %}": (
+        "TypeError: 'method' object is not iterable",
+        "a table's methods come before its keys: a key 'items' is ['items'], not .items",
+    ),
+}
+
+
+@pytest.mark.parametrize("template", METHODS)
+def test_a_method_where_a_key_was_meant_gets_a_hint(project: Project, template: str) -> None:
+    what, hint = METHODS[template]
+    project.write("patterns/ash.toml", 'name = "ash"\n[t]\nvalues = {first = 1}\nitems = [2]\n')
+    project.write("templates/page.txt.j2", template)
+    result = project.doit("generate:ash.txt")
+    assert result.code == 1
+    assert f"templates/page.txt.j2:1: {what}\n" in result.out
+    assert f"    hint: {hint}\n" in result.out
+
+
 REFUSED_YAML = {
     "a key that stands twice": (
         "a: 1\nb: {c: 1,\n  c: 2}\n",
