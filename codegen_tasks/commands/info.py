@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import gc
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from .common import (
     planned,
     say_whatever_the_encoding,
 )
+from .piped import let_go_of
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -116,7 +116,7 @@ class Info(OverCore, CoreInfo):
                     return self._one(builds, names[0], hide_status or params["hide_status"])
                 return self._all(builds)
             except BrokenPipeError:
-                _let_go_of(self.outstream)
+                let_go_of(self.outstream)
                 return 1
 
     def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
@@ -276,12 +276,6 @@ def _not_collecting() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def _let_go_of(stream: Any) -> None:
-    """Have nothing more be written to a pipe that nobody reads, as `doit info | head` leaves it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_stale(found: Survey) -> bool:

@@ -19,6 +19,7 @@ from ..errors import cause, nearest
 from . import annotate
 from .common import options_first, planned, say_whatever_the_encoding
 from .helped import Helped
+from .piped import Piped
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _NOT_FOUND, _NOT_RUNNABLE = 127, 126
 
 
-class Where(Helped, DoitCmdBase):
+class Where(Piped, Helped, DoitCmdBase):
     """Tells what made a place of a target."""
 
     name = "where"
