@@ -1920,6 +1920,28 @@ def test_data_to_read_with_a_syntax_error_shows_its_line(project: Project) -> No
     )
 
 
+@pytest.mark.parametrize("function", ["read_text", "read_json", "read_toml", "read_yaml"])
+def test_a_missing_file_to_read_gets_the_nearest_one_in_its_folder_as_a_hint(
+    project: Project, function: str
+) -> None:
+    project.write("data/units.toml", "a = 1\n")
+    project.write("data/other.toml", "a = 1\n")
+    project.write("templates/page.txt.j2", f'{{{{ {function}("data/unit.toml") }}}}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          data/unit.toml: cannot read: no such file or directory
+            from templates/page.txt.j2:1
+            pattern patterns/ash.toml
+            hint: did you mean 'data/units.toml'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
 METHODS = {
     "{{ t.values.first }}": (
         "'method object' has no attribute 'first'",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .. import digest, disk, keys, texts
-from ..errors import StepError
+from ..errors import StepError, nearest
 from ..keys import View
 from ..model import Input, Stat
 from ..record import Read, Record
@@ -245,9 +245,21 @@ class Reader:
             raw = disk.read(full)
         except OSError as error:
             record.add_file((kind, where), Read("", None))
-            raise StepError(where, f"cannot read: {(error.strerror or '').lower()}") from None
+            what, hint = f"cannot read: {(error.strerror or '').lower()}", self._near(where)
+            raise StepError(where, what, hint if signature is None else "") from None
         read = record.add_file((kind, where), Read(digest.of_bytes(raw), signature))
         return texts.decoded(where, raw), read
+
+    def _near(self, where: str) -> str:
+        """Return a hint naming the file beside one that is missing whose name is nearest."""
+        if self._spec.sandbox:
+            return ""  # what lies there is nothing for a template that is not trusted
+        folder = posixpath.dirname(where)
+        try:
+            beside = os.listdir(os.path.join(self._spec.root, folder))
+        except OSError:
+            return ""
+        return nearest(where, [posixpath.join(folder, name) for name in sorted(beside)])
 
     def _read_data(self, path: str, kind: str) -> Any:
         """Parse a text once in this process; every caller gets a copy of its own to change.
