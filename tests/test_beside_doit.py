@@ -787,3 +787,17 @@ def test_an_unknown_name_gets_the_nearest_task_or_target_as_a_hint(project: Proj
     assert result.code == 3
     assert result.err.endswith("  hint: did you mean 'generate:ash.txt'?\n")
     assert 'list" to see available tasks' in project.doit("nothing at all").err  # none is near
+
+
+def test_what_a_failed_task_of_the_users_printed_is_told_if_it_is_anything(
+    project: Project,
+) -> None:
+    task = "\ndef task_{0}():\n    return {{'actions': ['{1}false'], 'verbosity': {2}}}\n"
+    tasks = task.format("quiet", "", 1) + task.format("loud", "echo said; ", 0)
+    tasks += "\ndef task_last():\n    return {'actions': None, 'task_dep': ['quiet', 'loud']}\n"
+    project.write("dodo.py", project.read("dodo.py") + tasks)
+    said = project.doit("-c", "last").out
+    assert "quiet <std" not in said
+    assert "loud <stdout>:\nsaid\n" in said
+    assert "<stderr>" not in said
+    assert "not run: last, for quiet, loud failed or was not run\n" in said
