@@ -23,6 +23,7 @@ from .errors import DeclarationError, refuse_unknown
 from .model import Rule
 from .project import Project
 from .toolchains import Toolchain, check_timeout, refuse_surplus
+from .young import Young
 
 if TYPE_CHECKING:
     from .build import Build
@@ -272,6 +273,7 @@ class Codegen:
         if not self._is_first_request():
             return None
         self._build, self.glance, self.quiet = None, None, False
+        Young(self.project.root).forget()
         reference = ASKED.get()
         asked = reference() if reference is not None else None
         names = asked() if asked is not None else None
