@@ -12,6 +12,7 @@ kept together, with a mark in place of that name; a step that reads like no othe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -141,7 +142,7 @@ def sets_in(raw: bytes) -> list[ReadSet]:
             tuple(("" + kind, "" + name, reads_of(keys)) for kind, name, keys in one)
             for one in data["sets"]
         ]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return []
 
 
@@ -189,9 +190,10 @@ def stored_in(raw: bytes) -> Stored | None:
             {},
             tuple("" + name for name in data["references"]),
             "" + data["printed"],
-            0.0 + data["seconds"],
+            _seconds(data["seconds"]),
         )
-    except (KeyError, TypeError, ValueError, OverflowError):
+        result.printed.encode("utf-8", "surrogateescape")  # or nobody could print it
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
     return Stored(result, contents)
 
@@ -223,6 +225,12 @@ def _content(path: str, content: str, size: int, text: str | None) -> Content:
     if data is not None and (len(data) != size or digest.of_bytes(data) != content):
         raise ValueError("the content is not what it should be")
     return Content(path, content, 0 + size, data)
+
+
+def _seconds(found: float) -> float:
+    if not 0.0 <= found < math.inf:
+        raise ValueError("no time")
+    return 0.0 + found
 
 
 # A text begins with its own digest, so that a torn one is seen.

@@ -2,32 +2,82 @@
 
 A result is taken only if all its inputs are now what they were, by the same facts that decide
 whether a target is stale; so it is what the step would make.  A store that cannot be read or
-written, or holds anything else, is a miss.
+written, or holds anything else, is a miss.  Behind the user's store there may be a remote one:
+what is not in the former is asked of the latter, for many steps at once, and then kept in both.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from . import actions, digest, disk
+from . import actions, address, digest, disk
 from .actions import ReadSet, Stored
-from .errors import CodegenError
+from .errors import AwaitedError, CodegenError
 from .model import PATH_KINDS, Input, Result, Step, Trace
 from .project import Project
+from .remote import Fetched, Kind, RemoteCache
+from .settings import Settings
 from .store import ACTIONS, CONTENTS, Held, Store, default_folder
 from .world import World
 
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
-RESTORED, KEPT = "restored", "kept"
+RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
+
+#: Is called with each path that is about to be read; may raise.
+Guard: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a step would make.
+
+    Args:
+        result: this.
+        where: `RESTORED` or `FETCHED`.
+        stored: bytes by which the store has grown.
+    """
+
+    result: Result
+    where: str
+    stored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A result that a step may have: what it would have read, and the key of the result."""
+
+    reads: ReadSet
+    digests: Sequence[str]
+    key: str
 
 
 def store_of(project: Project) -> Store:
     """Return the store that a project's settings name."""
     named = os.path.expanduser(project.settings.output_cache_folder)
     return Store(os.path.join(project.root, named) if named else default_folder())
+
+
+def remote_of(project: Project) -> RemoteCache | None:
+    """Return the remote cache that a project's settings name, if they name one."""
+    settings = project.settings
+    if not settings.remote_cache:
+        return None
+    where = address.parsed("remote_cache", settings.remote_cache)
+    secret = os.environ.get("CODEGEN_REMOTE_CACHE_KEY", "").encode()
+    token = os.environ.get("CODEGEN_REMOTE_CACHE_TOKEN", "")
+    return RemoteCache(where, settings.remote_cache_seconds, secret, token, writes(settings))
+
+
+def writes(settings: Settings) -> bool:
+    """Tell whether results are sent to the remote cache: by whoever is trusted, if not told."""
+    if settings.remote_cache_write != "auto":
+        return settings.remote_cache_write == "true"
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return in_ci and bool(os.environ.get("CODEGEN_REMOTE_CACHE_KEY"))
 
 
 def is_sound(held: Held) -> bool:
@@ -49,54 +99,142 @@ class OutputCache:
     Args:
         project: what was declared.
         world: the facts.
+        remote: the remote cache, if there is one that this process may ask.
     """
 
-    def __init__(self, project: Project, world: World):
+    def __init__(self, project: Project, world: World, remote: RemoteCache | None = None):
         self._project = project
         self._world = world
         self._store = store_of(project)
+        self.remote = remote
         self._shared: dict[str, list[ReadSet]] = {}
         self._keys: dict[tuple[str, str, int, bool], str] = {}
+        self._expected: dict[str, list[_Candidate]] = {}
         self._root = os.fsencode(project.root)
         self._unwritable = False
 
     # Finding ----------------------------------------------------------------------------
 
-    def find(self, step: Step, guard: Callable[[str], None] | None = None) -> Result | None:
+    def expect(self, steps: Sequence[Step], guards: Mapping[str, Guard]) -> None:
+        """Ask the remote cache, in one go, for what steps that are to be run would make.
+
+        Args:
+            steps: to be run soon.
+            guards: for each task, see `find`.
+        """
+        self._expected.clear()  # they were not run
+        remote = self.remote
+        if remote is None or not remote.answers:
+            return
+        asked = [step for step in steps if remote.pays(_kind(step))]
+        remote.fetch_sets([self._first_key(step) for step in asked])
+        remote.fetch_sets([self._own_key(step) for step in asked if self._has_own_sets(step)])
+        wanted: dict[str, Kind] = {}
+        for step in asked:
+            candidates = self._candidates_now(step, guards.get(step.task))
+            if candidates and not self._store.has(ACTIONS, candidates[-1].key):
+                wanted |= dict.fromkeys((one.key for one in candidates), _kind(step))
+        remote.fetch(wanted, lambda name: self._store.has(CONTENTS, name))
+
+    def _candidates_now(self, step: Step, guard: Guard | None) -> list[_Candidate]:
+        """Return the results that a step may have, up to the first that is here; note them."""
+        found: list[_Candidate] = []
+        try:
+            for one in self._candidates(step, guard):
+                found.append(one)
+                if self._store.has(ACTIONS, one.key):
+                    break
+        except (AwaitedError, CodegenError):
+            return []  # the step itself will tell
+        self._expected[step.task] = found
+        return found
+
+    def _candidates(self, step: Step, guard: Guard | None) -> Iterator[_Candidate]:
+        own = ""
+        for reads in self._read_sets(step):
+            own = own or self._own_key(step)
+            digests = self._now(step, reads, guard)
+            yield _Candidate(reads, digests, actions.result_key(own, reads, digests))
+
+    def find(self, step: Step, guard: Guard | None = None) -> Found | None:
         """Return what a step would make, if that is known; None if it is not.
 
         Args:
             step: to be run.
             guard: is called with each path that is about to be read; may raise.
         """
-        own = ""
-        for reads in self._read_sets(step):
-            own = own or self._own_key(step)
-            digests = self._now(step, reads, guard)
-            found = self._stored(actions.result_key(own, reads, digests))
-            if found is not None and actions.answers(found, step, reads, digests):
+        expected = self._expected.pop(step.task, None)
+        for one in expected if expected is not None else self._candidates(step, guard):
+            found = self._stored(one.key)
+            if found is not None and actions.answers(found, step, one.reads, one.digests):
                 result = self._complete(found)
                 if result is not None:
-                    return result
+                    return Found(result, RESTORED)
+        return self._fetched(step, expected or ())
+
+    def _fetched(self, step: Step, expected: Sequence[_Candidate]) -> Found | None:
+        """Return what the remote cache knows; keep it here."""
+        for one in expected if self.remote is not None else ():
+            came = self.remote.take(one.key) if self.remote is not None else None
+            if came is None or not actions.answers(came.stored, step, one.reads, one.digests):
+                continue
+            added = self._keep_fetched(step, one, came)
+            contents = {**came.contents}
+            lacking = [c.digest for c in came.stored.contents if c.data is None]
+            for name in lacking:
+                data = contents.get(name) or self._store.content(name)
+                if data is None:
+                    break
+                contents[name] = data
+            else:
+                return Found(actions.complete(came.stored, contents), FETCHED, added)
         return None
+
+    def _keep_fetched(self, step: Step, one: _Candidate, came: Fetched) -> int:
+        """Put into the store what came; return how many bytes that took."""
+        if self._store.fault:
+            return 0
+        try:
+            needed = {c.digest for c in came.stored.contents if c.data is None}
+            put = self._store.put
+            size = sum(put(CONTENTS, n, d) for n, d in came.contents.items() if n in needed)
+            size += put(ACTIONS, one.key, came.text)
+            return size + self._keep_reads(step, self._own_key(step), one.reads)
+        except CodegenError as error:
+            self._say_unwritable(error)
+            return 0
 
     def _read_sets(self, step: Step) -> Iterator[ReadSet]:
         """Yield what the step may read, as other runs have: likely sets first."""
         name = actions.own_name(step)
         if name:
-            alike = self._alike(step)
-            for one in alike:
+            for one in self._likely(self._shared_key(step), self._alike(step)):
                 yield actions.owned(one, name)
-            if len(alike) < actions.SETS:
-                return  # a step has sets of its own only where there are too many to share
-        yield from self._sets(self._own_key(step))
+        if self._has_own_sets(step):
+            own = self._own_key(step)
+            yield from self._likely(own, self._sets(own))
+
+    def _has_own_sets(self, step: Step) -> bool:
+        """Tell whether a step may have sets of its own, since there are too many to share."""
+        if not actions.own_name(step):
+            return True
+        return len(self._likely(self._shared_key(step), self._alike(step))) >= actions.SETS
+
+    def _likely(self, key: str, here: list[ReadSet]) -> list[ReadSet]:
+        """Return the read sets that are here under a key, and then those that are not."""
+        there = self.remote.sets(key) if self.remote is not None else ()
+        return [*here, *(one for one in there if one not in here)] if there else here
 
     def _alike(self, step: Step) -> list[ReadSet]:
-        """Return the read sets that a step shares with others of its rule."""
+        """Return the read sets that a step shares with others of its rule, if they are here."""
         key = self._shared_key(step)
         if key not in self._shared:
             self._shared[key] = self._sets(key)
         return self._shared[key]
+
+    def _first_key(self, step: Step) -> str:
+        """Return the key under which a step's read sets are looked for first."""
+        return self._shared_key(step) if actions.own_name(step) else self._own_key(step)
 
     def _shared_key(self, step: Step) -> str:
         """Return the key of these, the same for all steps of a rule that have one own name."""
@@ -113,7 +251,7 @@ class OutputCache:
         raw = self._store.get(ACTIONS, key)
         return actions.sets_in(raw) if raw is not None else []
 
-    def _now(self, step: Step, reads: ReadSet, guard: Callable[[str], None] | None) -> list[str]:
+    def _now(self, step: Step, reads: ReadSet, guard: Guard | None) -> list[str]:
         digests = []
         for kind, name, keys in reads:
             if guard is not None and kind in PATH_KINDS:
@@ -147,6 +285,8 @@ class OutputCache:
             trace: what it read, with the signatures of its files.
             result: the same without them, and what it made.
         """
+        if self.remote is not None:
+            self.remote.took(_kind(step), result.seconds)
         why = self._unfit(step, trace, result)
         if why:
             return why, 0
@@ -154,6 +294,11 @@ class OutputCache:
         own = self._own_key(step)
         reads = actions.read_set(trace.inputs)
         key = actions.result_key(own, reads, [item.digest for item in trace.inputs])
+        if self.remote is not None and self.remote.writes:
+            self.remote.send(key, record, beside)
+            self._send_reads(step, own, reads)
+        if self._store.fault:
+            return f"the folder {self._store.fault}", 0
         try:
             size = sum(self._store.put(CONTENTS, name, data) for name, data in beside.items())
             size += self._store.put(ACTIONS, key, record)
@@ -168,8 +313,6 @@ class OutputCache:
         least = self._project.settings.output_cache_milliseconds
         if result.seconds * 1000 < least:
             return f"took less than {least} ms"
-        if self._store.fault:
-            return f"the folder {self._store.fault}"
         said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
         if any(self._root in data for data in said):
             return "holds the path of the checkout"
@@ -200,6 +343,16 @@ class OutputCache:
         sets = actions.with_newest(self._sets(own), reads)
         return self._store.put(ACTIONS, own, actions.written_sets(sets))
 
+    def _send_reads(self, step: Step, own: str, reads: ReadSet) -> None:
+        """Have the remote cache know what the step read; as `_keep_reads`."""
+        assert self.remote is not None
+        name = actions.own_name(step)
+        key = self._first_key(step)
+        if name and len(self.remote.sets(key)) < actions.SETS:
+            self.remote.send_set(key, actions.shared(reads, name))
+        elif not name or actions.shared(reads, name) not in self.remote.sets(key):
+            self.remote.send_set(own, reads)
+
     def _say_unwritable(self, error: CodegenError) -> None:
         if not self._unwritable and sys.__stderr__ is not None:
             line = f"{error.where}: {error.what}, so outputs are not kept for other builds"
@@ -213,3 +366,7 @@ class OutputCache:
         posix = hasattr(os, "uname")
         machine = os.uname().machine if posix else os.environ.get("PROCESSOR_ARCHITECTURE", "")
         return f"{sys.platform} {machine}"
+
+
+def _kind(step: Step) -> Kind:
+    return (step.rule, step.phase, step.link)

@@ -42,6 +42,7 @@ from .workers import (
     Knowledge,
     Overdue,
     Part,
+    Parted,
     Pool,
     StepsJob,
     TaskDone,
@@ -85,6 +86,7 @@ class CodegenRunner(Runner):
         self._broken_off = False
         self._record_kept = False
         self._wait = wait
+        self._unable = False  # to start workers
         self._know(builds)
         self._locked = False
         self._locks: list[lock.Lock] = []
@@ -99,7 +101,6 @@ class CodegenRunner(Runner):
         self._announced: set[str] = set()
         self._set_up: dict[str, Any] = {}  # tasks that workers are to tear down
         self._ready = Ready(workers)
-        self._unable = False  # to start workers
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
         self._listened = 0.0  # when
@@ -118,6 +119,7 @@ class CodegenRunner(Runner):
             build.workshop.anew |= (
                 bool(self.always_execute) or not build.project.settings.incremental
             )
+            build.workshop.asks_afar = self._unable
         self._steps: dict[str, tuple[int, Step]] = {
             name: (index, step)
             for index, build in enumerate(builds)
@@ -209,7 +211,7 @@ class CodegenRunner(Runner):
             self._collect(block=True)
             return True
         if self._ready:
-            if self._limited_first():
+            if self._apart_first():
                 self._submit(self._next_steps())
             else:
                 self._run_any_here(self._nodes[self._ready.take()])
@@ -507,6 +509,8 @@ class CodegenRunner(Runner):
             if problem:
                 what = "all runs in one process" if self._workers else "no render is ended in time"
                 self._pool, self._workers, self._unable = None, 0, True
+                for build in self._builds:
+                    build.workshop.settle_here()
                 print(f"{what}, for {problem}", file=sys.stderr)
         return self._pool
 
@@ -515,7 +519,7 @@ class CodegenRunner(Runner):
         name = node.task.name
         if name not in self._steps:
             self._run_task_here(node)
-        elif self._limit(name) is None or self._opened_pool() is None:
+        elif not self._apart(name) or self._opened_pool() is None:
             self._run_here([node])
         else:
             self._submit(self._steps_job([name]))
@@ -531,11 +535,23 @@ class CodegenRunner(Runner):
             self._collected.task(node.task.name, start, seconds, failure is not None)
         self._finish_task(node, failure)
 
-    def _limited_first(self) -> bool:
-        """Tell whether what comes next must run in a worker, to be ended in time."""
+    def _apart_first(self) -> bool:
+        """Tell whether what comes next must run in a worker."""
         name = self._ready.first
-        limited = name in self._steps and self._limit(name) is not None
-        return limited and self._opened_pool() is not None
+        apart = name in self._steps and self._apart(name)
+        return apart and self._opened_pool() is not None
+
+    def _apart(self, name: str) -> bool:
+        """Tell whether a step runs in a worker even without `-n`."""
+        return self._limit(name) is not None or self._asks_afar(name)
+
+    def _asks_afar(self, name: str) -> bool:
+        """Tell whether a step may be in a remote cache.
+
+        To ask leaves threads behind, which a process that has workers to fork must not have.
+        """
+        index, step = self._steps[name]
+        return self._builds[index].project.settings.asks_afar and step.phase != "templates"
 
     def _limit(self, name: str) -> float | None:
         index, step = self._steps[name]
@@ -667,7 +683,9 @@ class CodegenRunner(Runner):
         for nodes in batches:
             if self._stop_running:
                 return
-            pool = self._opened_pool() if len(batches) > 1 and self._workers else None
+            spread = len(batches) > 1 and self._workers
+            apart = spread or self._asks_afar(nodes[0].task.name)
+            pool = self._opened_pool() if apart else None
             if pool is None:
                 self._run_here(nodes)
             else:
@@ -820,8 +838,11 @@ class CodegenRunner(Runner):
             left = self._builds[self._steps[name][0]].left(name)
             self.dep_manager._set(name, "_values_:", {"failed": "".join(said), **left})
 
-    def _report_teardown(self, torn_down: Iterable[Any]) -> None:
-        for item in torn_down:
+    def _report_teardown(self, told: Iterable[Any]) -> None:
+        for item in told:
+            if isinstance(item, Parted):
+                self._builds[item.build].savings.traffic.include(item.traffic)
+                continue
             self._set_up.pop(item.name, None)
             self.reporter.teardown_task(self._tasks[item.name])
             if item.failure:
@@ -848,6 +869,8 @@ class CodegenRunner(Runner):
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
         for build in self._builds:
+            if not self._broken_off:
+                build.savings.traffic.include(build.workshop.traffic())
             build.savings.end(build.project)
         if not self._locked and any(each.is_abandoned for each in self._locks):
             self._hold()  # to sweep what a killed run left, though there was nothing to do

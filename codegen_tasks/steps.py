@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,12 +30,13 @@ from .folders import Folders
 from .functions import describe
 from .keys import Notes, Reads, Table, View
 from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
-from .outputs import RESTORED, OutputCache
+from .outputs import Guard, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
 from .schemas import Schemas
 from .toolchains import Compiled, Site, Unit
+from .transfers import Traffic
 from .world import World
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ class _Made:
 
 #: For each task, the tasks that it waited for.
 Over: TypeAlias = Mapping[str, Collection[str]]
-#: Is called with each path that a render is about to read.
-Guard: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +89,8 @@ class Workshop:
         self.plan = plan
         self.world = world
         self.anew = anew
+        #: Whether this process may ask a remote cache: it must not fork afterwards.
+        self.asks_afar = True
         self._engine: Engine | None = None
         self._cache: TemplateCache | None = None
         self._guarding: Guard | None = None
@@ -165,7 +166,15 @@ class Workshop:
     @cached_property
     def outputs(self) -> OutputCache | None:
         """The output cache; None if it is off."""
-        return OutputCache(self.project, self.world) if self.project.settings.output_cache else None
+        if not self.project.settings.output_cache:
+            return None
+        remote = remote_of(self.project) if self.asks_afar else None
+        return OutputCache(self.project, self.world, remote)
+
+    def settle_here(self) -> None:
+        """Begin in a process of its own, which forks no more: it may ask a remote cache."""
+        self.asks_afar = True
+        self.__dict__.pop("outputs", None)
 
     @cached_property
     def schemas(self) -> Schemas:
@@ -192,6 +201,21 @@ class Workshop:
                 not to read yet.  None: it may read everything.
         """
         return list(self.outcomes(steps, recorded, stop_early, over))
+
+    def expect(self, steps: Sequence[Step], over: Over | None = None) -> None:
+        """Ask a remote cache about steps that are about to be run; `over` as in `run`."""
+        if self.anew or self.outputs is None or self.outputs.remote is None:
+            return
+        known = over if over is not None else {}
+        renders = {s.task: s for s in steps if s.phase == "generate" and over is not None}
+        guards = {name: self._guard(step, known.get(name, ())) for name, step in renders.items()}
+        self.outputs.expect([s for s in steps if s.phase != "templates"], guards)
+
+    def traffic(self) -> Traffic:
+        """Have sent what is to be sent to a remote cache; return what went to and fro."""
+        outputs = self.__dict__.get("outputs")
+        remote = outputs.remote if outputs is not None else None
+        return remote.end() if remote is not None else Traffic()
 
     def outcomes(
         self,
@@ -646,9 +670,9 @@ class Workshop:
         found = self.outputs.find(step, guard)
         if found is None:
             return None
-        outcome = self.adopt(step, found, recorded)
-        saved = max(0.0, found.seconds - outcome.seconds)
-        return replace(outcome, cached=RESTORED, saved=saved)
+        outcome = self.adopt(step, found.result, recorded)
+        saved = max(0.0, found.result.seconds - outcome.seconds)
+        return replace(outcome, cached=found.where, saved=saved, stored=found.stored)
 
     def _kept(self, step: Step, outcome: Outcome, made: Mapping[str, bytes]) -> Outcome:
         """Keep what a step came to in the output cache, if that is of use; return its outcome."""

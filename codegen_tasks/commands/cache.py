@@ -17,6 +17,7 @@ from ..outputs import store_of
 from ..savings import Savings
 from ..steps import template_cache
 from ..store import ACTIONS, CONTENTS, Store
+from ..transfers import Traffic
 from .common import builds_of, counted, options_first, sized
 
 _ACTIONS = ("status", "cleanup", "verify", "clear")
@@ -32,7 +33,8 @@ class Cache(DoitCmdBase):
         "status: entries, bytes, hits, misses, time saved. cleanup: keep the KEEP newest "
         "generations of each template, and of outputs what is neither too old nor too much. "
         "verify: read every entry, remove those that cannot be used. clear: remove all; outputs "
-        "are kept for all checkouts of the user. Exits with 1 if something cannot be removed."
+        "are kept for all checkouts of the user. A remote cache is only looked at. Exits with 1 "
+        "if something cannot be removed."
     )
 
     def _execute(self, pos_args: list[str]) -> int:
@@ -48,7 +50,10 @@ class Cache(DoitCmdBase):
         code = max((act(build, words[1:]) for build in builds), default=0)
         stores = {(store := store_of(build.project)).folder: (store, build) for build in builds}
         of_store = getattr(self, f"_{action}_outputs")
-        return max([code, *(int(of_store(store, build)) for store, build in stores.values())])
+        code = max([code, *(int(of_store(store, build)) for store, build in stores.values())])
+        for build in {build.project.settings.remote_cache: build for build in builds}.values():
+            self._say_remote(build, action)
+        return code
 
     def _say(self, line: str) -> None:
         self.outstream.write(line + "\n")
@@ -128,6 +133,8 @@ class Cache(DoitCmdBase):
             return
         parts = [f"{total.restored} restored", f"{total.kept} kept"]
         parts += [f"{number} not kept: {why}" for why, number in total.unkept.most_common()]
+        if total.fetched:
+            parts.insert(0, f"{total.fetched} fetched")
         self._say(f"{', '.join(parts)}; {total.seconds:.1f} s saved")
 
     def _cleanup_outputs(self, store: Store, build: Build) -> int:
@@ -160,6 +167,36 @@ class Cache(DoitCmdBase):
         for one in left:
             self._say(f"{one.path}: cannot be removed")
         return int(bool(left))
+
+    # The remote cache -------------------------------------------------------------------
+
+    def _say_remote(self, build: Build, action: str) -> None:
+        """Say what the remote cache is, or that it is left alone: it is others' too."""
+        remote = outputs.remote_of(build.project)
+        if remote is None:
+            return
+        if action != "status":
+            self._say(f"remote {remote.address.url}: left alone")
+            return
+        use = "read and written" if remote.writes else "only read"
+        signed = "signed" if remote.signs else "not signed"
+        state = remote.trouble() or "answers"
+        self._say(f"remote {remote.address.url}: {state}, {use}, {signed}")
+        if not build.project.settings.output_cache:
+            self._say("the remote cache is off with the output cache")
+        for each in builds_of(self.loader):
+            self._say_traffic(savings.load(each.project).traffic)
+
+    def _say_traffic(self, traffic: Traffic) -> None:
+        if not (traffic.found or traffic.missed or traffic.kept):
+            return
+        parts = [
+            counted(traffic.found, "hit"),
+            "1 miss" if traffic.missed == 1 else f"{traffic.missed} misses",
+            f"{sized(traffic.received)} received in {traffic.waited:.1f} s",
+            f"{counted(traffic.kept, 'result')} sent, {sized(traffic.sent)}",
+        ]
+        self._say(", ".join(parts) + (f", {traffic.unsent} not sent" if traffic.unsent else ""))
 
 
 def _shown(build: Build, entry: Entry) -> str:
