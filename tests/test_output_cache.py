@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Project, Result
 
-from codegen_tasks import actions
+from codegen_tasks import actions, runs
 from codegen_tasks.model import Input
 from codegen_tasks.model import Result as Made
 from codegen_tasks.store import ACTIONS, CONTENTS, Store
@@ -167,6 +167,16 @@ def test_what_the_compiler_said_is_said_again(
     assert "  warning: generated/ash.txt is stamped\n" in other.built().out
     log = ".codegen/logs/compile/ash.out.log"
     assert other.read(log) == "warning: generated/ash.txt is stamped\n"
+
+
+def test_a_run_record_says_what_was_restored(
+    cached: Cached, checkout: Callable[..., Cached]
+) -> None:
+    other = checkout("second")
+    other.built()
+    heads, problems = runs.heads(str(other.path / ".codegen/runs"))
+    assert problems == []
+    assert heads[0].outcomes == {"parsed": 1, "restored": 4, "written": 1}
 
 
 def test_permissions_are_those_of_the_rule(cached: Cached, checkout: Callable[..., Cached]) -> None:

@@ -118,7 +118,7 @@ class Cache(DoitCmdBase):
         size = sum(one.size for one in store.held())
         self._say(
             f"outputs: {counted(found[ACTIONS] + found[CONTENTS], 'file')},"
-            f" {sized(size)} of {sized(settings.output_cache_bytes)}, in {store.folder}"
+            f" {sized(size)} of {sized(settings.output_cache_bytes)}, in {_homely(store.folder)}"
         )
         for each in builds_of(self.loader):
             self._say_savings(savings.load(each.project))
@@ -201,6 +201,12 @@ class Cache(DoitCmdBase):
 
 def _shown(build: Build, entry: Entry) -> str:
     return disk.relative(entry.path, build.project.root)
+
+
+def _homely(path: str) -> str:
+    """Return a path as people write it who are at home there."""
+    home = os.path.expanduser("~") + os.sep
+    return "~/" + path.removeprefix(home) if path.startswith(home) else path
 
 
 def _entries(count: int) -> str:
