@@ -140,7 +140,7 @@ def sets_in(raw: bytes) -> list[ReadSet]:
         data = _unsealed(raw)
         return [
             tuple(("" + kind, "" + name, reads_of(keys)) for kind, name, keys in one)
-            for one in data["sets"]
+            for one in data["sets"][:SETS]
         ]
     except (KeyError, TypeError, ValueError, RecursionError):
         return []
@@ -185,6 +185,8 @@ def stored_in(raw: bytes) -> Stored | None:
         data = _unsealed(raw)
         contents = tuple(_content(*fields) for fields in data["outputs"])
         inputs = tuple(input_of(*fields) for fields in data["inputs"])
+        if any(item.stat is not None for item in inputs):
+            raise ValueError("of a machine")
         result = Result(
             inputs,
             {},
@@ -221,10 +223,13 @@ def complete(stored: Stored, contents: Mapping[str, bytes]) -> Result:
 
 def _content(path: str, content: str, size: int, text: str | None) -> Content:
     "".join((path, content))
+    # A digest is the name of a file in the store: nothing else may pass for one.
+    if not digest.is_one(content) or type(size) is not int:
+        raise ValueError("no content")
     data = text.encode("latin-1") if text is not None else None
     if data is not None and (len(data) != size or digest.of_bytes(data) != content):
         raise ValueError("the content is not what it should be")
-    return Content(path, content, 0 + size, data)
+    return Content(path, content, size, data)
 
 
 def _seconds(found: float) -> float:

@@ -150,10 +150,14 @@ class OutputCache:
         return found
 
     def _candidates(self, step: Step, guard: Guard | None) -> Iterator[_Candidate]:
-        own = ""
-        for reads in self._read_sets(step):
-            own = own or self._own_key(step)
-            digests = self._now(step, reads, guard)
+        own = self._own_key(step)
+        for reads, here in self._read_sets(step):
+            try:
+                digests = self._now(step, reads, guard)
+            except (Exception, AwaitedError):
+                if here:
+                    raise
+                continue  # what comes from elsewhere may name anything
             yield _Candidate(reads, digests, actions.result_key(own, reads, digests))
 
     def find(self, step: Step, guard: Guard | None = None) -> Found | None:
@@ -204,26 +208,37 @@ class OutputCache:
             self._say_unwritable(error)
             return 0
 
-    def _read_sets(self, step: Step) -> Iterator[ReadSet]:
-        """Yield what the step may read, as other runs have: likely sets first."""
+    def _read_sets(self, step: Step) -> Iterator[tuple[ReadSet, bool]]:
+        """Yield what the step may read, as other runs have, and whether that is known here."""
         name = actions.own_name(step)
         if name:
-            for one in self._likely(self._shared_key(step), self._alike(step)):
-                yield actions.owned(one, name)
+            for one, here in self._likely(step, self._shared_key(step), self._alike(step), name):
+                yield actions.owned(one, name), here
         if self._has_own_sets(step):
             own = self._own_key(step)
-            yield from self._likely(own, self._sets(own))
+            yield from self._likely(step, own, self._sets(own))
 
     def _has_own_sets(self, step: Step) -> bool:
         """Tell whether a step may have sets of its own, since there are too many to share."""
         if not actions.own_name(step):
             return True
-        return len(self._likely(self._shared_key(step), self._alike(step))) >= actions.SETS
+        there = self.remote.sets(self._shared_key(step)) if self.remote is not None else ()
+        return max(len(self._alike(step)), len(there)) >= actions.SETS
 
-    def _likely(self, key: str, here: list[ReadSet]) -> list[ReadSet]:
-        """Return the read sets that are here under a key, and then those that are not."""
+    def _likely(
+        self, step: Step, key: str, here: list[ReadSet], name: str = ""
+    ) -> Iterator[tuple[ReadSet, bool]]:
+        """Yield the read sets that are here under a key, and then those that are elsewhere."""
+        for one in here:
+            yield one, True
         there = self.remote.sets(key) if self.remote is not None else ()
-        return [*here, *(one for one in there if one not in here)] if there else here
+        for one in there:
+            if one not in here and self._is_whole(step, actions.owned(one, name)):
+                yield one, False
+
+    def _is_whole(self, step: Step, reads: ReadSet) -> bool:
+        """Tell whether a read set has all that the step is declared to read."""
+        return {(kind, name) for kind, name, _ in reads}.issuperset(self._world.declared(step))
 
     def _alike(self, step: Step) -> list[ReadSet]:
         """Return the read sets that a step shares with others of its rule, if they are here."""

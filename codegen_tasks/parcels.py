@@ -24,7 +24,6 @@ MESSAGE = 16_000_000
 CONTENT = 256_000_000
 _HEAD = f"codegen-tasks {FORMAT}".encode()
 _UNSIGNED = b"-"
-_DIGITS = 64  # of a digest
 
 
 class ForeignError(ValueError):
@@ -138,6 +137,6 @@ def _unpacked(data: bytes, most: int) -> bytes:
 
 
 def _blob(name: str, size: int) -> Blob:
-    if len(name) != _DIGITS or name.strip("0123456789abcdef") or not 0 <= size <= CONTENT:
+    if not digest.is_one(name) or type(size) is not int or not 0 <= size <= CONTENT:
         raise ValueError("no blob")
-    return Blob(name, 0 + size)
+    return Blob(name, size)
