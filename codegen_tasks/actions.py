@@ -6,7 +6,8 @@ of runs so far, which name inputs without what they said; under a read set and t
 its inputs have now stands the result.  Pure, no I/O.
 
 Steps of one rule mostly read alike, but for their own pattern or source.  Their read sets are
-kept together, with a mark in place of that name; a step that reads like no other has its own.
+kept together, with a mark in place of that name; a step that does not read like the first of its
+rule has its own besides, for there may be too many to be kept together.
 """
 
 from __future__ import annotations
@@ -125,8 +126,10 @@ def owned(reads: ReadSet, own: str) -> ReadSet:
 
 
 def with_newest(sets: Sequence[ReadSet], newest: ReadSet) -> list[ReadSet]:
-    """Return read sets with one more, the newest first."""
-    return [newest, *(one for one in sets if one != newest)][:SETS]
+    """Return read sets with one more, the newest first; the first there ever was stays the last."""
+    if newest in sets:
+        return list(sets)
+    return [newest, *sets[: SETS - 2], *sets[SETS - 2 :][-1:]]
 
 
 def written_sets(sets: Sequence[ReadSet]) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -24,6 +25,9 @@ from .settings import Settings
 from .store import ACTIONS, CONTENTS, Held, Store, default_folder
 from .world import World
 
+#: After so many steps of a kind that were made as soon as restored, and none that was found, no
+#: further ones are looked for.
+_QUICK = 8
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
 RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
 
@@ -53,6 +57,11 @@ class _Candidate:
     reads: ReadSet
     digests: Sequence[str]
     key: str
+
+
+def _kind(step: Step) -> Kind:
+    """Return what steps have in common that read alike."""
+    return (step.rule, step.phase, step.link, step.item is None)
 
 
 def store_of(project: Project) -> Store:
@@ -108,9 +117,10 @@ class OutputCache:
         self._store = store_of(project)
         self.remote = remote
         self._shared: dict[str, list[ReadSet]] = {}
-        self._keys: dict[tuple[str, str, int, bool], str] = {}
+        self._keys: dict[Kind, str] = {}
         self._expected: dict[str, list[_Candidate]] = {}
-        self._root = os.fsencode(project.root)
+        self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
+        self._quick: Counter[Kind] = Counter()  # in a row
         self._unwritable = False
 
     # Finding ----------------------------------------------------------------------------
@@ -126,9 +136,9 @@ class OutputCache:
         remote = self.remote
         if remote is None or not remote.answers:
             return
-        asked = [step for step in steps if remote.pays(_kind(step))]
+        asked = [step for step in steps if self._looks(step) and remote.pays(_kind(step))]
         remote.fetch_sets([self._first_key(step) for step in asked])
-        remote.fetch_sets([self._own_key(step) for step in asked if self._has_own_sets(step)])
+        remote.fetch_sets([self._own_key(step) for step in asked if self._has_own_sets_there(step)])
         wanted: dict[str, Kind] = {}
         for step in asked:
             candidates = self._candidates_now(step, guards.get(step.task))
@@ -150,8 +160,9 @@ class OutputCache:
         return found
 
     def _candidates(self, step: Step, guard: Guard | None) -> Iterator[_Candidate]:
-        own = self._own_key(step)
+        own = ""
         for reads, here in self._read_sets(step):
+            own = own or self._own_key(step)
             try:
                 digests = self._now(step, reads, guard)
             except (Exception, AwaitedError):
@@ -168,13 +179,20 @@ class OutputCache:
             guard: is called with each path that is about to be read; may raise.
         """
         expected = self._expected.pop(step.task, None)
+        if not self._looks(step):
+            return None
         for one in expected if expected is not None else self._candidates(step, guard):
             found = self._stored(one.key)
             if found is not None and actions.answers(found, step, one.reads, one.digests):
                 result = self._complete(found)
                 if result is not None:
+                    self._quick[_kind(step)] = 0
                     return Found(result, RESTORED)
         return self._fetched(step, expected or ())
+
+    def _looks(self, step: Step) -> bool:
+        """Tell whether a step is looked for: it may be of a kind that is made as soon."""
+        return self._quick[_kind(step)] < _QUICK
 
     def _fetched(self, step: Step, expected: Sequence[_Candidate]) -> Found | None:
         """Return what the remote cache knows; keep it here."""
@@ -191,6 +209,7 @@ class OutputCache:
                     break
                 contents[name] = data
             else:
+                self._quick[_kind(step)] = 0
                 return Found(actions.complete(came.stored, contents), FETCHED, added)
         return None
 
@@ -209,32 +228,40 @@ class OutputCache:
             return 0
 
     def _read_sets(self, step: Step) -> Iterator[tuple[ReadSet, bool]]:
-        """Yield what the step may read, as other runs have, and whether that is known here."""
-        name = actions.own_name(step)
-        if name:
-            for one, here in self._likely(step, self._shared_key(step), self._alike(step), name):
-                yield actions.owned(one, name), here
-        if self._has_own_sets(step):
-            own = self._own_key(step)
-            yield from self._likely(step, own, self._sets(own))
-
-    def _has_own_sets(self, step: Step) -> bool:
-        """Tell whether a step may have sets of its own, since there are too many to share."""
-        if not actions.own_name(step):
-            return True
-        there = self.remote.sets(self._shared_key(step)) if self.remote is not None else ()
-        return max(len(self._alike(step)), len(there)) >= actions.SETS
-
-    def _likely(
-        self, step: Step, key: str, here: list[ReadSet], name: str = ""
-    ) -> Iterator[tuple[ReadSet, bool]]:
-        """Yield the read sets that are here under a key, and then those that are elsewhere."""
-        for one in here:
+        """Yield what the step may read, as other runs have, likely sets first; and if here."""
+        for one in self._read_sets_here(step):
             yield one, True
-        there = self.remote.sets(key) if self.remote is not None else ()
-        for one in there:
-            if one not in here and self._is_whole(step, actions.owned(one, name)):
+        for one in self._read_sets_there(step):
+            if self._is_whole(step, one):
                 yield one, False
+
+    def _read_sets_here(self, step: Step) -> Iterator[ReadSet]:
+        name = actions.own_name(step)
+        alike = self._alike(step) if name else []
+        common = [actions.owned(one, name) for one in alike]
+        if name and len(alike) < actions.SETS:  # else it is more likely that its own is right
+            yield from common
+        if not name or len(alike) > 1:
+            own = self._sets(self._own_key(step))
+            yield from own
+            if len(alike) >= actions.SETS:
+                yield from (one for one in common if one not in own)
+
+    def _read_sets_there(self, step: Step) -> Iterator[ReadSet]:
+        if self.remote is None:
+            return
+        name = actions.own_name(step)
+        if self._has_own_sets_there(step):
+            yield from self.remote.sets(self._own_key(step))
+        if name:
+            for one in self.remote.sets(self._shared_key(step)):
+                yield actions.owned(one, name)
+
+    def _has_own_sets_there(self, step: Step) -> bool:
+        """Tell whether the remote cache may have more than the sets of its rule."""
+        if self.remote is None or not actions.own_name(step):
+            return True
+        return len(self.remote.sets(self._shared_key(step))) >= actions.SETS
 
     def _is_whole(self, step: Step, reads: ReadSet) -> bool:
         """Tell whether a read set has all that the step is declared to read."""
@@ -253,11 +280,11 @@ class OutputCache:
 
     def _shared_key(self, step: Step) -> str:
         """Return the key of these, the same for all steps of a rule that have one own name."""
-        which = (step.rule, step.phase, step.link, step.item is None)
-        if which not in self._keys:
+        kind = _kind(step)
+        if kind not in self._keys:
             declared = self._world.declared(step)
-            self._keys[which] = actions.shared_key(step, declared, self._machine(step))
-        return self._keys[which]
+            self._keys[kind] = actions.shared_key(step, declared, self._machine(step))
+        return self._keys[kind]
 
     def _own_key(self, step: Step) -> str:
         return actions.own_key(step, self._world.declared(step), self._machine(step))
@@ -326,10 +353,12 @@ class OutputCache:
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""
         least = self._project.settings.output_cache_milliseconds
-        if result.seconds * 1000 < least:
+        quick = result.seconds * 1000 < least
+        self._quick[_kind(step)] += quick
+        if quick:
             return f"took less than {least} ms"
         said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
-        if any(self._root in data for data in said):
+        if any(root in data for data in said for root in self._roots):
             return "holds the path of the checkout"
         if actions.torn(trace.inputs) or not self._still(step, trace.inputs):
             return "an input changed meanwhile"
@@ -344,29 +373,33 @@ class OutputCache:
         )
 
     def _keep_reads(self, step: Step, own: str, reads: ReadSet) -> int:
-        """Keep what the step read, with others' of its rule if that is like theirs."""
-        name = actions.own_name(step)
-        known = self._alike(step) if name else []
-        alike = actions.shared(reads, name)
-        if alike in known:
-            return 0
-        if name and len(known) < actions.SETS:
-            key = self._shared_key(step)
-            # Another process may have come to know more.
-            sets = self._shared[key] = actions.with_newest(self._sets(key), alike)
-            return self._store.put(ACTIONS, key, actions.written_sets(sets))
-        sets = actions.with_newest(self._sets(own), reads)
-        return self._store.put(ACTIONS, own, actions.written_sets(sets))
+        """Keep what the step read: with others' of its rule, and apart if the first read unlike."""
+        name, size = actions.own_name(step), 0
+        if name:
+            alike, key = actions.shared(reads, name), self._shared_key(step)
+            if alike not in self._alike(step):
+                # Another process may have come to know more.
+                sets = self._shared[key] = actions.with_newest(self._sets(key), alike)
+                size = self._store.put(ACTIONS, key, actions.written_sets(sets))
+            if alike == self._shared[key][-1]:
+                return size
+        known = self._sets(own)
+        if reads in known:
+            return size
+        return size + self._store.put(
+            ACTIONS, own, actions.written_sets(actions.with_newest(known, reads))
+        )
 
     def _send_reads(self, step: Step, own: str, reads: ReadSet) -> None:
         """Have the remote cache know what the step read; as `_keep_reads`."""
         assert self.remote is not None
         name = actions.own_name(step)
-        key = self._first_key(step)
-        if name and len(self.remote.sets(key)) < actions.SETS:
-            self.remote.send_set(key, actions.shared(reads, name))
-        elif not name or actions.shared(reads, name) not in self.remote.sets(key):
-            self.remote.send_set(own, reads)
+        if name:
+            alike, key = actions.shared(reads, name), self._shared_key(step)
+            self.remote.send_set(key, alike)
+            if alike == self.remote.sets(key)[-1]:
+                return
+        self.remote.send_set(own, reads)
 
     def _say_unwritable(self, error: CodegenError) -> None:
         if not self._unwritable and sys.__stderr__ is not None:
@@ -381,7 +414,3 @@ class OutputCache:
         posix = hasattr(os, "uname")
         machine = os.uname().machine if posix else os.environ.get("PROCESSOR_ARCHITECTURE", "")
         return f"{sys.platform} {machine}"
-
-
-def _kind(step: Step) -> Kind:
-    return (step.rule, step.phase, step.link)

@@ -25,8 +25,8 @@ from .transfers import Traffic, Transfers
 from .uploads import Uploads
 from .worth import TRIED, Worth
 
-#: What steps have in common that are alike worth asking about.
-Kind: TypeAlias = tuple[str, str, int]
+#: What steps have in common that read alike: rule, phase, link, whether each has an item.
+Kind: TypeAlias = tuple[str, str, int, bool]
 #: So many questions are under way before it is looked whether they pay.
 _CHUNK = TRIED
 #: Bytes of contents that are asked for at once; a result beyond that is a miss.

@@ -667,6 +667,8 @@ class Workshop:
         """Return the outcome of a step that the output cache knows; None if it is to be run."""
         if self.anew or self.outputs is None or step.phase == "templates":
             return None
+        if step.phase == "generate" and self.project.settings.maps:
+            return None  # its map is made of a render
         found = self.outputs.find(step, guard)
         if found is None:
             return None

@@ -373,6 +373,36 @@ def test_more_ways_to_read_than_are_kept_together_are_found_too(
     assert other.files() == first.files()
 
 
+def test_it_is_not_looked_for_what_is_made_as_soon(
+    checkout: Callable[..., Cached], tmp_path: Path
+) -> None:
+    names = [f"p{number:02}" for number in range(30)]
+
+    def furnish(project: Cached) -> None:
+        for name in names:
+            project.write(f"patterns/{name}.toml", 'text = "some"\n')
+
+    first = checkout("first")
+    furnish(first)
+    first.built("generate")  # all of them are kept
+    first.ran()
+    other = checkout("second")
+    furnish(other)
+    other.write("templates/page.j2", "{{ render(pattern.stem) }}!\n")
+    traced = other.path.parent / "traced"
+    other.write(
+        "dodo.py",
+        other.read("dodo.py")
+        + "from codegen_tasks.store import Store\n_get = Store.get\n"
+        + "def get(self, kind, name):\n"
+        + f"    open({str(traced)!r}, 'a').write('x')\n    return _get(self, kind, name)\n"
+        + "Store.get = get\n",
+    )
+    other.built("generate", CODEGEN_OUTPUT_CACHE_MILLISECONDS="60000")
+    assert len(other.ran()) == 32
+    assert len(traced.read_text()) < 20
+
+
 def test_two_that_build_at_once_share_a_store(
     checkout: Callable[..., Cached], tmp_path: Path
 ) -> None:
