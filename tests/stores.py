@@ -6,7 +6,9 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,3 +98,23 @@ def free_port() -> int:
 def _listens(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def s3(folder: Path) -> Iterator[dict[str, str]]:
+    """Start a server that speaks S3; yield the environment in which its bucket `team` is found."""
+    program = shutil.which("moto_server", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("moto's server is not installed")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with served([program, "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log"):
+        made = urllib.request.Request(f"{url}/team", method="PUT")
+        urllib.request.urlopen(made, timeout=30).close()
+        yield {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "an-id",
+            "AWS_SECRET_ACCESS_KEY": "a-secret-of-s3",
+        }

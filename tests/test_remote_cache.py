@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stores import Web, nginx
+from stores import Web, nginx, s3
 from test_output_cache import ALL, Cached
 
 WRITES = {"CODEGEN_REMOTE_CACHE_WRITE": "true"}
@@ -259,3 +259,74 @@ def test_without_obstore_all_is_made_here(clone: Callable[..., Cached], url: str
     hint = "needs obstore: pip install 'codegen-tasks[remote]', so it was left alone"
     assert project.built().err == f"remote cache {url}: {hint}\n"
     assert project.ran() == ALL
+
+
+# Buckets --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_bucket_is_a_store(clone: Callable[..., Cached], tmp_path: Path) -> None:
+    with s3(tmp_path) as environ:
+        there = {**environ, "CODEGEN_REMOTE_CACHE": "s3://team/some/prefix"}
+        first = clone("first", 100_000)
+        assert first.built("-n", "2", **there, **WRITES, **KEY).err == ""
+        first.ran()
+        second = clone("second", 100_000)
+        assert second.built("-n", "2", **there, **KEY).err == ""
+        assert second.ran() == []
+        assert second.files() == first.files()
+        status = second.codegen("cache", "status", **there, **KEY).out
+        assert "remote s3://team/some/prefix: answers, only read, signed" in status
+        assert "a-secret-of-s3" not in status
+
+
+# Settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('remote_cache = "cache.example.org"', "must be a URL"),
+        (
+            'remote_cache = "htps://cache.example.org"',
+            "unknown scheme 'htps'\n  hint: did you mean 'https'?",
+        ),
+        ('remote_cache = "s3://"', "must name a bucket"),
+        ('remote_cache = "file://cache"', "must name a folder from the root"),
+        ('remote_cache = "http://x:y/"', "is no URL"),
+        (
+            'remote_cache = "https://ann:secret@cache.example.org"',
+            "must not hold a password here\n"
+            "  hint: everybody reads this file; set CODEGEN_REMOTE_CACHE",
+        ),
+        (
+            'remote_cache_key = "secret"',
+            "does not belong here\n  hint: it is a secret, and everybody reads this file;"
+            " set CODEGEN_REMOTE_CACHE_KEY",
+        ),
+        ('remote_cache_write = "yess"', "unknown value 'yess'"),
+        ("remote_cache_seconds = 0", "must be a whole number from 1, not 0"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_any_step(
+    clone: Callable[..., Cached], lines: str, said: str
+) -> None:
+    project = clone("first")
+    project.environ.pop("CODEGEN_REMOTE_CACHE")
+    project.write("pyproject.toml", f"[tool.codegen]\n{lines}\n")
+    result = project.doit()
+    assert result.code == 3
+    name = lines.partition(" ")[0]
+    assert f"pyproject.toml [tool.codegen] {name}: {said}" in result.err
+    assert "secret'" not in result.err
+    assert project.ran() == []
+
+
+def test_whether_to_write_may_be_said_as_toml_says_it(
+    clone: Callable[..., Cached], web: Web
+) -> None:
+    project = clone("first")
+    project.write("pyproject.toml", "[tool.codegen]\nremote_cache_write = true\n")
+    before = len(web.asked())
+    project.built()
+    assert any(line.startswith("PUT ") for line in web.asked()[before:])
