@@ -18,7 +18,8 @@ from typing import TypeAlias
 from . import actions, address, digest, disk
 from .actions import ReadSet, Stored
 from .errors import AwaitedError, CodegenError
-from .model import PATH_KINDS, Input, Result, Step, Trace
+from .keys import Reads
+from .model import PATH_KINDS, Input, Result, Stat, Step, Trace
 from .project import Project
 from .remote import Fetched, Kind, RemoteCache
 from .settings import Settings
@@ -28,6 +29,10 @@ from .world import World
 #: After so many steps of a kind that were made as soon as restored, and none that was found, no
 #: further ones are looked for.
 _QUICK = 8
+#: Kinds of inputs that are looked at once in a run, as a render does: what is declared, and
+#: templates.
+_ALIKE = frozenset({"rule", "environment", "context", "filter", "test", "function", "global"})
+_ALIKE |= {"template", "missing template"}
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
 RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
 
@@ -40,7 +45,7 @@ class Found:
     """What a step would make.
 
     Args:
-        result: this.
+        result: this; its inputs have the signatures of the files that are here.
         where: `RESTORED` or `FETCHED`.
         stored: bytes by which the store has grown.
     """
@@ -52,10 +57,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A result that a step may have: what it would have read, and the key of the result."""
+    """A result that a step may have: what it would have read, as it is now, and the result's key.
+
+    Args:
+        reads, digests: what it would have read, and the digest of each.
+        stats: the signatures that files among these had before they were looked at.
+        key: of the result.
+    """
 
     reads: ReadSet
     digests: Sequence[str]
+    stats: Sequence[Stat | None]
     key: str
 
 
@@ -119,6 +131,8 @@ class OutputCache:
         self._shared: dict[str, list[ReadSet]] = {}
         self._keys: dict[Kind, str] = {}
         self._expected: dict[str, list[_Candidate]] = {}
+        self._seen: dict[tuple[str, str], tuple[str, Stat | None]] = {}
+        self._met: dict[tuple[Input, Stat | None], Input] = {}
         self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
         self._quick: Counter[Kind] = Counter()  # in a row
         self._unwritable = False
@@ -164,12 +178,12 @@ class OutputCache:
         for reads, here in self._read_sets(step):
             own = own or self._own_key(step)
             try:
-                digests = self._now(step, reads, guard)
+                digests, stats = self._now(step, reads, guard)
             except (Exception, AwaitedError):
                 if here:
                     raise
                 continue  # what comes from elsewhere may name anything
-            yield _Candidate(reads, digests, actions.result_key(own, reads, digests))
+            yield _Candidate(reads, digests, stats, actions.result_key(own, reads, digests))
 
     def find(self, step: Step, guard: Guard | None = None) -> Found | None:
         """Return what a step would make, if that is known; None if it is not.
@@ -187,7 +201,7 @@ class OutputCache:
                 result = self._complete(found)
                 if result is not None:
                     self._quick[_kind(step)] = 0
-                    return Found(result, RESTORED)
+                    return Found(self._signed(result, one), RESTORED)
         return self._fetched(step, expected or ())
 
     def _looks(self, step: Step) -> bool:
@@ -210,7 +224,8 @@ class OutputCache:
                 contents[name] = data
             else:
                 self._quick[_kind(step)] = 0
-                return Found(actions.complete(came.stored, contents), FETCHED, added)
+                result = actions.complete(came.stored, contents)
+                return Found(self._signed(result, one), FETCHED, added)
         return None
 
     def _keep_fetched(self, step: Step, one: _Candidate, came: Fetched) -> int:
@@ -293,13 +308,53 @@ class OutputCache:
         raw = self._store.get(ACTIONS, key)
         return actions.sets_in(raw) if raw is not None else []
 
-    def _now(self, step: Step, reads: ReadSet, guard: Guard | None) -> list[str]:
-        digests = []
+    def _now(
+        self, step: Step, reads: ReadSet, guard: Guard | None
+    ) -> tuple[list[str], list[Stat | None]]:
+        """Return the digests of what a step would read, and the signatures of its files."""
+        digests, stats = [], []
         for kind, name, keys in reads:
             if guard is not None and kind in PATH_KINDS:
                 guard(name)
-            digests.append(self._world.current(step, Input(kind, name, "", reads=keys))[0])
-        return digests
+            digest, stat = self._looked_at(step, kind, name, keys)
+            digests.append(digest)
+            stats.append(stat)
+        return digests, stats
+
+    def _looked_at(self, step: Step, kind: str, name: str, keys: Reads) -> tuple[str, Stat | None]:
+        if kind in _ALIKE:
+            known = self._seen.get((kind, name))
+            if known is not None:
+                return known
+        item = Input(kind, name, "", reads=keys)
+        # The signature comes first: what changes in between is then found to be different.
+        stat = self._world.signature(step, item)
+        found = self._world.current(step, item)[0], stat
+        if kind in _ALIKE:
+            self._seen[kind, name] = found
+        return found
+
+    def _signed(self, result: Result, one: _Candidate) -> Result:
+        """Return a result whose inputs have the signatures with which they were looked at."""
+        inputs = [self._with(*each) for each in zip(result.inputs, one.stats, strict=True)]
+        return Result(
+            tuple(inputs),
+            result.outputs,
+            result.references,
+            result.printed,
+            result.seconds,
+            result.like,
+        )
+
+    def _with(self, item: Input, stat: Stat | None) -> Input:
+        """Return an input with a signature; what steps have in common, as the same object."""
+        if item.reads:
+            fields = (item.kind, item.name, item.digest, stat, item.shown, item.reads, item.via)
+            return Input(*fields)
+        known = self._met.get((item, stat))
+        if known is None:
+            known = self._met[item, stat] = replace(item, stat=stat)
+        return known
 
     def _stored(self, key: str) -> Stored | None:
         raw = self._store.get(ACTIONS, key)

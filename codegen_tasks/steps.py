@@ -672,7 +672,7 @@ class Workshop:
         found = self.outputs.find(step, guard)
         if found is None:
             return None
-        outcome = self.adopt(step, found.result, recorded)
+        outcome = self.adopt(step, found.result, recorded, looked_at=True)
         saved = max(0.0, found.result.seconds - outcome.seconds)
         return replace(outcome, cached=found.where, saved=saved, stored=found.stored)
 
@@ -687,18 +687,26 @@ class Workshop:
         cached, stored = self.outputs.keep(step, trace, result)
         return replace(outcome, cached=cached, stored=stored)
 
-    def adopt(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
+    def adopt(
+        self, step: Step, result: Result, recorded: Recorded, looked_at: bool = False
+    ) -> Outcome:
         """Write what a step came to elsewhere, as if it had run here; return its outcome.
 
-        An input that is not here as it was there has no signature, and so is looked at again
-        by the next run.
+        Args:
+            step: this.
+            result: what it came to.
+            recorded: see `run`.
+            looked_at: its inputs have the signatures that they have here; otherwise one that
+                is not here as it was there gets none, and so is looked at again by the next run.
         """
         began, start = time.time_ns(), time.perf_counter()
         mode = self.project.rules[step.rule].mode if step.phase == "generate" else None
         made, error = _Made(), ""
         try:
             made = self._publish(result.outputs, recorded, mode, result.like)
-            made.inputs = [self.world.signed(step, item) for item in result.inputs]
+            made.inputs = result.inputs
+            if not looked_at:
+                made.inputs = [self.world.signed(step, item) for item in result.inputs]
             made.references = result.references
         except CodegenError as problem:
             error = str(problem)
