@@ -31,7 +31,7 @@ class Proxy:
     Args:
         server: its port.
         fault: what goes wrong: "cut request", "cut answer" or "reset answer" after `at` bytes,
-            "garble" from there on, "silent", "drip", "flood", or one of `_ANSWERS`; "" for nothing.
+            "garble" from there on, "silent", "slow", "drip", "flood", or one of `_ANSWERS`.
         at: a place in the first answer or request of a connection, in bytes; negative for as
             many before its end.
     """
@@ -116,6 +116,8 @@ class Proxy:
                 if self.fault == "garble" and len(data) > at:
                     at = max(0, at)
                     data = data[:at] + bytes(byte ^ 0x55 for byte in data[at:])
+                if self.fault == "slow":
+                    time.sleep(0.4)
                 if self.fault == "drip":
                     for byte in data:
                         client.sendall(bytes([byte]))

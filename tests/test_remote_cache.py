@@ -163,6 +163,21 @@ def test_short_steps_are_not_asked_about_one_by_one(clone: Callable[..., Cached]
     assert len(web.asked()[before:]) == 1
 
 
+def test_many_steps_are_asked_about_with_one_request_each(
+    clone: Callable[..., Cached], web: Web
+) -> None:
+    projects = [clone(name) for name in ("first", "second")]
+    for project in projects:
+        for number in range(60):
+            project.write(f"patterns/p{number}.toml", 'text = "many"\n')
+    projects[0].built("generate", **WRITES)
+    projects[0].ran()
+    before = len(web.asked())
+    assert "62 of them restored" in projects[1].built("generate").out
+    assert len(web.asked()[before:]) == 62 + 1
+    assert projects[1].ran() == []
+
+
 def test_steps_that_no_remote_cache_has_are_run(clone: Callable[..., Cached], web: Web) -> None:
     clone("first").built(**WRITES)
     second = clone("second")

@@ -98,6 +98,27 @@ def test_a_cable_pulled_at_any_point_while_writing_leaves_nothing_wrong_behind(
     assert second.files() == first.files()
 
 
+@pytest.mark.slow
+def test_a_store_that_costs_more_than_it_spares_is_left_alone(
+    clone: Callable[..., Cached], web: Web, url: str
+) -> None:
+    projects = [clone(name) for name in ("first", "second")]
+    for project in projects:
+        for number in range(400):
+            project.write(f"patterns/p{number}.toml", 'text = "many"\n')
+    projects[0].built("generate", **WRITES)
+    projects[0].ran()
+    with proxy(web.port, "slow") as way:
+        through = url.replace(f":{web.port}", f":{way.port}")
+        environ = {"CODEGEN_REMOTE_CACHE": through, "CODEGEN_REMOTE_CACHE_SECONDS": "1"}
+        before = len(web.asked())
+        result = projects[1].built("generate", **environ)
+    assert len(web.asked()) - before < 400
+    told = "is too slow to be of use, so it was left alone"
+    assert result.err in ("", f"remote cache {through}: {told}\n")
+    assert 0 < len(projects[1].ran()) <= 402
+
+
 # Stores that lie ------------------------------------------------------------------------
 
 Lie = Callable[[list[Path]], None]
