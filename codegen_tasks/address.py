@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TYPE_CHECKING
 
 from .errors import DeclarationError, nearest
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 #: Schemes that need no more than a folder, a host, or a bucket.
 _FOLDER, _HOSTS, _BUCKETS = "file", ("http", "https"), ("s3", "gs", "az")
@@ -42,6 +44,8 @@ def parsed(where: str, url: str) -> Address:
     Raises:
         DeclarationError: it is none that leads to a store.
     """
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises if it is no number
@@ -75,6 +79,9 @@ def _lack(parts: SplitResult, scheme: str) -> str:
 
 
 def _login(parts: SplitResult) -> str:
+    import base64
+    from urllib.parse import unquote
+
     if parts.username is None:
         return ""
     said = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

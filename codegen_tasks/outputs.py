@@ -13,18 +13,21 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from . import actions, address, digest, disk
+from . import actions, digest, disk
 from .actions import ReadSet, Stored
 from .errors import AwaitedError, CodegenError
 from .keys import Reads
 from .model import PATH_KINDS, Input, Result, Stat, Step, Trace
 from .project import Project
-from .remote import Fetched, Kind, RemoteCache
 from .settings import Settings
 from .store import ACTIONS, CONTENTS, Held, Store, default_folder
 from .world import World
+
+if TYPE_CHECKING:
+    from .remote import Fetched, RemoteCache
+    from .worth import Kind
 
 #: After so many steps of a kind that were made as soon as restored, and none that was found, no
 #: further ones are looked for.
@@ -87,6 +90,9 @@ def remote_of(project: Project) -> RemoteCache | None:
     settings = project.settings
     if not settings.remote_cache:
         return None
+    from . import address
+    from .remote import RemoteCache
+
     where = address.parsed("remote_cache", settings.remote_cache)
     secret = os.environ.get("CODEGEN_REMOTE_CACHE_KEY", "").encode()
     token = os.environ.get("CODEGEN_REMOTE_CACHE_TOKEN", "")

@@ -14,19 +14,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
 from . import actions, parcels
 from .actions import ReadSet, Stored
 from .address import Address
 from .parcels import ForeignError, Parcel, UnsignedError
 from .store import ACTIONS, CONTENTS
-from .transfers import Traffic, Transfers
+from .traffic import Traffic
+from .transfers import Transfers
 from .uploads import Uploads
-from .worth import TRIED, Worth
+from .worth import TRIED, Kind, Worth
 
-#: What steps have in common that read alike: rule, phase, link, whether each has an item.
-Kind: TypeAlias = tuple[str, str, int, bool]
 #: So many questions are under way before it is looked whether they pay.
 _CHUNK = TRIED
 #: Bytes of contents that are asked for at once; a result beyond that is a miss.

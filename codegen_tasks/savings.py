@@ -17,7 +17,7 @@ from .errors import CodegenError
 from .model import Outcome
 from .outputs import FETCHED, KEPT, RESTORED, store_of
 from .project import Project
-from .transfers import Traffic
+from .traffic import Traffic
 
 VERSION = 1
 #: What is counted over the runs.

@@ -36,7 +36,7 @@ from .plan import Plan
 from .project import Project
 from .schemas import Schemas
 from .toolchains import Compiled, Site, Unit
-from .transfers import Traffic
+from .traffic import Traffic
 from .world import World
 
 if TYPE_CHECKING:

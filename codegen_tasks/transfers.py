@@ -12,13 +12,13 @@ import re
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from .address import Address
 from .crew import Crew
+from .traffic import Traffic
 
 #: Transfers under way at once.
 AT_ONCE = 32
@@ -28,37 +28,6 @@ _STRIKES = 3
 _GRACE = 1.0
 #: A store may cost so many times the limit of one transfer, in all, more than it has spared.
 _BUDGET = 2
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What went between us and a store.
-
-    Args:
-        found, missed: things that were asked for, by whether they came.
-        received, sent: bytes.
-        kept: results that were sent.
-        unsent: results that were to be sent, and were not.
-        waited: seconds that steps waited for what was asked for.
-        fault: why the store was left alone, or nothing was sent any more; "" if it was not.
-    """
-
-    found: int = 0
-    missed: int = 0
-    received: int = 0
-    sent: int = 0
-    kept: int = 0
-    unsent: int = 0
-    waited: float = 0.0
-    fault: str = ""
-
-    def include(self, other: Traffic) -> None:
-        """Add another's."""
-        for each in fields(self):
-            if each.name != "fault":
-                total = getattr(self, each.name) + getattr(other, each.name)
-                setattr(self, each.name, total)
-        self.fault = self.fault or other.fault
 
 
 class Transfers:

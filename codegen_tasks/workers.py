@@ -31,7 +31,7 @@ from .model import Outcome
 from .process import Keeper, end_worker
 from .steps import internal
 from .tasks import packed
-from .transfers import Traffic
+from .traffic import Traffic
 
 #: How often, in seconds, workers are looked after whose death their pipe may not tell:
 #: something they forked may hold its other end open.

@@ -6,7 +6,10 @@ A miss costs the time of the question, a hit spares the step.  Both are learnt a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
+#: What steps have in common that read alike: rule, phase, link, whether each has an item.
+Kind: TypeAlias = tuple[str, str, int, bool]
 #: So many steps of a kind are asked about, whatever comes of it.
 TRIED = 64
 #: Seconds that a step is thought to take until one has told.

@@ -13,7 +13,19 @@ import codegen_tasks
 PACKAGE = Path(codegen_tasks.__file__).parent
 #: From the bottom up; a module imports only what stands in an earlier line, or left of it.
 LAYERS = [
-    ["errors", "digest", "keeper", "ours", "garbage", "ready", "columns", "wire", "crew", "worth"],
+    [
+        "errors",
+        "digest",
+        "keeper",
+        "ours",
+        "garbage",
+        "ready",
+        "columns",
+        "wire",
+        "crew",
+        "worth",
+        "traffic",
+    ],
     ["address", "parcels", "uploads"],
     ["code_digest", "keys"],
     ["modules"],

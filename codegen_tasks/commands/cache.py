@@ -17,7 +17,7 @@ from ..outputs import store_of
 from ..savings import Savings
 from ..steps import template_cache
 from ..store import ACTIONS, CONTENTS, Store
-from ..transfers import Traffic
+from ..traffic import Traffic
 from .common import builds_of, counted, options_first, sized
 
 _ACTIONS = ("status", "cleanup", "verify", "clear")
