@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 from . import digest, process, texts
 from .errors import DeclarationError, StepError, cause, refuse_unknown
+from .model import Rule
 from .toolchains import Tool, check_timeout, command_words, project_file, refuse_surplus
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -127,6 +128,19 @@ class Formatter(Tool):
         if any(shown[0].partition("| ")[2] in line for line in lines[1:] if shown):
             shown = []  # it has shown the line itself
         return StepError(where, f"{self.name} {what}", hint, [*shown, *lines])
+
+
+def finished(rule: Rule, data: bytes, target: str, root: str) -> bytes:
+    """Return what is written of a rendered text: formatted, with the line ends of its rule.
+
+    Raises:
+        StepError: its formatter fails, see `Formatter.formatted`.
+    """
+    if rule.format is not None:
+        data = rule.format.formatted(data, target, root, rule.timeout)
+    if rule.newline is not None:
+        data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
+    return data
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:

@@ -316,7 +316,7 @@ class Step:
         template: the template's name below the templates folder.
         patterns: paths of the patterns it sees.
         many: it sees its patterns as the list `patterns`, not one pattern's keys.
-        item: index into the list named by the rule's `each`, if any.
+        item: index into the list, or key in the table, that the rule's `each` names, if any.
         source: the file a compile step reads.
         link: index into the rule's compile steps; of a render, 0 or `FORMATTER`.
         problem: set when the step is known to fail; it then only raises this.
@@ -330,7 +330,7 @@ class Step:
     template: str = ""
     patterns: tuple[str, ...] = ()
     many: bool = False
-    item: int | None = None
+    item: int | str | None = None
     source: str = ""
     link: int = 0
     problem: Exception | None = None

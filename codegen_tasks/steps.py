@@ -23,13 +23,13 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, keys, texts, toolchains
+from . import digest, disk, formats, items, keys, texts, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
 from .functions import describe
 from .keys import Notes, Reads, Table, View
-from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
+from .model import Input, Outcome, Output, Pattern, Result, Rule, Step, Trace
 from .outputs import Guard, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
@@ -362,7 +362,10 @@ class Workshop:
         if judged:
             view.see_all()  # a key that no template reads may be wrong, too
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
-        text, record = engine.render(step.template, view, made_by, self._guarding)
+        try:
+            text, record = engine.render(step.template, view, made_by, self._guarding)
+        except StepError as error:
+            raise self._at_keys(step, error) from None
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -371,6 +374,18 @@ class Workshop:
         data, tools = self._finished(step, data)
         inputs += tools
         return Rendered(data, inputs, self._references(step, text))
+
+    def _at_keys(self, step: Step, error: StepError) -> StepError:
+        """Add to what a template raised the keys that it was at, with their lines."""
+        if not self._may_render_again(step):
+            return error
+        told = self.origins.blamed(step, error)
+        details = [line for line in error.details if not told or not line.startswith("pattern ")]
+        return StepError(error.where, error.what, error.hint, [*details, *told])
+
+    def _may_render_again(self, step: Step) -> bool:
+        """Tell whether a step that fails may render once more, which has no limit of its own."""
+        return not self.project.sandbox and self.project.rules[step.rule].timeout is None
 
     def names_for(self, step: Step) -> set[str]:
         """Return the variables that a render sees, besides globals.
@@ -394,13 +409,10 @@ class Workshop:
             # Equal ones are the same objects, as with all that steps have in common.
             if self._formatters.setdefault(step.rule, tools) == tools:
                 tools = self._formatters[step.rule]
-            try:
-                data = rule.format.formatted(data, step.outputs[0], self.project.root, rule.timeout)
-            except StepError as error:
-                raise self._blamed(step, error, "") from None
-        if rule.newline is not None:
-            data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
-        return data, tools
+        try:
+            return formats.finished(rule, data, step.outputs[0], self.project.root), tools
+        except StepError as error:
+            raise self._blamed(step, error, "", data) from None
 
     def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
         """Return what the patterns of a step were held against, if they fit it.
@@ -418,45 +430,56 @@ class Workshop:
         notes = {pattern.path: Notes(self._reads) for pattern in loaded}
         rule = self.project.rules[step.rule]
         tops = [Table(pattern.data, notes[pattern.path]) for pattern in loaded]
+        more = {} if _may_read_all(rule) else rule.context or {}
         if step.many:
             for table, pattern in zip(tops, loaded, strict=True):
                 keys.give(table, "pattern", pattern.names())
-            view = View([], {"patterns": tops}, notes)
+            view = View([], {"patterns": tops, **more}, notes)
         elif step.item is not None:
-            view = self._view_of_item(step, loaded[0], tops[0], notes)
+            view = self._view_of_item(step, loaded[0], tops[0], notes, more)
         else:
             named: dict[str, Any] = {"pattern": loaded[0].names()} if loaded else {}
-            view = View(tops, named, notes)
-        if rule.context is None and self.engine.tracks:
+            view = View(tops, {**named, **more}, notes)
+        if self.engine.tracks and not _may_read_all(rule):
             return view
         return self._without_notes(step, view)
 
     def variables(self, step: Step, loaded: Sequence[Pattern]) -> dict[str, Any]:
         """Return what the template sees as plain data; what is noted of it is lost."""
         view = self._view(step, loaded)
-        if self.project.rules[step.rule].context is not None:
+        if _may_read_all(self.project.rules[step.rule]):
             return view.variables
         return {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
 
     def _view_of_item(
-        self, step: Step, pattern: Pattern, top: Table, notes: Mapping[str, Notes]
+        self,
+        step: Step,
+        pattern: Pattern,
+        top: Table,
+        notes: Mapping[str, Notes],
+        more: Mapping[str, Any],
     ) -> View:
-        """Return what a template sees that renders one item of a list."""
-        each = str(self.project.rules[step.rule].each)
-        items = pattern.data[each]
-        index = step.item or 0
-        if index >= len(items):
-            raise StepError(pattern.path, f"'{each}' has become shorter meanwhile")
-        item = keys.handed(items[index], notes[pattern.path], path=(each, index))
-        named = {"pattern": pattern.names(), "item": item}
-        return View([item, top] if isinstance(item, Table) else [top], named, notes)
+        """Return what a template sees that renders one item of a list or table."""
+        rule = self.project.rules[step.rule]
+        each, place = str(rule.each), step.item if step.item is not None else 0
+        try:
+            item, layers = items.layers(
+                each, place, rule.target, top, pattern.data, notes[pattern.path]
+            )
+        except (LookupError, TypeError):
+            what = f"{items.told(each, place)} is gone meanwhile"
+            raise StepError(pattern.path, what) from None
+        named = {"pattern": pattern.names(), "item": item, **more}
+        if isinstance(place, str):
+            named.setdefault("key", place)
+        return View(layers, named, notes)
 
     def _without_notes(self, step: Step, view: View) -> View:
         """Return plain copies of what a view shows, for code that can do anything with it."""
         view.see_all()
         rule = self.project.rules[step.rule]
         data = {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
-        if rule.context is not None:
+        if _may_read_all(rule):
             data.update(_context(rule.name, rule.context, data, step.patterns))
         return View([], data, view.notes)
 
@@ -606,16 +629,28 @@ class Workshop:
             return replace(found, digest="", stat=None)
         return found
 
-    def _blamed(self, step: Step, error: CodegenError, root: str) -> CodegenError:
-        """Add to a compiler's complaint the generated line below `root`, and what made it."""
+    def _blamed(
+        self, step: Step, error: CodegenError, root: str, rendered: bytes = b""
+    ) -> CodegenError:
+        """Add to a compiler's complaint the generated line below `root`, and what made it.
+
+        Args:
+            step: that fails.
+            error: the complaint.
+            root: absolute path of the folder in which targets lie; "" if it is a formatter's,
+                for what it complains about was not written.
+            rendered: that text.
+        """
         if error.where.startswith("toolchain "):
             return error  # no source is to blame
         details = list(error.details)
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
             details = [*_line(root, path, int(line), details), *details]
-            if root:  # else it is not what was rendered: a formatter complains
+            if root:
                 details += self._origin(step, error, root)
+            elif self._may_render_again(step):
+                details += self.origins.told_of(path, int(line), rendered)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
@@ -833,11 +868,14 @@ class _Printed:
             sys.stdout, sys.stderr = self._streams
 
 
+def _may_read_all(rule: Rule) -> bool:
+    """Tell whether a rule's context is a function, which may read all of a pattern."""
+    return rule.context is not None and not isinstance(rule.context, Mapping)
+
+
 def _context(
     rule: str, context: Any, data: Mapping[str, Any], made_by: Sequence[str]
 ) -> Mapping[str, Any]:
-    if isinstance(context, Mapping):
-        return context
     details = [f"pattern {path}" for path in made_by[:1]]
     try:
         found = context(data)

@@ -34,6 +34,7 @@ LAYERS = [
     ["actions", "store", "transfers"],
     ["remote"],
     ["lock", "folders", "rows", "blame", "runs", "maps", "places"],
+    ["whereabouts"],
     ["journal", "sqlite"],
     [
         "settings",
@@ -46,8 +47,8 @@ LAYERS = [
         "sandbox",
         "snapshot",
     ],
-    ["formats"],
-    ["explain", "project", "checks", "record", "scaffold", "marks", "schemas"],
+    ["formats", "items"],
+    ["explain", "project", "checks", "record", "scaffold", "marks", "reflow", "schemas"],
     ["templates"],
     ["tracing"],
     ["world", "plan"],

@@ -11,6 +11,7 @@ import posixpath
 import re
 import shutil
 import sys
+from typing import Any
 
 import pytest
 from conftest import Project
@@ -82,10 +83,22 @@ def plural(one: str, many: str, count: int) -> str:
     return one
 
 
-def check_lines(project: Project, **environment: object) -> str:
-    """Insist that the map of a.txt tells of each place there what the text there says."""
+def check_lines(project: Project, finish: dict[str, Any] | None = None, **environment: Any) -> str:
+    """Insist that the map of a.txt tells of each place there what the text there says.
+
+    Args:
+        project: in which the template is page.j2.
+        finish: what the rule says of its formatter and line ends.
+        environment: Jinja2's options.
+    """
     codegen = Codegen(environment=environment, globals={"gettext": str, "ngettext": plural})
-    codegen.rule("page", template="page.j2", patterns="patterns/*.json", target="{stem}.txt")
+    codegen.rule(
+        "page",
+        template="page.j2",
+        patterns="patterns/*.json",
+        target="{stem}.txt",
+        **(finish or {}),
+    )
 
     @codegen.filter
     def quoted(text: str) -> str:
@@ -134,6 +147,7 @@ def page(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 CONSTRUCTS = {
     "text": "a @\n\n  b @\n",
+    "default": "@\n{{ nothing|default('@') }} {{ nothing is defined }} @\n@",
     "loop": "{% for x in names %}\n  {{ x }} @ {{ loop.index }} @\n{% else %}\n@\n{% endfor %}\n@",
     "condition": "{% if on %}yes @{% else %}\nno @{% endif %} @\n{{ '@' if on else '' }} @",
     "block of a child": "{% extends 'base.j2' %}\n{% block body %}\nchild @\n{% endblock %}",
@@ -163,8 +177,34 @@ CONSTRUCTS = {
     "namespace": "{% set ns = namespace(t='') %}{% for x in names %}{% set ns.t = ns.t ~ x %}"
     "\n{{ ns.t }} @{% endfor %}",
 }
+#: Formatters that change what lies between words, as programs in Python.
+FORMATTERS = {
+    "wraps": r"text.replace(' ', '\n\n    ')",
+    "joins": r"re.sub(r'\s+', ' ', text) + '\n'",
+    "adds marks": r"re.sub(r'(?m)(.)$', r'\1,', text).replace(' ', '; (').replace('<', '<<')",
+    "drops marks": r"re.sub(r'[<>,0-9](?=[\s>,<])', '', text)",
+    "other quotes": r"text.replace('<', '(').replace('>', ')').replace(',', ' ;')",
+}
 #: Extensions that the constructs need.
 EXTENSIONS = ["jinja2.ext.loopcontrols", "jinja2.ext.i18n"]
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+def test_what_a_formatter_leaves_of_a_text_still_knows_its_line(
+    page: Project, formatter: str
+) -> None:
+    """All constructs are in one text here: words are found again among many that are alike."""
+    program = f"import re, sys; text = sys.stdin.read(); sys.stdout.write({FORMATTERS[formatter]})"
+    finish = {"format": [sys.executable, "-IS", "-c", program], "newline": "\r\n"}
+    several = [text for text in CONSTRUCTS.values() if "{% extends" not in text]
+    numbered(page, "page.j2", "\n".join(several))
+    assert "\r\n" in check_lines(page, finish, trim_blocks=True, extensions=EXTENSIONS)
+
+
+def test_a_template_with_other_line_ends_than_its_target_is_known(page: Project) -> None:
+    for construct in ("include", "call", "whitespace control"):
+        numbered(page, "page.j2", CONSTRUCTS[construct])
+        assert "\r\n" in check_lines(page, {"newline": "\r\n"})
 
 
 @pytest.mark.parametrize("construct", CONSTRUCTS)
@@ -195,6 +235,49 @@ def test_line_statements_and_other_delimiters_count_as_lines(page: Project) -> N
         variable_start_string="<<",
         variable_end_string=">>",
     )
+
+
+# --- what a failing template says ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("{% for n in nodes %}{{ n.size|tenth }}{% endfor %}", "a.yaml:4: nodes[1].size = 0"),
+        ("{% for n in nodes %}{% set x = tenth(n) %}{% endfor %}", "a.yaml:2: nodes[0] = 1 key"),
+        ("{{ box.a }}{% if box.deep.b %}{% endif %}", "a.yaml:7: box.deep = 1 key"),
+        (
+            "{% macro m(x) %}{{ x.deep|tenth }}{% endmacro %}{{ m(box) }}",
+            "a.yaml:7: box.deep = 1 key",
+        ),
+        ("{{ box.missing|default(1) }}{{ 1 / nodes[1].size }}", "a.yaml:4: nodes[1].size = 0"),
+    ],
+)
+def test_a_failing_render_tells_the_keys_that_it_was_at(
+    empty_project: Project, body: str, told: str
+) -> None:
+    project = empty_project
+    project.write(
+        "dodo.py",
+        """
+        from codegen_tasks import Codegen
+
+        codegen = Codegen()
+        codegen.rule("a", template="a.j2", patterns="a.yaml", target="{stem}.txt")
+
+        @codegen.filter
+        @codegen.function
+        def tenth(number):
+            return 10 / number
+
+        DOIT_CONFIG = codegen.doit_config
+        """,
+    )
+    project.write(
+        "a.yaml", "nodes:\n  - size: 5\n    # none\n  - size: 0\nbox:\n  a: 1\n  deep: {c: 1}\n"
+    )
+    project.write("templates/a.j2", body)
+    assert f"    with {told}\n" in project.doit().out
 
 
 # --- what a failing compiler says ---------------------------------------------------------------
@@ -372,6 +455,21 @@ def test_places_in_typescript_and_javascript_lead_to_the_template(empty_project:
     assert (segment.line, segment.from_column) == (5, 18)
 
 
+@pytest.mark.parametrize(("count", "rest"), [(3, ""), (4, "1 other key"), (6, "3 other keys")])
+def test_of_many_keys_three_are_told_and_the_others_counted(
+    empty_project: Project, count: int, rest: str
+) -> None:
+    project = empty_project
+    rule = 'codegen.rule("a", template="a.j2", patterns="patterns/*", target="a.txt")'
+    project.write("dodo.py", f"from codegen_tasks import Codegen\n\ncodegen = Codegen()\n{rule}\n")
+    project.write("templates/a.j2", "".join(f"{{{{ patterns[0].k{n} }}}}" for n in range(count)))
+    project.write("patterns/a.toml", "".join(f"k{n} = {n}\n" for n in range(count)))
+    assert project.doit().code == 0
+    told = project.codegen("where", "generated/a.txt:1").out
+    assert told.count("  with patterns/a.toml:") == 3
+    assert re.findall(r"  with (\d.*)\n", told) == [rest] * bool(rest)
+
+
 def test_where_tells_of_the_places_in_a_stack_trace(empty_project: Project) -> None:
     project = declared(empty_project, "x.j2", ".py", "python")
     project.write("templates/x.j2", "x = 1\ny = {{ value }} / 0\n")
@@ -388,6 +486,16 @@ def test_where_tells_of_the_places_in_a_stack_trace(empty_project: Project) -> N
         "    with patterns/a.toml:1: value = 3\n"
         "ZeroDivisionError: no\n"
     )
+
+
+def test_where_takes_a_path_below_the_output_folder(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = 1\n")
+    project.write("patterns/a.toml", "")
+    assert project.doit().code == 0
+    told = "  by templates/x.j2:1\n  1 | x = 1\n"
+    assert project.codegen("where", "a.py:1").out == f"a.py:1\n{told}"
+    assert project.codegen("where", "generated/a.py:1").out == f"generated/a.py:1\n{told}"
 
 
 @pytest.mark.parametrize(

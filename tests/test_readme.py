@@ -120,6 +120,7 @@ def test_links_to_files_lead_somewhere() -> None:
         "docs/reference.md",
         "docs/speed.md",
         "docs/benchmarks.md",
+        "examples/openapi/README.md",
     )
     for name in pages:
         page = ROOT / name

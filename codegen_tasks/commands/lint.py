@@ -89,8 +89,8 @@ class Lint(DoitCmdBase):
             self.outstream.write(json.dumps({"version": 1, "findings": rows}, indent=2) + "\n")
         else:
             self.outstream.writelines(f"{one}\n" for one in found)
-            if found:
-                print(counted(len(found), "finding"), file=sys.stderr)
+            told = counted(len(found), "finding") if found else "no findings"
+            print(told, file=sys.stderr)
         return int(bool(found))
 
     # Rendering again, in a process that orders sets otherwise ------------------------------

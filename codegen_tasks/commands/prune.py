@@ -73,9 +73,12 @@ class Prune(DoitCmdBase):
         for orphan in left:
             self._say(f"{orphan.path}: edited by hand, left alone")
         if not self._dry:
-            staying = {orphan.path for orphan in found} - gone
+            known = orphans.find(build, self.dep_manager, taken, doubtful=True)
+            staying = {orphan.path for orphan in [*found, *known]} - gone
             orphans.forget(build, self.dep_manager, staying)
         self._say(_summary(len(gone), len(left), self._dry))
+        for path in sorted(build.plan.unread):
+            self._say(f"  {path}: does not tell its targets, so none of them is an orphan")
         if left:
             self._say("  hint: doit prune --edited keeps them aside and removes them")
         return int(len(gone) < len(chosen))

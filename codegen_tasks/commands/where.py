@@ -51,8 +51,11 @@ class Where(DoitCmdBase):
         match = _PLACE.fullmatch(name)
         if match is None:
             raise InvalidCommand(f"where: '{name}' is not like generated/a.ts:12 or …:12:5")
+        known = {target for build in builds for target in build.plan.makers}
         path = _relative(builds, match["path"])
-        known = [target for build in builds for target in build.plan.makers]
+        for build in builds:  # as `doit info` takes it: the path below the output folder
+            below = f"{build.project.output}/{path}"
+            path = below if path not in known and below in known else path
         if path not in known:
             hint = nearest(path, known)
             print(f"{path}: is no target of ours{f', {hint}' if hint else ''}", file=sys.stderr)
