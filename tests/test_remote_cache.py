@@ -45,9 +45,20 @@ def clone(tmp_path: Path, state_home: Path, url: str) -> Callable[..., Cached]:
     return make
 
 
-@pytest.mark.parametrize("url", ["http", "file"], indirect=True)
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "parallel"])
-@pytest.mark.parametrize("size", [1, 100_000], ids=["small", "large"])
+SLOW = [pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("url", "workers", "size"),
+    [
+        pytest.param("http", ("-n", "2"), 100_000, id="http-parallel-large"),
+        pytest.param("file", (), 1, id="file-serial-small"),
+        pytest.param("http", (), 1, id="http-serial-small", marks=SLOW),
+        pytest.param("http", (), 100_000, id="http-serial-large", marks=SLOW),
+        pytest.param("file", ("-n", "2"), 100_000, id="file-parallel-large", marks=SLOW),
+    ],
+    indirect=["url"],
+)
 def test_ci_on_a_fresh_clone_with_a_warm_remote_cache_runs_no_compiler_and_gives_the_same_bytes(
     clone: Callable[..., Cached], workers: tuple[str, ...], size: int
 ) -> None:
@@ -71,13 +82,15 @@ KEY = {"CODEGEN_REMOTE_CACHE_KEY": "a secret"}
 @pytest.mark.parametrize(
     ("environ", "sent"),
     [
-        ({}, False),
         ({"CI": "true"}, False),
-        (KEY, False),
-        ({"CI": "false", **KEY}, False),
         ({"CI": "true", **KEY}, True),
-        ({"CI": "true", **KEY, "CODEGEN_REMOTE_CACHE_WRITE": "false"}, False),
-        (WRITES, True),
+        pytest.param({}, False, marks=SLOW),
+        pytest.param(KEY, False, marks=SLOW),
+        pytest.param({"CI": "false", **KEY}, False, marks=SLOW),
+        pytest.param(
+            {"CI": "true", **KEY, "CODEGEN_REMOTE_CACHE_WRITE": "false"}, False, marks=SLOW
+        ),
+        pytest.param(WRITES, True, marks=SLOW),
     ],
 )
 def test_people_only_read_unless_they_say_so_and_ci_with_a_key_writes(
@@ -93,12 +106,11 @@ def test_people_only_read_unless_they_say_so_and_ci_with_a_key_writes(
 @pytest.mark.parametrize(
     ("written", "read", "taken"),
     [
-        (KEY, KEY, True),
-        (KEY, {"CODEGEN_REMOTE_CACHE_KEY": "another"}, False),
-        ({}, KEY, False),
-        (KEY, {}, True),
+        pytest.param(KEY, KEY, True, id="signed", marks=SLOW),
+        pytest.param(KEY, {"CODEGEN_REMOTE_CACHE_KEY": "another"}, False, id="signed by another"),
+        pytest.param({}, KEY, False, id="not signed", marks=SLOW),
+        pytest.param(KEY, {}, True, id="nobody looks", marks=SLOW),
     ],
-    ids=["signed", "signed by another", "not signed", "nobody looks"],
 )
 def test_with_a_key_only_what_was_signed_with_it_is_taken(
     clone: Callable[..., Cached],
@@ -142,6 +154,7 @@ def test_what_is_here_is_not_asked_for(clone: Callable[..., Cached], web: Web) -
     assert all(line.startswith("GET ") for line in asked)
 
 
+@pytest.mark.slow
 def test_what_came_is_kept_here_too(clone: Callable[..., Cached], url: str) -> None:
     clone("first", 100_000).built(**WRITES)
     second = clone("second", 100_000)
@@ -153,6 +166,7 @@ def test_what_came_is_kept_here_too(clone: Callable[..., Cached], url: str) -> N
     assert second.ran() == []
 
 
+@pytest.mark.slow
 def test_short_steps_are_not_asked_about_one_by_one(clone: Callable[..., Cached], web: Web) -> None:
     first = clone("first")
     for number in range(40):
@@ -163,6 +177,7 @@ def test_short_steps_are_not_asked_about_one_by_one(clone: Callable[..., Cached]
     assert len(web.asked()[before:]) == 1
 
 
+@pytest.mark.slow
 def test_many_steps_are_asked_about_with_one_request_each(
     clone: Callable[..., Cached], web: Web
 ) -> None:
@@ -178,6 +193,7 @@ def test_many_steps_are_asked_about_with_one_request_each(
     assert projects[1].ran() == []
 
 
+@pytest.mark.slow
 def test_steps_that_no_remote_cache_has_are_run(clone: Callable[..., Cached], web: Web) -> None:
     clone("first").built(**WRITES)
     second = clone("second")
@@ -191,6 +207,7 @@ def test_steps_that_no_remote_cache_has_are_run(clone: Callable[..., Cached], we
     assert third.ran() == []
 
 
+@pytest.mark.slow
 def test_read_sets_of_two_writers_are_both_kept(clone: Callable[..., Cached], web: Web) -> None:
     one, other = clone("one"), clone("other")
     for project, name in ((one, "stamp.inc"), (other, "more.inc")):
@@ -242,6 +259,7 @@ def test_a_store_that_is_not_there_costs_one_line(clone: Callable[..., Cached]) 
     assert "remote http://127.0.0.1:9/cache: cannot be reached, only read, not signed" in status
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_there_is_made_by_who_writes(
     clone: Callable[..., Cached], tmp_path: Path
 ) -> None:
@@ -337,6 +355,7 @@ def test_a_wrong_setting_is_told_before_any_step(
     assert project.ran() == []
 
 
+@pytest.mark.slow
 def test_whether_to_write_may_be_said_as_toml_says_it(
     clone: Callable[..., Cached], web: Web
 ) -> None:

@@ -48,7 +48,7 @@ def named(fault: tuple[str, int]) -> str:
 
 
 def is_fast(fault: tuple[str, int]) -> bool:
-    return fault in (("a page", 0), ("cut answer", 400), ("garble", -1))
+    return fault == ("cut answer", 400)
 
 
 CASES = [
@@ -161,7 +161,7 @@ LIES: dict[str, Lie] = {
 
 
 #: The lies that are told in the fast tests, too.
-_FAST = [("page", "ac", "unsigned"), ("torn", "cas", "unsigned"), ("of another", "ac", "signed")]
+_FAST = [("torn", "cas", "unsigned")]
 
 
 @pytest.mark.parametrize(
