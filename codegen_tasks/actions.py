@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from . import digest
@@ -210,18 +211,22 @@ def answers(stored: Stored, step: Step, reads: ReadSet, digests: Sequence[str]) 
     return found == asked and {one.path for one in stored.contents} == set(step.outputs)
 
 
-def complete(stored: Stored, contents: Mapping[str, bytes]) -> Result:
+def complete(
+    stored: Stored, contents: Mapping[str, bytes], like: Mapping[str, str] = MappingProxyType({})
+) -> Result:
     """Return a stored result with its outputs.
 
     Args:
         stored: the result.
         contents: those that do not stand in it, by digest.
+        like: see `Result`.
     """
     outputs = {
         one.path: one.data if one.data is not None else contents[one.digest]
         for one in stored.contents
     }
-    return replace(stored.result, outputs=outputs)
+    known = stored.result
+    return Result(known.inputs, outputs, known.references, known.printed, known.seconds, like)
 
 
 def _content(path: str, content: str, size: int, text: str | None) -> Content:

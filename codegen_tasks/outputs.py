@@ -376,7 +376,7 @@ class OutputCache:
                     return None
                 beside[one.digest] = data
                 like[one.path] = self._store.path(CONTENTS, one.digest)
-        return replace(actions.complete(found, beside), like=like)
+        return actions.complete(found, beside, like)
 
     # Keeping ----------------------------------------------------------------------------
 
