@@ -120,7 +120,8 @@ class Formatter(Tool):
 
     def _refused(self, data: bytes, target: str, what: str, said: str, hint: str = "") -> StepError:
         """Return the error of a formatter, with the line that it complains of."""
-        lines = [line.rstrip() for line in _COLOURS.sub("", said).splitlines() if line.strip()]
+        said = _COLOURS.sub("", said).partition("\nStack backtrace:")[0]  # deno's, of itself
+        lines = [line.rstrip() for line in said.splitlines() if line.strip()]
         text = data.decode("utf-8", "replace")
         found = next((at for line in lines if (at := _AT.search(line))), None)
         shown = texts.source_line(text, int(found[1])) if found is not None else []

@@ -13,18 +13,19 @@ import os
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import blame, digest, disk, formats, items, keys, maps, places
+from . import blame, digest, disk, formats, items, keys, maps, moved, places
+from .engines import JINJA2, kind_of
 from .errors import CodegenError, StepError
 from .maps import Key, Origin, SourceMap, Spot
 from .model import Pattern, Step
+from .moved import Piece
 
 if TYPE_CHECKING:
-    from .reflow import Piece
     from .steps import Workshop
     from .tracing import Trace, Tracing
 
@@ -36,8 +37,11 @@ _KEPT = 8
 _FAILURES = 200
 #: A longer value is shown in part.
 _LONG = 40
+#: A line of which nothing is known is near one that is so many lines before it.
+_NEAR = 20
 _WORD = re.compile(r"\w+")
 _UNSURE = "what made this cannot be told: rendered again, it is not the same"
+_UNTOLD = "what made this cannot be told: there are no source maps for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +99,42 @@ class Origins:
             via += [f"from {place}"] if place is not None else []
         if place is None or self._phase(place.path) != "generate":
             return via
+        kind = kind_of(self._template(place.path))
+        if kind is not JINJA2:
+            template = f"{self._project.templates}/{self._template(place.path)}"
+            return [*via, f"by {template}", f"{_UNTOLD} {kind.label}"]
         data = _bytes(os.path.join(root, place.path))
         found = self.source_map(place.path, data) if data is not None else None
         if data is None or found is None:
             return via if data is None else [*via, _UNSURE]
         return via + self._lines(place, found, data)
 
-    def told_of(self, path: str, line: int, data: bytes) -> list[str]:
+    def told_of(self, path: str, line: int, data: bytes, shown: Sequence[str] = ()) -> list[str]:
         """Return lines that tell what made a line of a rendered text that was not written.
 
         Args:
             path: of the target that it was to be.
             line: of the text, from 1.
             data: the text, before any formatter.
+            shown: what was said of it, perhaps with a mark below the line.
         """
         step = self._workshop.plan.steps[self._workshop.plan.makers[path]]
         for pieces in self._renders(step):
             if _encoded(pieces) == data:
                 found = maps.built(posixpath.basename(path), pieces, "")
-                return self._lines(Place(path, line), found, data)
+                there = _nth(data.decode("utf-8", "replace"), line)
+                column = blame.marked_by(there, shown) if there is not None else 0
+                return self._lines(Place(path, line, column), found, data)
         return [_UNSURE]
 
     def _phase(self, path: str) -> str:
         maker = self._workshop.plan.makers.get(path)
         return self._workshop.plan.steps[maker].phase if maker else ""
+
+    def _template(self, path: str) -> str:
+        """Return the template of a generated file."""
+        plan = self._workshop.plan
+        return plan.steps[plan.makers[path]].template
 
     def _before(self, place: Place, root: str) -> Place | None:
         """Return the place in the source of a compiled file, which its compiler's map tells."""
@@ -148,9 +164,9 @@ class Origins:
         if line is None:
             return []
         pieces = list(_pieces(found, place.line - 1, line))
-        here = None
-        if place.column:
-            here = next((one for one in pieces if one[1] >= place.column), None)
+        if not pieces:
+            return _near(found, place.line - 1)
+        here = next((one for one in pieces if one[0] <= place.column <= one[1]), None)
         chosen = [here] if here is not None else [one for one in pieces if one[3].strip()]
         shown: dict[Spot, Origin] = {}
         for _, _, origin, _ in chosen:
@@ -230,6 +246,8 @@ class Origins:
         if maker is None:
             return None
         step = self._workshop.plan.steps[maker]
+        if kind_of(step.template) is not JINJA2:
+            return None
         for pieces in self._renders(step):
             if pieces and (found := self._finished(step, pieces, data)) is not None:
                 return maps.built(posixpath.basename(path), found, content)
@@ -245,9 +263,7 @@ class Origins:
             return None
         with contextlib.suppress(CodegenError, ValueError):
             if formats.finished(rule, text, step.outputs[0], self._project.root) == data:
-                from .reflow import reflowed
-
-                return reflowed(pieces, data.decode())
+                return moved.moved(pieces, data.decode())
         return None
 
     def _renders(self, step: Step) -> Iterator[list[Piece]]:
@@ -270,7 +286,7 @@ class Origins:
             if self._engine is None:
                 from .tracing import Tracing
 
-                self._engine = Tracing(self._workshop.engine.spec)
+                self._engine = Tracing(self._workshop.spec_of(JINJA2))
             loaded = [self._workshop.world.library.load(path) for path in step.patterns]
             return self._engine.pieces(
                 step.template, lambda trace: self._variables(step, loaded, trace, keyed)
@@ -365,6 +381,16 @@ def _pieces(found: SourceMap, number: int, line: str) -> Iterable[tuple[int, int
     for segment, start, end in zip(segments, starts, starts[1:], strict=False):
         if segment.source >= 0:
             yield start + 1, end, found.origin(segment), line[start:end]
+
+
+def _near(found: SourceMap, number: int) -> list[str]:
+    """Return what tells of the nearest line before one of which nothing is known."""
+    for segments in reversed(found.lines[max(number - _NEAR, 0) : number]):
+        for segment in reversed(segments):
+            if segment.source >= 0:
+                origin = found.origin(segment)
+                return [f"near {origin.path}:{origin.line}"]
+    return []
 
 
 def _encoded(pieces: Iterable[Piece]) -> bytes:

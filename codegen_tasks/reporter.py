@@ -35,6 +35,8 @@ _SAMPLE = 16
 #: So many names are told of what was under way.
 _NAMES = 4
 
+#: How lines of a message begin that tell on which way a render came to a place.
+_WAY = ("  pattern ", "  from ")
 _DONE = {"generate": "generated", "compile": "compiled"}
 
 
@@ -113,6 +115,14 @@ class CodegenReporter(ConsoleReporter):
         except BrokenPipeError:
             self._write_no_more()
 
+    def _write_message(self, text: str) -> None:
+        """Print lines that a terminal breaks at words, and in which it shows what failed."""
+        if getattr(self.outstream, "isatty", bool)():
+            from .dressed import dressed_for
+
+            text = dressed_for(self.outstream, text)
+        self.write(f"{text}\n")
+
     def _write_no_more(self) -> None:
         """Let the run go on: whoever reads what it prints, such as `head`, has seen enough."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.outstream.fileno())
@@ -185,19 +195,24 @@ class CodegenReporter(ConsoleReporter):
             self._reasons[task.name] = str(fail.message)
             message = self._unsaid(task.name, fail)
             if message is not None:
-                self.write(f"failed: {task.name}\n{_indented(message)}\n")
+                self._write_message(f"failed: {task.name}\n{_indented(message)}")
                 self._written_since = 0
 
     def _unsaid(self, name: str, fail: Any) -> str | None:
         """Return a failure's message, or whose it was if it has been said; None if too often."""
         message = str(fail.message)
-        first = self._said.setdefault(message, name)
-        alike = message.partition("\n")[0]
+        alike, *lines = message.split("\n")
+        # By which way it came there, a failure of one place differs by target.
+        reason = [alike, *(line for line in lines if not line.startswith(_WAY))]
+        first = self._said.setdefault("\n".join(reason), name)
         often = len(self._failed) > _LINES and alike in self._alike
         self._alike.add(alike)
         if often:
             return None
-        return message if first == name else f"for the same reason as {first}"
+        if first == name:
+            return message
+        own = (line.lstrip() for line in lines if line.startswith(_WAY[0]))
+        return "\n".join([f"for the same reason as {first}", *own])
 
     # What our runner tells besides ------------------------------------------------------
 
@@ -326,8 +341,10 @@ class CodegenReporter(ConsoleReporter):
         away = self._written_since > _AWAY
         super().complete_run()
         for line in self._summary():
-            self.write(line + "\n")
-        for line in self._failures(away) + (self._remaining() if interrupted else []):
+            self._write_message(line)
+        for line in self._failures(away):
+            self._write_message(line)
+        for line in self._remaining() if interrupted else []:
             self.write(line + "\n")
         try:
             self.outstream.flush()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
-from test_readme import play
+from executed import play
 
 from codegen_tasks import process
 

@@ -110,12 +110,18 @@ def check_lines(project: Project, finish: dict[str, Any] | None = None, **enviro
     found = build.workshop.origins.source_map("generated/a.txt", data)
     assert found is not None
     text = data.decode()
+    known, unknown = 0, []
     for number, line in enumerate(text.split("\n")):
         for tag in re.finditer(r"\[([^\]]+):(\d+)\]", line):
             segment = found.at(number, maps.units(line[: tag.start()]))
-            assert segment is not None, line
+            if segment is None:
+                unknown.append(line)
+                continue
+            known += 1
             assert found.sources[segment.source] == f"templates/{tag[1]}", line
             assert segment.line + 1 == int(tag[2]), line
+    # Where a formatter has dropped words, it is not known of all others which ones they are.
+    assert len(unknown) <= (known / 4 if finish and "format" in finish else 0), unknown
     return text
 
 
@@ -679,3 +685,154 @@ def test_the_line_of_a_key_in_json_and_yaml(
     name: str, text: str, path: tuple[object, ...], line: int
 ) -> None:
     assert places.line_of(name, text, path) == line
+
+
+# --- what a formatter has moved -----------------------------------------------------------------
+
+FORMATTED = """
+import sys
+from codegen_tasks import Codegen, Formatter
+
+codegen = Codegen()
+codegen.rule("x", template="x.j2", patterns="patterns/*", target="{{stem}}{suffix}",
+             compile="{compile}", format=Formatter("tidy", {command}, version=["true"]){more})
+DOIT_CONFIG = codegen.doit_config
+"""
+#: A formatter that joins lines, splits statements, and takes other quotes.
+TIDY = """
+import re, sys
+text = sys.stdin.read()
+for number, line in enumerate(text.splitlines(), 1):
+    if "%" in line:
+        mark = " " * line.index("%") + "^"
+        sys.exit(f"<stdin>:{number}:5: what is that?\\n{number} | {line}\\n  | {mark}")
+text = re.sub(r"\\s*\\n\\s*", " ", text).replace("'", '"')
+print("# tidied\\n" + re.sub(r"\\s*;\\s*", "\\n", text).strip())
+"""
+
+
+def tidied(project: Project, suffix: str, compiler: str, command: str, more: str = "") -> Project:
+    """Declare one rule whose files go through a formatter before they are compiled."""
+    text = FORMATTED.format(suffix=suffix, compile=compiler, command=command, more=more)
+    project.write("dodo.py", text)
+    project.write("tools/tidy.py", TIDY)
+    return project
+
+
+@needs_deno
+def test_a_place_that_a_formatter_moved_leads_to_the_template(empty_project: Project) -> None:
+    deno = process.find("deno")
+    tidied(empty_project, ".ts", "deno", f"[{deno!r}, 'fmt', '--ext', 'ts', '-']")
+    project = empty_project
+    project.write(
+        "templates/x.j2",
+        "import { two,one } from './one.ts'\n"
+        "{% for node in nodes %}\n"
+        "  export const {{ node.name }}:number=one ;export function f_{{ node.name }}( x:string,\n"
+        "     y:number ) : number{ if(y) {throw new Error('{{ node.text }}'+x)}; return two*\n"
+        "       {{ node.value }}\n"
+        "}{% endfor %}",
+    )
+    project.write("generated/one.ts", "export const one = 1, two = 2;\n")
+    nodes = [{"name": f"n{n}", "text": "its", "value": f"{n}"} for n in range(40)]
+    nodes[30]["value"] = "'fast'"
+    project.write("patterns/a.json", json.dumps({"nodes": nodes}, indent=1))
+    said = message(project, "compile:a.js")
+    assert project.read("generated/a.ts").splitlines()[0] == 'import { one, two } from "./one.ts";'
+    assert said.endswith(
+        "  by templates/x.j2:5\n"
+        "  5 |        {{ node.value }}\n"
+        "    |        ^^^^^^^^^^^^^^^^\n"
+        "  with patterns/a.json:156: nodes[30].value = \"'fast'\"\n"
+        "  made from templates/x.j2 and patterns/a.json\n"
+    )
+    assert '    "fast";\n' in said  # on a line of its own now
+
+
+@needs_deno
+def test_javascript_leads_to_the_template_though_a_formatter_stood_between(
+    empty_project: Project,
+) -> None:
+    deno = process.find("deno")
+    tidied(empty_project, ".ts", "deno", f"[{deno!r}, 'fmt', '--ext', 'ts', '-']")
+    project = empty_project
+    project.write(
+        "templates/x.j2",
+        "export type T={a:string}\nexport function fail(t:T){\n"
+        "   if(t.a) {throw new Error( {{ text|tojson }} +\nt.a)}}",
+    )
+    project.write("patterns/a.toml", 'text = "oh"\n')
+    assert project.doit().code == 0
+    lines = project.read("generated/a.js").split("\n")
+    number = next(n for n, line in enumerate(lines, 1) if "throw" in line)
+    column = lines[number - 1].index('"oh"') + 1
+    source = project.read("generated/a.ts").split("\n")
+    from_line = next(n for n, line in enumerate(source, 1) if '"oh"' in line)
+    from_column = source[from_line - 1].index('"oh"') + 1
+    result = project.codegen("where", f"generated/a.js:{number}:{column}")
+    assert result.out == (
+        f"generated/a.js:{number}:{column}\n"
+        f"  from generated/a.ts:{from_line}:{from_column}\n"
+        "  by templates/x.j2:3\n"
+        "  3 |    if(t.a) {throw new Error( {{ text|tojson }} +\n"
+        "    |                              ^^^^^^^^^^^^^^^^^\n"
+        '  with patterns/a.toml:1: text = "oh"\n'
+    )
+
+
+def test_python_that_a_formatter_took_apart_leads_to_the_template(empty_project: Project) -> None:
+    command = "[sys.executable, 'tools/tidy.py']"
+    project = tidied(empty_project, ".py", "python", command, ', newline="\\r\\n"')
+    project.write("templates/x.j2", "x = '1'; y = {{ value }}\n+ 1\n ;z = 3\n")
+    project.write("patterns/a.toml", 'value = "1 2"\n')
+    assert message(project, "compile:a.pyc") == (
+        "generated/a.py:3: invalid syntax\n"
+        "  3 | y = 1 2 + 1\n"
+        "  by templates/x.j2:1\n"
+        "  1 | x = '1'; y = {{ value }}\n"
+        "    |              ^^^^^^^^^^^\n"
+        '  with patterns/a.toml:1: value = "1 2"\n'
+        "  made from templates/x.j2 and patterns/a.toml\n"
+    )
+    assert b"\r\n" in (project.path / "generated/a.py").read_bytes()
+    told = project.codegen("where", *(f"generated/a.py:{line}" for line in range(1, 5)))
+    assert re.findall(r"(?:py:\d)\n  (?:by|near) (.*)", told.out) == ["templates/x.j2:1"] * 2 + [
+        "templates/x.j2:3"
+    ]
+
+
+def test_what_a_formatter_refuses_is_told_with_what_made_it(empty_project: Project) -> None:
+    command = "[sys.executable, 'tools/tidy.py']"
+    project = tidied(empty_project, ".py", "python", command)
+    project.write("templates/x.j2", "x = 1\ny = {{ value }}\n")
+    project.write("patterns/a.toml", '# here\nvalue = "%"\n')
+    assert message(project, "generate:a.py") == (
+        "generated/a.py:2: tidy exited with 1\n"
+        "  <stdin>:2:5: what is that?\n"
+        "  2 | y = %\n"
+        "    |     ^\n"
+        "  by templates/x.j2:2\n"
+        "  2 | y = {{ value }}\n"
+        "    |     ^^^^^^^^^^^\n"
+        '  with patterns/a.toml:2: value = "%"\n'
+        "  made from templates/x.j2 and patterns/a.toml\n"
+    )
+
+
+@needs_deno
+def test_what_made_the_first_error_is_told_before_the_other_ones(empty_project: Project) -> None:
+    project = declared(empty_project, "x.ts.j2", ".ts", "deno")
+    line = "export const {}: number = {{ value|tojson }};\n"
+    project.write("templates/x.ts.j2", line.replace("{}", "a", 1) + line.replace("{}", "b", 1))
+    project.write("patterns/a.toml", 'value = "oh"\n')
+    what = "Type 'string' is not assignable to type 'number' (TS2322)"
+    assert message(project, "compile:a.js") == (
+        f"generated/a.ts:1: {what}\n"
+        '  1 | export const a: number = "oh";\n'
+        "  by templates/x.ts.j2:1\n"
+        "  1 | export const a: number = {{ value|tojson }};\n"
+        "    |              ^\n"
+        '  with patterns/a.toml:1: value = "oh"\n'
+        f"  generated/a.ts:2: {what}\n"
+        "  made from templates/x.ts.j2 and patterns/a.toml\n"
+    )

@@ -19,11 +19,12 @@ from ..steps import template_cache
 from ..store import ACTIONS, CONTENTS, Store
 from ..traffic import Traffic
 from .common import builds_of, counted, options_first, sized
+from .helped import Helped
 
 _ACTIONS = ("status", "cleanup", "verify", "clear")
 
 
-class Cache(DoitCmdBase):
+class Cache(Helped, DoitCmdBase):
     """The caches of templates and outputs: status, cleanup, verify, clear."""
 
     name = "cache"
@@ -35,6 +36,11 @@ class Cache(DoitCmdBase):
         "verify: read every entry, remove those that cannot be used. clear: remove all; outputs "
         "are kept for all checkouts of the user. A remote cache is only looked at. Exits with 1 "
         "if something cannot be removed."
+    )
+    words = ("status", "cleanup", "verify", "clear")
+    examples = (
+        ("status", "hits, misses, and the time they saved"),
+        ("cleanup 2", "keep the two newest of each template"),
     )
 
     def _execute(self, pos_args: list[str]) -> int:
@@ -48,7 +54,8 @@ class Cache(DoitCmdBase):
         act = getattr(self, f"_{action}")
         builds = builds_of(self.loader)
         code = max((act(build, words[1:]) for build in builds), default=0)
-        stores = {(store := store_of(build.project)).folder: (store, build) for build in builds}
+        used = [b for b in builds if b.project.settings.output_cache or action == "status"]
+        stores = {(store := store_of(build.project)).folder: (store, build) for build in used}
         of_store = getattr(self, f"_{action}_outputs")
         code = max([code, *(int(of_store(store, build)) for store, build in stores.values())])
         for build in {build.project.settings.remote_cache: build for build in builds}.values():

@@ -15,6 +15,7 @@ from ..errors import StepError, cause
 from ..orphans import Orphan
 from ..tasks import hold
 from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
+from .helped import Helped
 
 _OPT_DRY_RUN = {
     "name": "dry_run",
@@ -33,7 +34,7 @@ _OPT_EDITED = {
 }
 
 
-class Prune(DoitCmdBase):
+class Prune(Helped, DoitCmdBase):
     """Removes orphans: files, and what is remembered of them."""
 
     name = "prune"
@@ -43,6 +44,7 @@ class Prune(DoitCmdBase):
         "Removes only what we made ourselves, as recorded. A file edited by hand is named and "
         "left alone. Exits with 1 if a file cannot be removed."
     )
+    examples = (("--dry-run", "only tell what would be removed"),)
     cmd_options = (_OPT_DRY_RUN, _OPT_EDITED)
 
     def _execute(self, pos_args: list[str], dry_run: bool, edited: bool) -> int:
