@@ -56,7 +56,7 @@ LAYERS = [
     ["glance", "watch"],
     ["origins", "outputs"],
     ["steps"],
-    ["manifest", "savings"],
+    ["manifest", "savings", "misses"],
     ["build"],
     ["orphans", "preview", "lint"],
     ["tasks", "survey"],
