@@ -21,7 +21,7 @@ FORMAT = "1"
 #: A message, and what is packed in it, has at most so many bytes.
 MESSAGE = 16_000_000
 #: A content has at most so many bytes.
-CONTENT = 256_000_000
+CONTENT = 200_000_000
 _HEAD = f"codegen-tasks {FORMAT}".encode()
 _UNSIGNED = b"-"
 

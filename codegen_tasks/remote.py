@@ -28,7 +28,7 @@ from .worth import TRIED, Kind, Worth
 #: So many questions are under way before it is looked whether they pay.
 _CHUNK = TRIED
 #: Bytes of contents that are asked for at once; a result beyond that is a miss.
-_ROOM = 512_000_000
+_ROOM = 400_000_000
 #: At the end of a run, so many times the limit of one transfer is waited for what is to be sent.
 _FLUSH = 6
 
@@ -187,8 +187,10 @@ class RemoteCache:
             text: as the store keeps it.
             contents: those that do not stand in it, by digest.
         """
-        self._to_send += 1
         size = len(text) + sum(map(len, contents.values()))
+        if size > parcels.CONTENT or len(text) > parcels.MESSAGE:
+            return  # nobody would take it
+        self._to_send += 1
         self._uploads.add(partial(self._send, key, text, contents), size)
 
     def _send(self, key: str, text: bytes, contents: Mapping[str, bytes]) -> None:

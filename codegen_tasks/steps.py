@@ -92,8 +92,8 @@ class Workshop:
         self.plan = plan
         self.world = world
         self.anew = anew
-        #: Whether this process may ask a remote cache: it must not fork afterwards.
-        self.asks_afar = True
+        #: Whether this process may use a remote cache: it must not fork afterwards.
+        self.asks_afar = False
         self._engines: dict[str, Engine] = {}
         self._renderers: dict[str, Engine] = {}  # the same by template
         self._cache: TemplateCache | None = None
@@ -200,7 +200,7 @@ class Workshop:
         return OutputCache(self.project, self.world, remote)
 
     def settle_here(self) -> None:
-        """Begin in a process of its own, which forks no more: it may ask a remote cache."""
+        """Begin in a process that forks no more: it may use a remote cache."""
         self.asks_afar = True
         self.__dict__.pop("outputs", None)
 

@@ -251,6 +251,20 @@ def test_what_is_packed_to_fill_the_memory_is_refused() -> None:
         parcels.opened("a" * 64, wire.action_result(said, [], "x"))
 
 
+@pytest.mark.slow
+def test_a_token_is_sent_and_never_shown(clone: Callable[..., Cached], tmp_path: Path) -> None:
+    wanted = 'if ($http_authorization != "Bearer t0ken") { return 401; }'
+    with nginx(tmp_path / "nginx", wanted) as web:
+        environ = {"CODEGEN_REMOTE_CACHE": web.url, "CODEGEN_REMOTE_CACHE_TOKEN": "t0ken"}
+        first = clone("first")
+        assert first.built(**environ, **WRITES).err == ""
+        first.ran()
+        second = clone("second")
+        second.built(**environ)
+        assert second.ran() == []
+        assert "t0ken" not in second.codegen("cache", "status", **environ).out
+
+
 def _below(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
 
