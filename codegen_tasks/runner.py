@@ -86,7 +86,6 @@ class CodegenRunner(Runner):
         self._broken_off = False
         self._record_kept = False
         self._wait = wait
-        self._unable = False  # to start workers
         self._know(builds)
         self._locked = False
         self._locks: list[lock.Lock] = []
@@ -101,6 +100,7 @@ class CodegenRunner(Runner):
         self._announced: set[str] = set()
         self._set_up: dict[str, Any] = {}  # tasks that workers are to tear down
         self._ready = Ready(workers)
+        self._unable = False  # to start workers
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
         self._listened = 0.0  # when
@@ -119,7 +119,6 @@ class CodegenRunner(Runner):
             build.workshop.anew |= (
                 bool(self.always_execute) or not build.project.settings.incremental
             )
-            build.workshop.asks_afar = self._unable
         self._steps: dict[str, tuple[int, Step]] = {
             name: (index, step)
             for index, build in enumerate(builds)
@@ -509,8 +508,6 @@ class CodegenRunner(Runner):
             if problem:
                 what = "all runs in one process" if self._workers else "no render is ended in time"
                 self._pool, self._workers, self._unable = None, 0, True
-                for build in self._builds:
-                    build.workshop.settle_here()
                 print(f"{what}, for {problem}", file=sys.stderr)
         return self._pool
 
@@ -869,8 +866,6 @@ class CodegenRunner(Runner):
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
         for build in self._builds:
-            if not self._broken_off:
-                build.savings.traffic.include(build.workshop.traffic())
             build.savings.end(build.project)
         if not self._locked and any(each.is_abandoned for each in self._locks):
             self._hold()  # to sweep what a killed run left, though there was nothing to do
