@@ -169,26 +169,23 @@ class OutputCache:
     def _candidates_now(self, step: Step, guard: Guard | None) -> list[_Candidate]:
         """Return the results that a step may have, up to the first that is here; note them."""
         found: list[_Candidate] = []
-        try:
-            for one in self._candidates(step, guard):
-                found.append(one)
-                if self._store.has(ACTIONS, one.key):
-                    break
-        except (AwaitedError, CodegenError):
-            return []  # the step itself will tell
+        for one in self._candidates(step, guard):
+            found.append(one)
+            if self._store.has(ACTIONS, one.key):
+                break
         self._expected[step.task] = found
         return found
 
     def _candidates(self, step: Step, guard: Guard | None) -> Iterator[_Candidate]:
         own = ""
-        for reads, here in self._read_sets(step):
+        for reads in self._read_sets(step):
             own = own or self._own_key(step)
             try:
                 digests, stats = self._now(step, reads, guard)
             except (Exception, AwaitedError):
-                if here:
-                    raise
-                continue  # what comes from elsewhere may name anything
+                # It names what is not made yet, or what cannot be read.  The step itself may
+                # read it no more; if it does, it says so, and is looked for again later.
+                continue
             yield _Candidate(reads, digests, stats, actions.result_key(own, reads, digests))
 
     def find(self, step: Step, guard: Guard | None = None) -> Found | None:
@@ -248,13 +245,10 @@ class OutputCache:
             self._say_unwritable(error)
             return 0
 
-    def _read_sets(self, step: Step) -> Iterator[tuple[ReadSet, bool]]:
-        """Yield what the step may read, as other runs have, likely sets first; and if here."""
-        for one in self._read_sets_here(step):
-            yield one, True
-        for one in self._read_sets_there(step):
-            if self._is_whole(step, one):
-                yield one, False
+    def _read_sets(self, step: Step) -> Iterator[ReadSet]:
+        """Yield what the step may read, as other runs have: likely sets first."""
+        yield from self._read_sets_here(step)
+        yield from (one for one in self._read_sets_there(step) if self._is_whole(step, one))
 
     def _read_sets_here(self, step: Step) -> Iterator[ReadSet]:
         name = actions.own_name(step)
