@@ -30,6 +30,7 @@ LAYERS = [
     ["code_digest", "keys"],
     ["modules"],
     ["model"],
+    ["yamls"],
     ["disk", "process", "texts"],
     ["actions", "store", "transfers"],
     ["remote"],

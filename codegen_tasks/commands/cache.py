@@ -21,13 +21,14 @@ from ..store import ACTIONS, CONTENTS, Store
 from ..traffic import Traffic
 from .common import builds_of, counted, options_first, sized
 from .helped import Helped
+from .piped import Piped
 
 _ACTIONS = ("status", "cleanup", "verify", "clear", "why")
 #: So many words each takes beside its name, at most.
 _WORDS = {"cleanup": 1, "why": 1}
 
 
-class Cache(Helped, DoitCmdBase):
+class Cache(Piped, Helped, DoitCmdBase):
     """The caches of templates and outputs: status, cleanup, verify, clear, why."""
 
     name = "cache"
