@@ -93,6 +93,8 @@ def _shown(command: Sequence[str]) -> str:
 def clean_environ(scratch: Path) -> dict[str, str]:
     """Return our environment without settings, with a state home of the benchmark's own.
 
+    The output cache is off, or nothing would be made a second time.
+
     Python keeps bytecode below `scratch`: else a package installed in editable mode might
     be compiled anew by every process, which pip has done for an installed one.
     """
@@ -100,7 +102,8 @@ def clean_environ(scratch: Path) -> dict[str, str]:
     for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
         kept.pop(name, None)
     own = {"XDG_STATE_HOME": "state-home", "PYTHONPYCACHEPREFIX": "bytecode"}
-    return {**kept, **{k: str(scratch / v) for k, v in own.items()}, "NO_COLOR": "1"}
+    folders = {name: str(scratch / folder) for name, folder in own.items()}
+    return {**kept, **folders, "NO_COLOR": "1", "CODEGEN_OUTPUT_CACHE": "false"}
 
 
 # Figures --------------------------------------------------------------------------------

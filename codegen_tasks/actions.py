@@ -13,8 +13,10 @@ rule has its own besides, for there may be too many to be kept together.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from . import digest
@@ -142,9 +144,9 @@ def sets_in(raw: bytes) -> list[ReadSet]:
         data = _unsealed(raw)
         return [
             tuple(("" + kind, "" + name, reads_of(keys)) for kind, name, keys in one)
-            for one in data["sets"]
+            for one in data["sets"][:SETS]
         ]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return []
 
 
@@ -187,14 +189,17 @@ def stored_in(raw: bytes) -> Stored | None:
         data = _unsealed(raw)
         contents = tuple(_content(*fields) for fields in data["outputs"])
         inputs = tuple(input_of(*fields) for fields in data["inputs"])
+        if any(item.stat is not None for item in inputs):
+            raise ValueError("of a machine")
         result = Result(
             inputs,
             {},
             tuple("" + name for name in data["references"]),
             "" + data["printed"],
-            0.0 + data["seconds"],
+            _seconds(data["seconds"]),
         )
-    except (KeyError, TypeError, ValueError, OverflowError):
+        result.printed.encode("utf-8", "surrogateescape")  # or nobody could print it
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
     return Stored(result, contents)
 
@@ -206,26 +211,39 @@ def answers(stored: Stored, step: Step, reads: ReadSet, digests: Sequence[str]) 
     return found == asked and {one.path for one in stored.contents} == set(step.outputs)
 
 
-def complete(stored: Stored, contents: Mapping[str, bytes]) -> Result:
+def complete(
+    stored: Stored, contents: Mapping[str, bytes], like: Mapping[str, str] = MappingProxyType({})
+) -> Result:
     """Return a stored result with its outputs.
 
     Args:
         stored: the result.
         contents: those that do not stand in it, by digest.
+        like: see `Result`.
     """
     outputs = {
         one.path: one.data if one.data is not None else contents[one.digest]
         for one in stored.contents
     }
-    return replace(stored.result, outputs=outputs)
+    known = stored.result
+    return Result(known.inputs, outputs, known.references, known.printed, known.seconds, like)
 
 
 def _content(path: str, content: str, size: int, text: str | None) -> Content:
     "".join((path, content))
+    # A digest is the name of a file in the store: nothing else may pass for one.
+    if not digest.is_one(content) or type(size) is not int:
+        raise ValueError("no content")
     data = text.encode("latin-1") if text is not None else None
     if data is not None and (len(data) != size or digest.of_bytes(data) != content):
         raise ValueError("the content is not what it should be")
-    return Content(path, content, 0 + size, data)
+    return Content(path, content, size, data)
+
+
+def _seconds(found: float) -> float:
+    if not 0.0 <= found < math.inf:
+        raise ValueError("no time")
+    return 0.0 + found
 
 
 # A text begins with its own digest, so that a torn one is seen.

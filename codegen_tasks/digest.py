@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+_DIGITS = 64
 #: Types of keys that JSON writes as if they were strings, besides null.
 _KEYS = (bool, int, float)
 
@@ -23,6 +24,11 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_enc
 def of_bytes(data: bytes) -> str:
     """Return the sha256 of `data`, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def is_one(text: str) -> bool:
+    """Tell whether a text is a digest, as `of_bytes` returns them."""
+    return len(text) == _DIGITS and not text.strip("0123456789abcdef")
 
 
 def of_data(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 A result is taken only if all its inputs are now what they were, by the same facts that decide
 whether a target is stale; so it is what the step would make.  A store that cannot be read or
-written, or holds anything else, is a miss.
+written, or holds anything else, is a miss.  Behind the user's store there may be a remote one:
+what is not in the former is asked of the latter, for many steps at once, and then kept in both.
 """
 
 from __future__ import annotations
@@ -10,30 +11,71 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from . import actions, digest, disk
 from .actions import ReadSet, Stored
-from .errors import CodegenError
-from .model import PATH_KINDS, Input, Result, Step, Trace
+from .errors import AwaitedError, CodegenError
+from .keys import Reads
+from .model import PATH_KINDS, Input, Result, Stat, Step, Trace
 from .project import Project
+from .settings import Settings
 from .store import ACTIONS, CONTENTS, Held, Store, default_folder
 from .world import World
+
+if TYPE_CHECKING:
+    from .remote import Fetched, RemoteCache
+    from .worth import Kind
 
 #: After so many steps of a kind that were made as soon as restored, and none that was found, no
 #: further ones are looked for.
 _QUICK = 8
+#: Kinds of inputs that are looked at once in a run, as a render does: what is declared, and
+#: templates.
+_ALIKE = frozenset({"rule", "environment", "context", "filter", "test", "function", "global"})
+_ALIKE |= {"template", "missing template"}
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
-RESTORED, KEPT = "restored", "kept"
+RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
+
+#: Is called with each path that is about to be read; may raise.
+Guard: TypeAlias = Callable[[str], None]
 
 
-#: What steps have in common that read alike: rule, phase, link, whether each has an item.
-_Kind: TypeAlias = tuple[str, str, int, bool]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a step would make.
+
+    Args:
+        result: this; its inputs have the signatures of the files that are here.
+        where: `RESTORED` or `FETCHED`.
+        stored: bytes by which the store has grown.
+    """
+
+    result: Result
+    where: str
+    stored: int = 0
 
 
-def _kind(step: Step) -> _Kind:
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A result that a step may have: what it would have read, as it is now, and the result's key.
+
+    Args:
+        reads, digests: what it would have read, and the digest of each.
+        stats: the signatures that files among these had before they were looked at.
+        key: of the result.
+    """
+
+    reads: ReadSet
+    digests: Sequence[str]
+    stats: Sequence[Stat | None]
+    key: str
+
+
+def _kind(step: Step) -> Kind:
+    """Return what steps have in common that read alike."""
     return (step.rule, step.phase, step.link, step.item is None)
 
 
@@ -41,6 +83,28 @@ def store_of(project: Project) -> Store:
     """Return the store that a project's settings name."""
     named = os.path.expanduser(project.settings.output_cache_folder)
     return Store(os.path.join(project.root, named) if named else default_folder())
+
+
+def remote_of(project: Project) -> RemoteCache | None:
+    """Return the remote cache that a project's settings name, if they name one."""
+    settings = project.settings
+    if not settings.remote_cache:
+        return None
+    from . import address
+    from .remote import RemoteCache
+
+    where = address.parsed("remote_cache", settings.remote_cache)
+    secret = os.environ.get("CODEGEN_REMOTE_CACHE_KEY", "").encode()
+    token = os.environ.get("CODEGEN_REMOTE_CACHE_TOKEN", "")
+    return RemoteCache(where, settings.remote_cache_seconds, secret, token, writes(settings))
+
+
+def writes(settings: Settings) -> bool:
+    """Tell whether results are sent to the remote cache: by whoever is trusted, if not told."""
+    if settings.remote_cache_write != "auto":
+        return settings.remote_cache_write == "true"
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return in_ci and bool(os.environ.get("CODEGEN_REMOTE_CACHE_KEY"))
 
 
 def is_sound(held: Held) -> bool:
@@ -62,43 +126,131 @@ class OutputCache:
     Args:
         project: what was declared.
         world: the facts.
+        remote: the remote cache, if there is one that this process may ask.
     """
 
-    def __init__(self, project: Project, world: World):
+    def __init__(self, project: Project, world: World, remote: RemoteCache | None = None):
         self._project = project
         self._world = world
         self._store = store_of(project)
+        self.remote = remote
         self._shared: dict[str, list[ReadSet]] = {}
-        self._keys: dict[_Kind, str] = {}
+        self._keys: dict[Kind, str] = {}
+        self._expected: dict[str, list[_Candidate]] = {}
+        self._seen: dict[tuple[str, str], tuple[str, Stat | None]] = {}
+        self._met: dict[tuple[Input, Stat | None], Input] = {}
         self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
-        self._quick: Counter[_Kind] = Counter()  # in a row
+        self._quick: Counter[Kind] = Counter()  # in a row
         self._unwritable = False
 
     # Finding ----------------------------------------------------------------------------
 
-    def find(self, step: Step, guard: Callable[[str], None] | None = None) -> Result | None:
+    def expect(self, steps: Sequence[Step], guards: Mapping[str, Guard]) -> None:
+        """Ask the remote cache, in one go, for what steps that are to be run would make.
+
+        Args:
+            steps: to be run soon.
+            guards: for each task, see `find`.
+        """
+        self._expected.clear()  # they were not run
+        remote = self.remote
+        if remote is None or not remote.answers:
+            return
+        asked = [step for step in steps if self._looks(step) and remote.pays(_kind(step))]
+        remote.fetch_sets([self._first_key(step) for step in asked])
+        remote.fetch_sets([self._own_key(step) for step in asked if self._has_own_sets_there(step)])
+        wanted: dict[str, Kind] = {}
+        for step in asked:
+            candidates = self._candidates_now(step, guards.get(step.task))
+            if candidates and not self._store.has(ACTIONS, candidates[-1].key):
+                wanted |= dict.fromkeys((one.key for one in candidates), _kind(step))
+        remote.fetch(wanted, lambda name: self._store.has(CONTENTS, name))
+
+    def _candidates_now(self, step: Step, guard: Guard | None) -> list[_Candidate]:
+        """Return the results that a step may have, up to the first that is here; note them."""
+        found: list[_Candidate] = []
+        for one in self._candidates(step, guard):
+            found.append(one)
+            if self._store.has(ACTIONS, one.key):
+                break
+        self._expected[step.task] = found
+        return found
+
+    def _candidates(self, step: Step, guard: Guard | None) -> Iterator[_Candidate]:
+        own = ""
+        for reads in self._read_sets(step):
+            own = own or self._own_key(step)
+            try:
+                digests, stats = self._now(step, reads, guard)
+            except (Exception, AwaitedError):
+                # It names what is not made yet, or what cannot be read.  The step itself may
+                # read it no more; if it does, it says so, and is looked for again later.
+                continue
+            yield _Candidate(reads, digests, stats, actions.result_key(own, reads, digests))
+
+    def find(self, step: Step, guard: Guard | None = None) -> Found | None:
         """Return what a step would make, if that is known; None if it is not.
 
         Args:
             step: to be run.
             guard: is called with each path that is about to be read; may raise.
         """
-        own, kind = "", _kind(step)
-        if self._quick[kind] >= _QUICK:
+        expected = self._expected.pop(step.task, None)
+        if not self._looks(step):
             return None
-        for reads in self._read_sets(step):
-            own = own or self._own_key(step)
-            digests = self._now(step, reads, guard)
-            found = self._stored(actions.result_key(own, reads, digests))
-            if found is not None and actions.answers(found, step, reads, digests):
+        for one in expected if expected is not None else self._candidates(step, guard):
+            found = self._stored(one.key)
+            if found is not None and actions.answers(found, step, one.reads, one.digests):
                 result = self._complete(found)
                 if result is not None:
-                    self._quick[kind] = 0
-                    return result
+                    self._quick[_kind(step)] = 0
+                    return Found(self._signed(result, one), RESTORED)
+        return self._fetched(step, expected or ())
+
+    def _looks(self, step: Step) -> bool:
+        """Tell whether a step is looked for: it may be of a kind that is made as soon."""
+        return self._quick[_kind(step)] < _QUICK
+
+    def _fetched(self, step: Step, expected: Sequence[_Candidate]) -> Found | None:
+        """Return what the remote cache knows; keep it here."""
+        for one in expected if self.remote is not None else ():
+            came = self.remote.take(one.key) if self.remote is not None else None
+            if came is None or not actions.answers(came.stored, step, one.reads, one.digests):
+                continue
+            added = self._keep_fetched(step, one, came)
+            contents = {**came.contents}
+            lacking = [c.digest for c in came.stored.contents if c.data is None]
+            for name in lacking:
+                data = contents.get(name) or self._store.content(name)
+                if data is None:
+                    break
+                contents[name] = data
+            else:
+                self._quick[_kind(step)] = 0
+                result = actions.complete(came.stored, contents)
+                return Found(self._signed(result, one), FETCHED, added)
         return None
+
+    def _keep_fetched(self, step: Step, one: _Candidate, came: Fetched) -> int:
+        """Put into the store what came; return how many bytes that took."""
+        if self._store.fault:
+            return 0
+        try:
+            needed = {c.digest for c in came.stored.contents if c.data is None}
+            put = self._store.put
+            size = sum(put(CONTENTS, n, d) for n, d in came.contents.items() if n in needed)
+            size += put(ACTIONS, one.key, came.text)
+            return size + self._keep_reads(step, self._own_key(step), one.reads)
+        except CodegenError as error:
+            self._say_unwritable(error)
+            return 0
 
     def _read_sets(self, step: Step) -> Iterator[ReadSet]:
         """Yield what the step may read, as other runs have: likely sets first."""
+        yield from self._read_sets_here(step)
+        yield from (one for one in self._read_sets_there(step) if self._is_whole(step, one))
+
+    def _read_sets_here(self, step: Step) -> Iterator[ReadSet]:
         name = actions.own_name(step)
         alike = self._alike(step) if name else []
         common = [actions.owned(one, name) for one in alike]
@@ -110,12 +262,36 @@ class OutputCache:
             if len(alike) >= actions.SETS:
                 yield from (one for one in common if one not in own)
 
+    def _read_sets_there(self, step: Step) -> Iterator[ReadSet]:
+        if self.remote is None:
+            return
+        name = actions.own_name(step)
+        if self._has_own_sets_there(step):
+            yield from self.remote.sets(self._own_key(step))
+        if name:
+            for one in self.remote.sets(self._shared_key(step)):
+                yield actions.owned(one, name)
+
+    def _has_own_sets_there(self, step: Step) -> bool:
+        """Tell whether the remote cache may have more than the sets of its rule."""
+        if self.remote is None or not actions.own_name(step):
+            return True
+        return len(self.remote.sets(self._shared_key(step))) >= actions.SETS
+
+    def _is_whole(self, step: Step, reads: ReadSet) -> bool:
+        """Tell whether a read set has all that the step is declared to read."""
+        return {(kind, name) for kind, name, _ in reads}.issuperset(self._world.declared(step))
+
     def _alike(self, step: Step) -> list[ReadSet]:
-        """Return the read sets that a step shares with others of its rule."""
+        """Return the read sets that a step shares with others of its rule, if they are here."""
         key = self._shared_key(step)
         if key not in self._shared:
             self._shared[key] = self._sets(key)
         return self._shared[key]
+
+    def _first_key(self, step: Step) -> str:
+        """Return the key under which a step's read sets are looked for first."""
+        return self._shared_key(step) if actions.own_name(step) else self._own_key(step)
 
     def _shared_key(self, step: Step) -> str:
         """Return the key of these, the same for all steps of a rule that have one own name."""
@@ -132,13 +308,53 @@ class OutputCache:
         raw = self._store.get(ACTIONS, key)
         return actions.sets_in(raw) if raw is not None else []
 
-    def _now(self, step: Step, reads: ReadSet, guard: Callable[[str], None] | None) -> list[str]:
-        digests = []
+    def _now(
+        self, step: Step, reads: ReadSet, guard: Guard | None
+    ) -> tuple[list[str], list[Stat | None]]:
+        """Return the digests of what a step would read, and the signatures of its files."""
+        digests, stats = [], []
         for kind, name, keys in reads:
             if guard is not None and kind in PATH_KINDS:
                 guard(name)
-            digests.append(self._world.current(step, Input(kind, name, "", reads=keys))[0])
-        return digests
+            digest, stat = self._looked_at(step, kind, name, keys)
+            digests.append(digest)
+            stats.append(stat)
+        return digests, stats
+
+    def _looked_at(self, step: Step, kind: str, name: str, keys: Reads) -> tuple[str, Stat | None]:
+        if kind in _ALIKE:
+            known = self._seen.get((kind, name))
+            if known is not None:
+                return known
+        item = Input(kind, name, "", reads=keys)
+        # The signature comes first: what changes in between is then found to be different.
+        stat = self._world.signature(step, item)
+        found = self._world.current(step, item)[0], stat
+        if kind in _ALIKE:
+            self._seen[kind, name] = found
+        return found
+
+    def _signed(self, result: Result, one: _Candidate) -> Result:
+        """Return a result whose inputs have the signatures with which they were looked at."""
+        inputs = [self._with(*each) for each in zip(result.inputs, one.stats, strict=True)]
+        return Result(
+            tuple(inputs),
+            result.outputs,
+            result.references,
+            result.printed,
+            result.seconds,
+            result.like,
+        )
+
+    def _with(self, item: Input, stat: Stat | None) -> Input:
+        """Return an input with a signature; what steps have in common, as the same object."""
+        if item.reads:
+            fields = (item.kind, item.name, item.digest, stat, item.shown, item.reads, item.via)
+            return Input(*fields)
+        known = self._met.get((item, stat))
+        if known is None:
+            known = self._met[item, stat] = replace(item, stat=stat)
+        return known
 
     def _stored(self, key: str) -> Stored | None:
         raw = self._store.get(ACTIONS, key)
@@ -154,7 +370,7 @@ class OutputCache:
                     return None
                 beside[one.digest] = data
                 like[one.path] = self._store.path(CONTENTS, one.digest)
-        return replace(actions.complete(found, beside), like=like)
+        return actions.complete(found, beside, like)
 
     # Keeping ----------------------------------------------------------------------------
 
@@ -166,6 +382,8 @@ class OutputCache:
             trace: what it read, with the signatures of its files.
             result: the same without them, and what it made.
         """
+        if self.remote is not None:
+            self.remote.took(_kind(step), result.seconds)
         why = self._unfit(step, trace, result)
         if why:
             return why, 0
@@ -173,6 +391,11 @@ class OutputCache:
         own = self._own_key(step)
         reads = actions.read_set(trace.inputs)
         key = actions.result_key(own, reads, [item.digest for item in trace.inputs])
+        if self.remote is not None and self.remote.writes:
+            self.remote.send(key, record, beside)
+            self._send_reads(step, own, reads)
+        if self._store.fault:
+            return f"the folder {self._store.fault}", 0
         try:
             size = sum(self._store.put(CONTENTS, name, data) for name, data in beside.items())
             size += self._store.put(ACTIONS, key, record)
@@ -189,8 +412,6 @@ class OutputCache:
         self._quick[_kind(step)] += quick
         if quick:
             return f"took less than {least} ms"
-        if self._store.fault:
-            return f"the folder {self._store.fault}"
         said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
         if any(root in data for data in said for root in self._roots):
             return "holds the path of the checkout"
@@ -223,6 +444,17 @@ class OutputCache:
         return size + self._store.put(
             ACTIONS, own, actions.written_sets(actions.with_newest(known, reads))
         )
+
+    def _send_reads(self, step: Step, own: str, reads: ReadSet) -> None:
+        """Have the remote cache know what the step read; as `_keep_reads`."""
+        assert self.remote is not None
+        name = actions.own_name(step)
+        if name:
+            alike, key = actions.shared(reads, name), self._shared_key(step)
+            self.remote.send_set(key, alike)
+            if alike == self.remote.sets(key)[-1]:
+                return
+        self.remote.send_set(own, reads)
 
     def _say_unwritable(self, error: CodegenError) -> None:
         if not self._unwritable and sys.__stderr__ is not None:

@@ -249,11 +249,11 @@ class CodegenReporter(ConsoleReporter):
         if not outcome.error:
             self._done[str(phase)] += 1
             self._unchanged += phase in _DONE and not outcome.changed
-        restored = outcome.cached == "restored"
+        restored = outcome.cached.startswith("restored")
         self._restored += restored
         if task.verbosity == 2:
             took = f"pid {outcome.pid}, {outcome.seconds * 1000:.0f} ms"
-            took += ", restored" if restored else ""
+            took += f", {outcome.cached}" if restored else ""
             self.write(f".  {task.name}  ({took})\n")
         for note in outcome.notes:
             self.write(f"   {note}\n")

@@ -42,6 +42,7 @@ from .workers import (
     Knowledge,
     Overdue,
     Part,
+    Parted,
     Pool,
     StepsJob,
     TaskDone,
@@ -209,7 +210,7 @@ class CodegenRunner(Runner):
             self._collect(block=True)
             return True
         if self._ready:
-            if self._limited_first():
+            if self._apart_first():
                 self._submit(self._next_steps())
             else:
                 self._run_any_here(self._nodes[self._ready.take()])
@@ -516,7 +517,7 @@ class CodegenRunner(Runner):
         name = node.task.name
         if name not in self._steps:
             self._run_task_here(node)
-        elif self._limit(name) is None or self._opened_pool() is None:
+        elif not self._apart(name) or self._opened_pool() is None:
             self._run_here([node])
         else:
             self._submit(self._steps_job([name]))
@@ -532,11 +533,23 @@ class CodegenRunner(Runner):
             self._collected.task(node.task.name, start, seconds, failure is not None)
         self._finish_task(node, failure)
 
-    def _limited_first(self) -> bool:
-        """Tell whether what comes next must run in a worker, to be ended in time."""
+    def _apart_first(self) -> bool:
+        """Tell whether what comes next must run in a worker."""
         name = self._ready.first
-        limited = name in self._steps and self._limit(name) is not None
-        return limited and self._opened_pool() is not None
+        apart = name in self._steps and self._apart(name)
+        return apart and self._opened_pool() is not None
+
+    def _apart(self, name: str) -> bool:
+        """Tell whether a step runs in a worker even without `-n`."""
+        return self._limit(name) is not None or self._asks_afar(name)
+
+    def _asks_afar(self, name: str) -> bool:
+        """Tell whether a step may be in a remote cache.
+
+        To ask leaves threads behind, which a process that has workers to fork must not have.
+        """
+        index, step = self._steps[name]
+        return self._builds[index].project.settings.asks_afar and step.phase != "templates"
 
     def _limit(self, name: str) -> float | None:
         index, step = self._steps[name]
@@ -668,7 +681,9 @@ class CodegenRunner(Runner):
         for nodes in batches:
             if self._stop_running:
                 return
-            pool = self._opened_pool() if len(batches) > 1 and self._workers else None
+            spread = len(batches) > 1 and self._workers
+            apart = spread or self._asks_afar(nodes[0].task.name)
+            pool = self._opened_pool() if apart else None
             if pool is None:
                 self._run_here(nodes)
             else:
@@ -821,8 +836,11 @@ class CodegenRunner(Runner):
             left = self._builds[self._steps[name][0]].left(name)
             self.dep_manager._set(name, "_values_:", {"failed": "".join(said), **left})
 
-    def _report_teardown(self, torn_down: Iterable[Any]) -> None:
-        for item in torn_down:
+    def _report_teardown(self, told: Iterable[Any]) -> None:
+        for item in told:
+            if isinstance(item, Parted):
+                self._builds[item.build].savings.traffic.include(item.traffic)
+                continue
             self._set_up.pop(item.name, None)
             self.reporter.teardown_task(self._tasks[item.name])
             if item.failure:

@@ -1,20 +1,27 @@
-"""What the output cache has done for a project, counted over its runs; derived, never needed."""
+"""What the output cache has done for a project, counted over its runs; derived, never needed.
+
+What a run has to say of a remote cache, it says here, in one line.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import disk
+from . import address, disk
 from .errors import CodegenError
 from .model import Outcome
-from .outputs import KEPT, RESTORED, store_of
+from .outputs import FETCHED, KEPT, RESTORED, store_of
 from .project import Project
+from .traffic import Traffic
 
 VERSION = 1
+#: What is counted over the runs.
+_TRAFFIC = ("found", "missed", "received", "sent", "kept", "unsent", "waited")
 
 
 @dataclass(slots=True)
@@ -23,33 +30,40 @@ class Savings:
 
     Args:
         restored: steps whose outputs were taken from it.
+        fetched: steps whose outputs came from the remote cache.
         kept: steps whose outputs were added to it.
         unkept: the others, by why.
         seconds: what the restored ones had taken, less what restoring them took.
         added: bytes by which the store has grown.
+        traffic: what went to and from the remote cache.
     """
 
     restored: int = 0
+    fetched: int = 0
     kept: int = 0
     unkept: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     added: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
 
     @property
     def steps(self) -> int:
         """All that asked it."""
-        return self.restored + self.kept + self.unkept.total()
+        return self.restored + self.fetched + self.kept + self.unkept.total()
 
     def take(self, outcome: Outcome) -> None:
         """Count a step."""
         if not outcome.cached:
             return
+        self.added += outcome.stored
         if outcome.cached == RESTORED:
             self.restored += 1
             self.seconds += outcome.saved
+        elif outcome.cached == FETCHED:
+            self.fetched += 1
+            self.seconds += outcome.saved
         elif outcome.cached == KEPT:
             self.kept += 1
-            self.added += outcome.stored
         else:
             self.unkept[outcome.cached] += 1
 
@@ -59,12 +73,15 @@ class Savings:
         self.kept += other.kept
         self.unkept += other.unkept
         self.seconds += other.seconds
+        self.fetched += other.fetched
+        self.traffic.include(other.traffic)
 
     def end(self, project: Project) -> None:
         """Add what a run has counted to the project's count, and let the store tidy up."""
         if not self.steps:
             return
-        if self.kept:
+        self._say(project)
+        if self.added:
             settings = project.settings
             most, days = settings.output_cache_bytes, settings.output_cache_days
             store_of(project).grown(self.added, most, days)
@@ -76,10 +93,24 @@ class Savings:
             "kept": total.kept,
             "unkept": total.unkept,
             "seconds": round(total.seconds, 3),
+            "fetched": total.fetched,
+            "remote": {name: getattr(total.traffic, name) for name in _TRAFFIC},
         }
         text = json.dumps(data, indent=1) + "\n"
         with contextlib.suppress(CodegenError):
             disk.write_ours(project.full(_path(project)), text.encode(), project.full(project.home))
+
+    def _say(self, project: Project) -> None:
+        """Say what a run has to say of the remote cache, if that is anything."""
+        said = []
+        if self.traffic.fault:
+            said.append(self.traffic.fault)
+        if self.traffic.unsent:
+            results = "1 result" if self.traffic.unsent == 1 else f"{self.traffic.unsent} results"
+            said.append(f"{results} not sent")
+        if said:
+            url = address.parsed("remote_cache", project.settings.remote_cache).url
+            print(f"remote cache {url}: {'; '.join(said)}", file=sys.stderr)
 
 
 def load(project: Project) -> Savings:
@@ -89,7 +120,15 @@ def load(project: Project) -> Savings:
         if data["version"] != VERSION:
             return Savings()
         unkept = Counter({"" + why: 0 + number for why, number in data["unkept"].items()})
-        return Savings(0 + data["restored"], 0 + data["kept"], unkept, 0.0 + data["seconds"])
+        said = data.get("remote", {})
+        return Savings(
+            0 + data["restored"],
+            0 + data.get("fetched", 0),
+            0 + data["kept"],
+            unkept,
+            0.0 + data["seconds"],
+            traffic=Traffic(**{name: 0 + said.get(name, 0) for name in _TRAFFIC}),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Savings()
 

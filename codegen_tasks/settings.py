@@ -12,8 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from . import disk, texts
-from .errors import DeclarationError, StepError, cause, nearest, refuse_unknown
+from . import address, disk, texts
+from .errors import (
+    DeclarationError,
+    StepError,
+    cause,
+    known_or_nearest,
+    nearest,
+    refuse_unknown,
+)
 
 PREFIX = "CODEGEN_"
 
@@ -38,6 +45,10 @@ class Settings:
         output_cache_bytes: how much is kept there at most.
         output_cache_days: how long something is kept that nobody asks for.
         output_cache_milliseconds: what took less is not kept, since it is made as soon.
+        remote_cache: URL of a store behind the user's, where others' outputs are; "" for none.
+        remote_cache_write: whether ours are sent there: "true", "false", or "auto" for what CI
+            with a key makes.
+        remote_cache_seconds: how long one transfer may take.
     """
 
     template_cache: bool = True
@@ -54,10 +65,23 @@ class Settings:
     output_cache_bytes: int = 5_000_000_000
     output_cache_days: int = 30
     output_cache_milliseconds: int = 5
+    remote_cache: str = ""
+    remote_cache_write: str = "auto"
+    remote_cache_seconds: int = 5
+
+    @property
+    def asks_afar(self) -> bool:
+        """Whether there is a remote cache: it is behind the user's, and off with that."""
+        return self.output_cache and bool(self.remote_cache)
 
 
 #: The least that a number may be, where that is not 1.
 _LEAST = {"output_cache_milliseconds": 0}
+#: Which words a string may be, where it is not any.
+_WORDS = {"remote_cache_write": ("auto", "true", "false")}
+#: What only the environment tells, for everybody reads pyproject.toml.
+_SECRETS = ("remote_cache_key", "remote_cache_token")
+_REMOTE = "pyproject.toml [tool.codegen] remote_cache"
 
 
 def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
@@ -68,6 +92,7 @@ def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
     """
     table = _table(os.path.join(folder, "pyproject.toml"))
     known = {field.name: type(field.default) for field in fields(Settings)}
+    _refuse_secrets(table)
     refuse_unknown("pyproject.toml [tool.codegen]", table, known, "key")
     values = {
         name: _checked(f"pyproject.toml [tool.codegen] {name}", name, value, known[name])
@@ -78,7 +103,7 @@ def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
             name = variable.removeprefix(PREFIX).lower()
             if name in known:
                 values[name] = _parsed(variable, name, text, known[name])
-            else:
+            elif name not in _SECRETS:
                 _warn_of(variable, known)
     return Settings(**values)
 
@@ -101,16 +126,40 @@ def _table(path: str) -> dict[str, Any]:
     return table
 
 
+def _refuse_secrets(table: Mapping[str, Any]) -> None:
+    for name in _SECRETS:
+        if name in table:
+            hint = f"it is a secret, and everybody reads this file; set {PREFIX}{name.upper()}"
+            raise DeclarationError(
+                f"pyproject.toml [tool.codegen] {name}", "does not belong here", hint
+            )
+    url = table.get("remote_cache", "")
+    if isinstance(url, str) and url and address.parsed(_REMOTE, url).login:
+        hint = f"everybody reads this file; set {PREFIX}REMOTE_CACHE"
+        raise DeclarationError(_REMOTE, "must not hold a password here", hint)
+
+
 def _checked(where: str, name: str, value: Any, kind: type) -> Any:
+    if name in _WORDS and isinstance(value, bool):
+        value = str(value).lower()  # as TOML has it
     small = isinstance(value, int) and kind is int and value < _LEAST.get(name, 1)
     if type(value) is not kind or small:
         raise DeclarationError(where, f"must be {_words(name, kind)}, not {value!r}")
+    return _worded(where, name, value) if isinstance(value, str) else value
+
+
+def _worded(where: str, name: str, value: str) -> str:
+    if name in _WORDS and value not in _WORDS[name]:
+        hint = known_or_nearest(value, _WORDS[name])
+        raise DeclarationError(where, f"unknown value '{value}'", hint)
+    if name == "remote_cache" and value:
+        address.parsed(where, value)
     return value
 
 
 def _parsed(variable: str, name: str, text: str, kind: type) -> Any:
     if kind is str:
-        return text
+        return _worded(variable, name, text)
     if kind is bool:
         lowered = text.strip().lower()
         if lowered in ("1", "true", "yes", "on"):

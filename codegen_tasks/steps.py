@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -33,12 +33,13 @@ from .folders import Folders
 from .functions import describe
 from .keys import Notes, Reads, Table, View
 from .model import Input, Outcome, Output, Pattern, Result, Rule, Step, Trace
-from .outputs import RESTORED, OutputCache
+from .outputs import Guard, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
 from .schemas import Schemas
 from .toolchains import Compiled, Site, Unit
+from .traffic import Traffic
 from .world import World, compiled_by
 from .young import Young
 
@@ -66,8 +67,6 @@ class _Made:
 
 #: For each task, the tasks that it waited for.
 Over: TypeAlias = Mapping[str, Collection[str]]
-#: Is called with each path that a render is about to read.
-Guard: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,8 @@ class Workshop:
         self.plan = plan
         self.world = world
         self.anew = anew
+        #: Whether this process may use a remote cache: it must not fork afterwards.
+        self.asks_afar = False
         self._engines: dict[str, Engine] = {}
         self._renderers: dict[str, Engine] = {}  # the same by template
         self._cache: TemplateCache | None = None
@@ -195,7 +196,15 @@ class Workshop:
     @cached_property
     def outputs(self) -> OutputCache | None:
         """The output cache; None if it is off."""
-        return OutputCache(self.project, self.world) if self.project.settings.output_cache else None
+        if not self.project.settings.output_cache:
+            return None
+        remote = remote_of(self.project) if self.asks_afar else None
+        return OutputCache(self.project, self.world, remote)
+
+    def settle_here(self) -> None:
+        """Begin in a process that forks no more: it may use a remote cache."""
+        self.asks_afar = True
+        self.__dict__.pop("outputs", None)
 
     @cached_property
     def schemas(self) -> Schemas:
@@ -222,6 +231,21 @@ class Workshop:
                 not to read yet.  None: it may read everything.
         """
         return list(self.outcomes(steps, recorded, stop_early, over))
+
+    def expect(self, steps: Sequence[Step], over: Over | None = None) -> None:
+        """Ask a remote cache about steps that are about to be run; `over` as in `run`."""
+        if self.anew or self.outputs is None or self.outputs.remote is None:
+            return
+        known = over if over is not None else {}
+        renders = {s.task: s for s in steps if s.phase == "generate" and over is not None}
+        guards = {name: self._guard(step, known.get(name, ())) for name, step in renders.items()}
+        self.outputs.expect([s for s in steps if s.phase != "templates"], guards)
+
+    def traffic(self) -> Traffic:
+        """Have sent what is to be sent to a remote cache; return what went to and fro."""
+        outputs = self.__dict__.get("outputs")
+        remote = outputs.remote if outputs is not None else None
+        return remote.end() if remote is not None else Traffic()
 
     def outcomes(
         self,
@@ -725,9 +749,9 @@ class Workshop:
         found = self.outputs.find(step, guard)
         if found is None:
             return None
-        outcome = self.adopt(step, found, recorded)
-        saved = max(0.0, found.seconds - outcome.seconds)
-        return replace(outcome, cached=RESTORED, saved=saved)
+        outcome = self.adopt(step, found.result, recorded, looked_at=True)
+        saved = max(0.0, found.result.seconds - outcome.seconds)
+        return replace(outcome, cached=found.where, saved=saved, stored=found.stored)
 
     def _kept(self, step: Step, outcome: Outcome, made: Mapping[str, bytes]) -> Outcome:
         """Keep what a step came to in the output cache, if that is of use; return its outcome."""
@@ -740,18 +764,26 @@ class Workshop:
         cached, stored = self.outputs.keep(step, trace, result)
         return replace(outcome, cached=cached, stored=stored)
 
-    def adopt(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
+    def adopt(
+        self, step: Step, result: Result, recorded: Recorded, looked_at: bool = False
+    ) -> Outcome:
         """Write what a step came to elsewhere, as if it had run here; return its outcome.
 
-        An input that is not here as it was there has no signature, and so is looked at again
-        by the next run.
+        Args:
+            step: this.
+            result: what it came to.
+            recorded: see `run`.
+            looked_at: its inputs have the signatures that they have here; otherwise one that
+                is not here as it was there gets none, and so is looked at again by the next run.
         """
         began, start = time.time_ns(), time.perf_counter()
         mode = self.project.rules[step.rule].mode if step.phase == "generate" else None
         made, error = _Made(), ""
         try:
             made = self._publish(result.outputs, recorded, mode, result.like)
-            made.inputs = [self.world.signed(step, item) for item in result.inputs]
+            made.inputs = result.inputs
+            if not looked_at:
+                made.inputs = [self.world.signed(step, item) for item in result.inputs]
             made.references = result.references
         except CodegenError as problem:
             error = str(problem)

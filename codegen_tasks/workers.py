@@ -31,6 +31,7 @@ from .model import Outcome
 from .process import Keeper, end_worker
 from .steps import internal
 from .tasks import packed
+from .traffic import Traffic
 
 #: How often, in seconds, workers are looked after whose death their pipe may not tell:
 #: something they forked may hold its other end open.
@@ -128,6 +129,14 @@ class TornDown:
 
     name: str
     failure: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """What went between a worker that ends and the remote cache of one of its builds."""
+
+    build: int
+    traffic: Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,17 +453,19 @@ class Pool:
             if found or not busy or (end is not None and time.monotonic() >= end):
                 return found
 
-    def close(self) -> list[TornDown]:
-        """Let idle workers tear down their tasks and end; return what they tore down."""
-        torn_down: list[TornDown] = []
+    def close(self) -> list[TornDown | Parted]:
+        """Let idle workers tear down their tasks and end; return what they tore down and sent."""
+        told: list[TornDown | Parted] = []
+        for worker in self._workers:
+            with contextlib.suppress(OSError):
+                worker.pipe.send(None)
         for worker in self._workers:
             with contextlib.suppress(OSError, EOFError):
-                worker.pipe.send(None)
-                torn_down += worker.pipe.recv()
+                told += worker.pipe.recv()
         for worker in self._workers:
             worker.process.join(timeout=5)
         self.kill()
-        return torn_down
+        return told
 
     def kill(self) -> None:
         """End all workers and everything they started, at once."""
@@ -613,6 +624,8 @@ def _main(
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for build in knowledge.builds:
+        build.workshop.settle_here()
     torn: list[Any] = []
     claim, packer, stopped = _Claim(claims), rows.Packer(), False
     try:
@@ -621,7 +634,8 @@ def _main(
                 stopped = _run_steps(pipe, job, knowledge, packer, claim, stopped)
             else:
                 pipe.send(_execute(job, knowledge, torn))
-        pipe.send([_tear_down(task, knowledge.stream) for task in reversed(torn)])
+        torn_down = [_tear_down(task, knowledge.stream) for task in reversed(torn)]
+        pipe.send([*torn_down, *_parted(knowledge)])
     except (EOFError, OSError):
         return  # the parent died, or closed our pipe
 
@@ -679,6 +693,8 @@ def _run_steps(
     stopped: bool,
 ) -> bool:
     """Run steps and tell of each; return whether nothing is to be run after them."""
+    if not stopped:
+        _expect(knowledge.builds[job.build], job)
     if job.limit(0) is not None:
         _warm_up(knowledge.builds[job.build])
         pipe.send(Begun())
@@ -700,6 +716,17 @@ def _warm_up(build: Build) -> None:
     """Make the engines, whose making is no part of a render."""
     with contextlib.suppress(Exception):  # the render will say it
         build.workshop.make_engines()
+
+
+def _expect(build: Build, job: StepsJob) -> None:
+    """Ask a remote cache about all of a job at once, before the time of its first step runs."""
+    with contextlib.suppress(Exception):  # a step that cannot be asked about is run
+        build.workshop.expect([build.plan.steps[name] for name in job.tasks], job.over)
+
+
+def _parted(knowledge: Knowledge) -> list[Parted]:
+    builds = enumerate(knowledge.builds)
+    return [Parted(index, build.workshop.traffic()) for index, build in builds]
 
 
 def _outcomes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from conftest import Project, Result
@@ -408,6 +409,16 @@ def test_two_steps_that_exchange_roles_are_no_circle(reads: Project, workers: li
     reads.write("templates/data.j2", "{{ read_json('generated/first.txt').name }}{{ name }}\n")
     right(reads, *workers)
     assert reads.read("generated/z/ash.json") == "firstash\n"
+
+
+@WORKERS
+def test_what_the_output_cache_knows_of_exchanged_roles_is_no_circle(
+    reads: Project, workers: list[str], tmp_path: Path
+) -> None:
+    reads.environ["CODEGEN_OUTPUT_CACHE"] = "true"
+    reads.environ["CODEGEN_OUTPUT_CACHE_FOLDER"] = str(tmp_path / "store")
+    reads.environ["CODEGEN_OUTPUT_CACHE_MILLISECONDS"] = "0"
+    test_two_steps_that_exchange_roles_are_no_circle(reads, workers)
 
 
 def test_a_step_cannot_read_its_own_target(reads: Project) -> None:

@@ -54,7 +54,7 @@ def opted_in(project: Project) -> Project:
         (["run", "--no-c"], "--no-continue"),
         (["report", "--comp"], "--compare"),
         (["prune", "--e"], "--edited"),
-        (["cache", ""], "status cleanup verify clear"),
+        (["cache", ""], "status cleanup verify clear why"),
         (["manifest", "v"], "verify"),
         (["new", "temp"], "templates"),
         (["new", "patter"], "pattern patterns"),
@@ -75,7 +75,7 @@ def test_zsh_is_told_the_options_of_info_where_a_codegen_is_declared(opted_in: P
     for option in ("--json[print JSON, for programs]", "--tree[", "--toolchain}", "--dry-run}"):
         assert option in ours
     opted_in.write("dodo.py", "def task_x():\n    return {'actions': []}\n")
-    assert "'1:what:(status cleanup verify clear)'" in ours
+    assert "'1:what:(status cleanup verify clear why)'" in ours
     assert "%(" not in ours
     theirs = opted_in.doit("tabcompletion", "--shell", "zsh").out
     assert "--json[print JSON, for programs]" not in theirs

@@ -9,37 +9,44 @@ from collections.abc import Sequence
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
-from .. import disk, outputs, savings
+from .. import disk, misses, outputs, savings
 from ..build import Build
 from ..bytecode import Entry, figures, remove
 from ..errors import nearest
+from ..model import Step
 from ..outputs import store_of
 from ..savings import Savings
 from ..steps import template_cache
 from ..store import ACTIONS, CONTENTS, Store
+from ..traffic import Traffic
 from .common import builds_of, counted, options_first, sized
 from .helped import Helped
 from .piped import Piped
 
-_ACTIONS = ("status", "cleanup", "verify", "clear")
+_ACTIONS = ("status", "cleanup", "verify", "clear", "why")
+#: So many words each takes beside its name, at most.
+_WORDS = {"cleanup": 1, "why": 1}
 
 
 class Cache(Piped, Helped, DoitCmdBase):
-    """The caches of templates and outputs: status, cleanup, verify, clear."""
+    """The caches of templates and outputs: status, cleanup, verify, clear, why."""
 
     name = "cache"
     doc_purpose = "show or clean the caches of templates and outputs"
-    doc_usage = "status | cleanup [KEEP] | verify | clear"
+    doc_usage = "status | cleanup [KEEP] | verify | clear | why TARGET"
     doc_description = (
         "status: entries, bytes, hits, misses, time saved. cleanup: keep the KEEP newest "
         "generations of each template, and of outputs what is neither too old nor too much. "
         "verify: read every entry, remove those that cannot be used. clear: remove all; outputs "
-        "are kept for all checkouts of the user. Exits with 1 if something cannot be removed."
+        "are kept for all checkouts of the user. A remote cache is only looked at. Exits with 1 "
+        "if something cannot be removed. why: in what the nearest result that is kept differs from "
+        "what TARGET would be made of now."
     )
-    words = ("status", "cleanup", "verify", "clear")
+    words = _ACTIONS
     examples = (
         ("status", "hits, misses, and the time they saved"),
         ("cleanup 2", "keep the two newest of each template"),
+        ("why bloom.ts", "what has changed since it was kept"),
     )
 
     def _execute(self, pos_args: list[str]) -> int:
@@ -48,15 +55,20 @@ class Cache(Piped, Helped, DoitCmdBase):
         if action not in _ACTIONS:
             hint = nearest(action, _ACTIONS) or f"one of {', '.join(_ACTIONS)}"
             raise InvalidCommand(f"cache: unknown action '{action}', {hint}")
-        if len(words) > (2 if action == "cleanup" else 1):
+        if len(words) - 1 > _WORDS.get(action, 0):
             raise InvalidCommand(f"cache {action}: too many arguments")
+        if action == "why":
+            return self._why(words[1:])
         act = getattr(self, f"_{action}")
         builds = builds_of(self.loader)
         code = max((act(build, words[1:]) for build in builds), default=0)
         used = [b for b in builds if b.project.settings.output_cache or action == "status"]
         stores = {(store := store_of(build.project)).folder: (store, build) for build in used}
         of_store = getattr(self, f"_{action}_outputs")
-        return max([code, *(int(of_store(store, build)) for store, build in stores.values())])
+        code = max([code, *(int(of_store(store, build)) for store, build in stores.values())])
+        for build in {build.project.settings.remote_cache: build for build in builds}.values():
+            self._say_remote(build, action)
+        return code
 
     def _say(self, line: str) -> None:
         self.outstream.write(line + "\n")
@@ -136,6 +148,8 @@ class Cache(Piped, Helped, DoitCmdBase):
             return
         parts = [f"{total.restored} restored", f"{total.kept} kept"]
         parts += [f"{number} not kept: {why}" for why, number in total.unkept.most_common()]
+        if total.fetched:
+            parts.insert(0, f"{total.fetched} fetched")
         self._say(f"{', '.join(parts)}; {total.seconds:.1f} s saved")
 
     def _cleanup_outputs(self, store: Store, build: Build) -> int:
@@ -168,6 +182,72 @@ class Cache(Piped, Helped, DoitCmdBase):
         for one in left:
             self._say(f"{one.path}: cannot be removed")
         return int(bool(left))
+
+    def _why(self, words: Sequence[str]) -> int:
+        if not words:
+            raise InvalidCommand("cache why: needs a TARGET, a file that is made")
+        build, step = self._step(words[0])
+        name = step.outputs[0]
+        if outputs.OutputCache(build.project, build.world).find(step) is not None:
+            self._say(f"{name}: is in the output cache")
+            return 0
+        miss = misses.explained(step, store_of(build.project), build.world)
+        if not miss.results:
+            self._say(f"{name}: the output cache has nothing for it")
+            return 0
+        count = counted(miss.results, "result")
+        if not miss.reasons:
+            self._say(f"{name}: the output cache has {count}, of other machines or declarations")
+            return 0
+        self._say(f"{name}: the output cache has {count}, the nearest differs:")
+        for reason in miss.reasons:
+            self._say(f"  {reason}")
+        return 0
+
+    def _step(self, name: str) -> tuple[Build, Step]:
+        """Return the step of a task, or that makes a target: its path, or that below `output`."""
+        builds = builds_of(self.loader)
+        known: list[str] = []
+        for build in builds:
+            plan = build.plan
+            for path in (name, f"{build.project.output}/{name}"):
+                if path in plan.makers:
+                    return build, plan.steps[plan.makers[path]]
+            if name in plan.steps and plan.steps[name].phase != "templates":
+                return build, plan.steps[name]
+            known += plan.makers
+        hint = nearest(name, known)
+        raise InvalidCommand(f"cache why: no target '{name}'" + (f", {hint}" if hint else ""))
+
+    # The remote cache -------------------------------------------------------------------
+
+    def _say_remote(self, build: Build, action: str) -> None:
+        """Say what the remote cache is, or that it is left alone: it is others' too."""
+        remote = outputs.remote_of(build.project)
+        if remote is None:
+            return
+        if action != "status":
+            self._say(f"remote {remote.address.url}: left alone")
+            return
+        use = "read and written" if remote.writes else "only read"
+        signed = "signed" if remote.signs else "not signed"
+        state = remote.trouble() or "answers"
+        self._say(f"remote {remote.address.url}: {state}, {use}, {signed}")
+        if not build.project.settings.output_cache:
+            self._say("the remote cache is off with the output cache")
+        for each in builds_of(self.loader):
+            self._say_traffic(savings.load(each.project).traffic)
+
+    def _say_traffic(self, traffic: Traffic) -> None:
+        if not (traffic.found or traffic.missed or traffic.kept):
+            return
+        parts = [
+            counted(traffic.found, "hit"),
+            "1 miss" if traffic.missed == 1 else f"{traffic.missed} misses",
+            f"{sized(traffic.received)} received in {traffic.waited:.1f} s",
+            f"{counted(traffic.kept, 'result')} sent, {sized(traffic.sent)}",
+        ]
+        self._say(", ".join(parts) + (f", {traffic.unsent} not sent" if traffic.unsent else ""))
 
 
 def _shown(build: Build, entry: Entry) -> str:

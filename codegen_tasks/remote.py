@@ -1,0 +1,233 @@
+"""The remote cache: results of steps that others have made, and ours for them.
+
+Laid out as Bazel's HTTP caches are, `ac/` and `cas/` below the URL, so that servers made for
+those serve us.  What comes is not trusted: it is checked like a file that anybody could have
+written, and what is not whole, not signed where it must be, or not what was asked for, is a miss.
+Nothing is asked for one at a time: see `fetch`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from . import actions, parcels
+from .actions import ReadSet, Stored
+from .address import Address
+from .parcels import ForeignError, Parcel, UnsignedError
+from .store import ACTIONS, CONTENTS
+from .traffic import Traffic
+from .transfers import Transfers
+from .uploads import Uploads
+from .worth import TRIED, Kind, Worth
+
+#: So many questions are under way before it is looked whether they pay.
+_CHUNK = TRIED
+#: Bytes of contents that are asked for at once; a result beyond that is a miss.
+_ROOM = 400_000_000
+#: At the end of a run, so many times the limit of one transfer is waited for what is to be sent.
+_FLUSH = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A result as it came: the text that the store keeps, what it says, its contents by digest."""
+
+    text: bytes
+    stored: Stored
+    contents: Mapping[str, bytes]
+
+
+class RemoteCache:
+    """The remote cache as one process uses it.
+
+    Args:
+        address: where it is.
+        seconds: that one transfer may take.
+        secret: to sign what is sent, and that what comes must be signed with; empty for neither.
+        token: see `Transfers`.
+        writes: whether results are sent there.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        seconds: float,
+        secret: bytes = b"",
+        token: str = "",
+        writes: bool = False,
+    ):
+        self.address = address
+        self.writes = writes
+        self.signs = bool(secret)
+        self._seconds = seconds
+        self._secret = secret
+        self._link = Transfers(address, seconds, token, writes)
+        self._uploads = Uploads()
+        self._to_send = 0
+        self._sets: dict[str, list[ReadSet]] = {}
+        self._found: dict[str, Fetched] = {}
+        self._worth: defaultdict[Kind, Worth] = defaultdict(Worth)
+        self._process = os.getpid()
+
+    # Finding ----------------------------------------------------------------------------
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is any use in asking."""
+        # What was begun in a process does not go on in its forks.
+        return not self._link.fault and self._process == os.getpid()
+
+    def pays(self, kind: Kind) -> bool:
+        """Tell whether steps of a kind are worth asking about."""
+        return self._worth[kind].pays
+
+    def sets(self, key: str) -> list[ReadSet]:
+        """Return the read sets under a key, as far as they were fetched."""
+        return self._sets.get(key, [])
+
+    def fetch_sets(self, keys: Iterable[str]) -> None:
+        """Ask for the read sets under some keys, each once."""
+        unknown = [key for key in dict.fromkeys(keys) if key not in self._sets]
+        for key, parcel in zip(unknown, self._parcels(unknown), strict=True):
+            self._sets[key] = actions.sets_in(parcel.text) if parcel is not None else []
+
+    def fetch(self, wanted: Mapping[str, Kind], held: Callable[[str], bool]) -> None:
+        """Ask for results in one go, as long as that pays.
+
+        Args:
+            wanted: their keys, and the kinds of their steps.
+            held: tells by its digest whether a content is here already.
+        """
+        self._found.clear()  # nobody has asked for these
+        by_kind: defaultdict[Kind, list[str]] = defaultdict(list)
+        for key, kind in wanted.items():
+            by_kind[kind].append(key)
+        for kind, keys in by_kind.items():
+            for start in range(0, len(keys), _CHUNK):
+                if not (self.answers and self._worth[kind].pays):
+                    break
+                self._fetch(keys[start : start + _CHUNK], self._worth[kind], held)
+
+    def _fetch(self, keys: Sequence[str], worth: Worth, held: Callable[[str], bool]) -> None:
+        began = time.monotonic()
+        came: dict[str, tuple[Parcel, Stored]] = {}
+        for key, parcel in zip(keys, self._parcels(keys), strict=True):
+            stored = actions.stored_in(parcel.text) if parcel is not None else None
+            if parcel is not None and stored is not None:
+                came[key] = parcel, stored
+        contents = self._contents(came.values(), held)
+        for key, (parcel, stored) in came.items():
+            lacking = (one.digest for one in stored.contents if one.data is None)
+            if all(name in contents or held(name) for name in lacking):
+                self._found[key] = Fetched(parcel.text, stored, contents)
+                worth.step(stored.result.seconds)
+                self._link.spares(stored.result.seconds)
+        worth.learn(len(keys), len(came), time.monotonic() - began)
+
+    def take(self, key: str) -> Fetched | None:
+        """Return the result under a key, if it was asked for and came."""
+        return self._found.pop(key, None)
+
+    def _parcels(self, keys: Sequence[str]) -> list[Parcel | None]:
+        asked = [(f"{ACTIONS}/{key}", parcels.MESSAGE) for key in keys]
+        return [
+            self._opened(key, message) if message is not None else None
+            for key, message in zip(keys, self._link.get(asked), strict=True)
+        ]
+
+    def _opened(self, key: str, message: bytes) -> Parcel | None:
+        try:
+            parcel = parcels.opened(key, message, self._secret)
+        except UnsignedError:
+            return None
+        except ForeignError:
+            self._link.is_junk()
+            return None
+        self._link.is_sound()
+        return parcel
+
+    def _contents(
+        self, came: Iterable[tuple[Parcel, Stored]], held: Callable[[str], bool]
+    ) -> dict[str, bytes]:
+        """Return contents that are not held, by digest."""
+        wanted, room = {}, _ROOM
+        for parcel, stored in came:
+            for one in stored.contents:
+                blob = parcel.blobs.get(one.digest)
+                if one.data is not None or blob is None or one.digest in wanted:
+                    continue
+                room -= max(0, one.size) + blob.size
+                if room >= 0 and not held(one.digest):
+                    wanted[one.digest] = (blob, one.size)
+        asked = [(f"{CONTENTS}/{blob.name}", blob.size) for blob, _ in wanted.values()]
+        found = {}
+        for (name, (blob, size)), data in zip(wanted.items(), self._link.get(asked), strict=True):
+            try:
+                found.update({name: parcels.content(data, blob, name, size)} if data else {})
+            except ForeignError:
+                self._link.is_junk()
+        return found
+
+    # Keeping ----------------------------------------------------------------------------
+
+    def took(self, kind: Kind, seconds: float) -> None:
+        """Take in how long a step of a kind took here."""
+        self._worth[kind].step(seconds)
+
+    def send(self, key: str, text: bytes, contents: Mapping[str, bytes]) -> None:
+        """Have a result sent, in the background.
+
+        Args:
+            key: of the result.
+            text: as the store keeps it.
+            contents: those that do not stand in it, by digest.
+        """
+        size = len(text) + sum(map(len, contents.values()))
+        if size > parcels.CONTENT or len(text) > parcels.MESSAGE:
+            return  # nobody would take it
+        self._to_send += 1
+        self._uploads.add(partial(self._send, key, text, contents), size)
+
+    def _send(self, key: str, text: bytes, contents: Mapping[str, bytes]) -> None:
+        message, blobs = parcels.packed(key, text, contents, self._secret)
+        # The message comes last: with it there, so is all that it names.
+        named = [(f"{CONTENTS}/{name}", data) for name, data in blobs.items()]
+        if all(self._link.put(*one) for one in [*named, (f"{ACTIONS}/{key}", message)]):
+            self._link.sent_one()
+
+    def send_set(self, key: str, newest: ReadSet) -> None:
+        """Have a read set sent, unless it is known to be there."""
+        if newest in self.sets(key):
+            return
+        self._sets[key] = actions.with_newest(self.sets(key), newest)
+        self._uploads.add(partial(self._send_set, key, newest), 0)
+
+    def _send_set(self, key: str, newest: ReadSet) -> None:
+        # Others have sent theirs meanwhile.
+        message = self._link.fetch(f"{ACTIONS}/{key}", parcels.MESSAGE)
+        parcel = self._opened(key, message) if message is not None else None
+        known = actions.sets_in(parcel.text) if parcel is not None else []
+        text = actions.written_sets(actions.with_newest(known, newest))
+        self._link.put(f"{ACTIONS}/{key}", parcels.packed(key, text, {}, self._secret)[0])
+
+    # As a whole -------------------------------------------------------------------------
+
+    def trouble(self) -> str:
+        """Ask once; return what is wrong, "" if nothing is."""
+        return self._link.trouble()
+
+    # At the end -------------------------------------------------------------------------
+
+    def end(self) -> Traffic:
+        """Have what is left sent, for a limited time; return what went to and fro."""
+        if self._process != os.getpid():
+            return Traffic()
+        self._uploads.flush(_FLUSH * self._seconds)
+        traffic = self._link.traffic
+        traffic.unsent = self._to_send - traffic.kept
+        return traffic
