@@ -128,6 +128,10 @@ class Build:
             self.latest[step.task] = refreshed or trace
         return Verdict(reasons, trace, refreshed)
 
+    def trace_before(self, step: Step) -> Trace | None:
+        """Return what a step's last run recorded, if its verdict was asked for."""
+        return self._before.get(step.task, (None, {}))[0]
+
     def seconds_before(self) -> list[tuple[str, float]]:
         """Return the steps whose verdict was asked for, and how long each took the last time."""
         before = list(self._before.items())

@@ -378,6 +378,7 @@ class Outcome:
         skipped: it was not begun, because another step failed first.
         awaits: a file it reads that another task is to make first; it is to run again.
         start: when it began, nanoseconds since the epoch; steps that share a compiler, alike.
+        worker: name of the machine or worker that ran it, if it was not this machine's.
         record: the text of its record, if that was made already; see `rows`.
         parts: what the text names that is to be stored with it.
         entries: what the manifest is to say, beside such a record.
@@ -399,6 +400,7 @@ class Outcome:
     skipped: bool = False
     awaits: str = ""
     start: int = 0
+    worker: str = ""
     record: str = ""
     parts: Mapping[str, str] | None = None
     entries: Mapping[str, Any] | None = None

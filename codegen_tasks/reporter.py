@@ -232,7 +232,8 @@ class CodegenReporter(ConsoleReporter):
             self._done[str(phase)] += 1
             self._unchanged += phase in _DONE and not outcome.changed
         if task.verbosity == 2:
-            took = f"pid {outcome.pid}, {outcome.seconds * 1000:.0f} ms"
+            who = outcome.worker or f"pid {outcome.pid}"
+            took = f"{who}, {outcome.seconds * 1000:.0f} ms"
             self.write(f".  {task.name}  ({took})\n")
         for note in outcome.notes:
             self.write(f"   {note}\n")

@@ -6,6 +6,7 @@ What a project *is* stands in dodo.py; what is here may change speed, never an o
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from . import disk, texts
 from .errors import DeclarationError, StepError, cause, nearest, refuse_unknown
 
 PREFIX = "CODEGEN_"
+_ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*://)?[^\s/]+:\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Settings:
             somebody asks.
         sandbox_bytes: how much one render may make where `sandbox=True`.
         sandbox_seconds: how long a render may take at most with `sandbox=True`.
+        dask_scheduler: address of the Dask scheduler that `doit -P dask` uses.
+        dask_wait: so many seconds `doit -P dask` waits for workers before it goes on here.
     """
 
     template_cache: bool = True
@@ -44,6 +48,8 @@ class Settings:
     maps: bool = False
     sandbox_bytes: int = 50_000_000
     sandbox_seconds: int = 10
+    dask_scheduler: str = ""
+    dask_wait: int = 60
 
 
 def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
@@ -67,6 +73,17 @@ def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
             else:
                 _warn_of(variable, known)
     return Settings(**values)
+
+
+def check_address(where: str, address: str) -> None:
+    """Refuse what no scheduler's address can be.
+
+    Raises:
+        DeclarationError: it is none.
+    """
+    if not _ADDRESS.fullmatch(address):
+        hint = "like tcp://host:8786, as the scheduler tells when it starts"
+        raise DeclarationError(where, f"'{address}' is no address of a scheduler", hint)
 
 
 def _table(path: str) -> dict[str, Any]:
@@ -94,6 +111,8 @@ def _checked(where: str, value: Any, kind: type) -> Any:
 
 
 def _parsed(variable: str, text: str, kind: type) -> Any:
+    if kind is str:
+        return text.strip()
     if kind is bool:
         lowered = text.strip().lower()
         if lowered in ("1", "true", "yes", "on"):
@@ -106,6 +125,8 @@ def _parsed(variable: str, text: str, kind: type) -> Any:
 
 
 def _words(kind: type) -> str:
+    if kind is str:
+        return "a string"
     return "true or false" if kind is bool else "a whole number from 1"
 
 

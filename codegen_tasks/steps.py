@@ -642,6 +642,54 @@ class Workshop:
             start=began,
         )
 
+    # For elsewhere ----------------------------------------------------------------------
+
+    def result(self, step: Step, guard: Guard | None = None) -> Result:
+        """Return what a generating step comes to, for whoever will `adopt` it.
+
+        Args:
+            step: to run.
+            guard: is called with each path that it is about to read; may raise.
+
+        Raises:
+            CodegenError: it fails.
+        """
+        start = time.perf_counter()
+        self._guarding = guard
+        try:
+            with _Printed() as printed:
+                rendered = self.rendered(step)
+        finally:
+            self._guarding = None
+        return Result(
+            tuple(replace(item, stat=None) for item in rendered.inputs),
+            {step.outputs[0]: rendered.data},
+            rendered.references,
+            printed.getvalue(),
+            time.perf_counter() - start,
+        )
+
+    def results(self, steps: Sequence[Step]) -> list[Result | CodegenError]:
+        """Return what compile steps come to that share a process, or how each fails."""
+        began, start = time.time_ns(), time.perf_counter()
+        try:
+            sources = [self.world.read_file("source", step.source) for step in steps]
+            found = self.world.compiler_inputs(steps[0])
+            with self._site() as site:
+                made = self.compiled(steps, site)
+        except CodegenError as problem:
+            return [problem] * len(steps)
+        seconds = (time.perf_counter() - start) / len(steps)
+        results: list[Result | CodegenError] = []
+        for source, compiled in zip(sources, made, strict=True):
+            if compiled.error is not None:
+                results.append(compiled.error)
+                continue
+            read = [self._read(name, began) for name in compiled.discovered]
+            inputs = tuple(replace(item, stat=None) for item in (source, *found, *read))
+            results.append(Result(inputs, compiled.outputs, (), compiled.printed, seconds))
+        return results
+
     # Writing ----------------------------------------------------------------------------
 
     def _publish(

@@ -1,0 +1,305 @@
+"""Our side of a Dask cluster: the connection, what was submitted, and how the workers are.
+
+The only module on our side that knows Dask.  Nothing here raises because the cluster fails:
+what was submitted then ends as "lost".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: How often, in seconds, the scheduler is asked how its workers are.
+_LOOK = 0.5
+#: Seconds that asking, or saying good-bye, may take.
+_PATIENCE = 5.0
+
+
+class UnreachableError(Exception):
+    """There is no cluster to be had; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What is known of a worker.
+
+    Args:
+        name: that it was given, or its address.
+        threads: how many tasks it runs at once.
+        tasks: keys of ours that it has to do.
+        seen: when it was last heard of changed, on our monotonic clock.
+    """
+
+    name: str
+    threads: int
+    tasks: tuple[Any, ...] = ()
+    seen: float = 0.0
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What was submitted, and the coroutine that waits for it."""
+
+    future: Any
+    waiting: Any
+
+
+class Cluster:
+    """A connection to a scheduler.
+
+    Args:
+        address: of the scheduler; "" for what Dask itself is configured to use, and else for
+            workers of this machine, which end with us.
+        workers: how many of these.
+        patience: seconds in which the scheduler must answer.
+
+    Raises:
+        UnreachableError: it does not.
+    """
+
+    def __init__(self, address: str, workers: int, patience: float):
+        _quiet()
+        import dask.config
+        import distributed
+
+        found = address or dask.config.get("scheduler-address", "")
+        file = "" if found else os.path.expanduser(dask.config.get("scheduler-file", "") or "")
+        self._local: Any = None
+        try:
+            if not (found or file):
+                self._local = distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    # Steps run in processes of their own in any case, see `mirror`.
+                    processes=False,
+                    dashboard_address=None,
+                    silence_logs=False,
+                )
+            if file and not os.path.exists(file):
+                raise OSError(f"there is no scheduler file {file}")
+            self._client = distributed.Client(
+                self._local or found or None,
+                scheduler_file=file or None,
+                timeout=patience,
+                set_as_default=False,
+                name="codegen-tasks",
+            )
+        except (OSError, ValueError, TimeoutError, ImportError, RuntimeError) as error:
+            self._close_local()
+            raise UnreachableError(str(error).partition("\n")[0]) from None
+        self.address = "local workers" if self._local else (found or self._client.scheduler.address)
+        #: What the workers are, by address; replaced as a whole.
+        self.workers: Mapping[str, WorkerState] = {}
+        self._heard: queue.SimpleQueue[tuple[Any, str, Any]] = queue.SimpleQueue()
+        self._sent: dict[Any, _Sent] = {}
+        self._packs: dict[int, Any] = {}
+        self._beats: dict[str, Any] = {}  # when the scheduler has last heard of workers
+        self._loop = self._client.loop.asyncio_loop
+        self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
+
+    # Submitting -------------------------------------------------------------------------
+
+    def submit(
+        self,
+        key: Any,
+        order: Mapping[str, Any],
+        packs: Sequence[Any],
+        workers: Sequence[str] | None,
+    ) -> None:
+        """Have an order carried out; `heard` tells of its end.
+
+        Args:
+            key: names it, for people too.
+            order: what `remote.work` is given.
+            packs: files that others need too; each is submitted once.
+            workers: addresses of those that may do it; None for any.
+        """
+        from . import remote
+
+        try:
+            needed = [self._pack(remote.pack, pack) for pack in packs]
+            future = self._client.submit(
+                remote.work,
+                order,
+                *needed,
+                key=key,
+                workers=list(workers) if workers is not None else None,
+                allow_other_workers=False,
+                pure=False,
+            )
+        except Exception as error:  # whatever a closed or strange connection raises
+            self._heard.put((key, "lost", f"{type(error).__name__}: {error}"))
+            return
+        waiting = asyncio.run_coroutine_threadsafe(self._follow(key, future), self._loop)
+        self._sent[key] = _Sent(future, waiting)
+
+    def _pack(self, function: Any, pack: Any) -> Any:
+        """Return the future of a pack; if it was lost with a scheduler, of another one."""
+        future = self._packs.get(id(pack))
+        if future is None or future.status in ("cancelled", "lost", "error"):
+            key = ("codegen:files", f"{len(pack['files'])}", os.urandom(4).hex())
+            future = self._packs[id(pack)] = self._client.submit(
+                function, pack, key=key, pure=False
+            )
+        return future
+
+    async def _follow(self, key: Any, future: Any) -> None:
+        """Wait for the end of what was submitted, and say what it was."""
+        try:
+            answer = await future
+        except asyncio.CancelledError:
+            self._heard.put((key, "lost", "it was cancelled"))
+        except Exception as error:
+            self._heard.put((key, _kind(error), _said(error)))
+        else:
+            self._heard.put((key, "answer", answer))
+
+    def heard(self, timeout: float) -> list[tuple[Any, str, Any]]:
+        """Return what has ended: key, how, and the answer or what was said.
+
+        How is "answer"; "lost", perhaps by no fault of the order; "killed", if several workers
+        died of it; or "error".
+
+        Args:
+            timeout: seconds to wait for the first.
+        """
+        found = []
+        try:
+            found.append(self._heard.get(timeout=max(0.0, timeout)))
+            while True:
+                found.append(self._heard.get_nowait())
+        except queue.Empty:
+            pass
+        for key, _, _ in found:
+            self._sent.pop(key, None)
+        return found
+
+    def drop(self, keys: Sequence[Any]) -> None:
+        """Wait no longer for what was submitted; workers let go of it."""
+        futures = []
+        for key in keys:
+            sent = self._sent.pop(key, None)
+            if sent is not None:
+                sent.waiting.cancel()
+                futures.append(sent.future)
+        if futures:
+            self._in_time(self._client.cancel(futures, asynchronous=True, force=True))
+
+    # How the workers are ----------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._look(), _PATIENCE)
+            await asyncio.sleep(_LOOK)
+
+    async def _look(self) -> None:
+        scheduler = self._client.scheduler
+        identity = await scheduler.identity(n_workers=-1)
+        processing = await scheduler.processing(workers=None)
+        now, found = time.monotonic(), {}
+        for address, told in identity["workers"].items():
+            before, seen = self.workers.get(address), now
+            if before is not None and self._beats.get(address) == told["last_seen"]:
+                seen = before.seen
+            self._beats[address] = told["last_seen"]
+            name = shown(str(told.get("name", "")), address)
+            keys = tuple(key for key in processing.get(address, ()) if key in self._sent)
+            found[address] = WorkerState(name, told["nthreads"], keys, seen)
+        self.workers = found
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the scheduler can be spoken to."""
+        return bool(self._client.status == "running")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is given up."""
+        return self._client.status in ("closed", "closing")
+
+    def without_us(self) -> dict[str, str]:
+        """Return the workers that cannot run steps at all, and what they say."""
+        from . import remote
+
+        try:
+            told = self._client.run(remote.is_there, on_error="return")
+        except Exception as error:
+            return {address: _said(error) for address in self.workers}
+        return {
+            address: _said(answer)
+            for address, answer in told.items()
+            if isinstance(answer, BaseException)
+        }
+
+    # The end ----------------------------------------------------------------------------
+
+    def close(self, run: str) -> None:
+        """Let go of everything; workers forget the run."""
+        from . import remote
+
+        self._watching.cancel()
+        self.drop(list(self._sent))
+        if self._local is not None:
+            for worker in self._local.workers.values():
+                remote.close(worker)
+        elif self.is_connected:
+            self._in_time(
+                self._client.run(remote.forget, run, on_error="ignore", asynchronous=True)
+            )
+        self._packs.clear()
+        with contextlib.suppress(Exception):
+            self._client.close(timeout=_PATIENCE)
+        self._close_local()
+
+    def _close_local(self) -> None:
+        if self._local is not None:
+            with contextlib.suppress(Exception):
+                self._local.close(timeout=_PATIENCE)
+
+    def _in_time(self, coroutine: Any) -> None:
+        """Have something done by the loop, and wait for it a while."""
+
+        async def bounded() -> None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(coroutine, _PATIENCE)
+
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(bounded(), self._loop).result(_PATIENCE + 1)
+
+
+def shown(name: str, address: str) -> str:
+    """Return what people call a worker: its name, unless that is its address or a number."""
+    if name.isdigit():
+        return f"worker {name}"
+    return address.partition("://")[2] if name in ("", address) else name
+
+
+def _quiet() -> None:
+    """Keep Dask from telling on our screen what we tell in our words."""
+    import dask.config
+
+    parts = ("client", "scheduler", "worker", "nanny", "core", "comm", "batched", "utils")
+    levels = dict.fromkeys(("distributed", *(f"distributed.{p}" for p in parts)), "critical")
+    if not dask.config.get("logging", {}):
+        dask.config.set({"logging": {**levels, "asyncio": "critical"}})
+    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})
+
+
+def _kind(error: BaseException) -> str:
+    import distributed
+
+    if isinstance(error, distributed.KilledWorker):
+        return "killed"
+    lost = type(error).__name__ in ("FutureCancelledError", "FuturesCancelledError")
+    return "lost" if lost or isinstance(error, OSError) else "error"
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -1,0 +1,59 @@
+"""What a Dask worker is asked to run; all it keeps hangs on the worker, and goes with it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distributed import get_worker
+
+from .mirror import Mirror
+
+_MIRROR = "codegen_tasks_mirror"
+_LOCK = "codegen_tasks_lock"
+
+
+def pack(parcel: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return files that several orders need: a result, which Dask brings once to each worker."""
+    return parcel
+
+
+def work(order: Mapping[str, Any], *packs: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the steps of an order; see `Mirror.work`."""
+    worker = get_worker()
+    with vars(worker).setdefault(_LOCK, threading.Lock()):
+        mirror: Mirror = vars(worker).get(_MIRROR) or Mirror(worker.local_directory)
+        vars(worker)[_MIRROR] = mirror
+    answer = mirror.work(order, packs, _wanted(worker))
+    return {**answer, "worker": str(worker.name), "address": worker.address}
+
+
+def forget(run: str, dask_worker: Any = None) -> None:
+    """End what a run left on a worker; Dask tells which."""
+    mirror = vars(dask_worker).get(_MIRROR)
+    if mirror is not None:
+        mirror.forget(run)
+
+
+def close(worker: Any) -> None:
+    """End all that a worker of this process has of ours."""
+    mirror = vars(worker).pop(_MIRROR, None)
+    if mirror is not None:
+        mirror.close()
+
+
+def _wanted(worker: Any) -> Callable[[], bool]:
+    """Return what tells whether the scheduler still wants the task under way."""
+    key = worker.get_current_task()
+
+    def wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state not in ("cancelled", "released", "forgotten")
+
+    return wanted
+
+
+def is_there() -> bool:
+    """Tell that this package is."""
+    return True
