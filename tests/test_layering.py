@@ -44,11 +44,12 @@ LAYERS = [
     ["orphans", "preview", "lint"],
     ["tasks", "survey"],
     ["causes", "kin"],
-    ["workers", "chains"],
+    ["jobs", "chains"],
+    ["workers"],
     ["screen", "progress", "failures"],
     ["table"],
     ["codegen", "reporter"],
-    ["runner", "report"],
+    ["runner", "report", "distributed"],
     ["commands"],
     ["__init__", "__main__"],
 ]
@@ -108,7 +109,7 @@ def test_importing_the_package_loads_no_template_engine() -> None:
         "import sys, doit\n"
         "before = set(sys.modules)\n"
         "import codegen_tasks\n"
-        "heavy = {'jinja2', 'psutil', 'sqlite3', 'multiprocessing', 'asyncio', 'yaml'}\n"
+        "heavy = {'jinja2', 'dask', 'psutil', 'sqlite3', 'multiprocessing', 'asyncio', 'yaml'}\n"
         "print(sorted(heavy & (set(sys.modules) - before)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import queue
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +85,16 @@ class Cluster:
                 )
             if file and not os.path.exists(file):
                 raise OSError(f"there is no scheduler file {file}")
-            self._client = distributed.Client(
-                self._local or found or None,
-                scheduler_file=file or None,
-                timeout=patience,
-                set_as_default=False,
-                name="codegen-tasks",
+            self._client: Any = _in_time(
+                lambda: distributed.Client(
+                    self._local or found or None,
+                    scheduler_file=file or None,
+                    timeout=patience,
+                    set_as_default=False,
+                    name="codegen-tasks",
+                ),
+                patience + 1,
+                f"{found or file} does not answer",
             )
         except (OSError, ValueError, TimeoutError, ImportError, RuntimeError) as error:
             self._close_local()
@@ -229,7 +235,8 @@ class Cluster:
         from . import remote
 
         try:
-            told = self._client.run(remote.is_there, on_error="return")
+            ask = functools.partial(self._client.run, remote.is_there, on_error="return")
+            told = _in_time(ask, _PATIENCE, "it does not answer")
         except Exception as error:
             return {address: _said(error) for address in self.workers}
         return {
@@ -255,13 +262,15 @@ class Cluster:
             )
         self._packs.clear()
         with contextlib.suppress(Exception):
-            self._client.close(timeout=_PATIENCE)
+            close = functools.partial(self._client.close, timeout=_PATIENCE)
+            _in_time(close, _PATIENCE + 1, "it does not end")
         self._close_local()
 
     def _close_local(self) -> None:
         if self._local is not None:
             with contextlib.suppress(Exception):
-                self._local.close(timeout=_PATIENCE)
+                close = functools.partial(self._local.close, timeout=_PATIENCE)
+                _in_time(close, _PATIENCE + 1, "they do not end")
 
     def _in_time(self, coroutine: Any) -> None:
         """Have something done by the loop, and wait for it a while."""
@@ -272,6 +281,29 @@ class Cluster:
 
         with contextlib.suppress(Exception):
             asyncio.run_coroutine_threadsafe(bounded(), self._loop).result(_PATIENCE + 1)
+
+
+def _in_time(function: Callable[[], Any], seconds: float, late: str) -> Any:
+    """Return what a function returns, or raise OSError if that takes too long.
+
+    Dask itself waits for ever for a scheduler that takes the call and says nothing.
+    """
+    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            done.put((function(), None))
+        except Exception as error:
+            done.put((None, error))
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        found, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise OSError(late) from None
+    if error is not None:
+        raise error
+    return found
 
 
 def shown(name: str, address: str) -> str:

@@ -29,8 +29,9 @@ from .messages import Known, difference, facts, machine
 _LOOK = 0.2
 #: Seconds in which a process must have loaded `dodo.py`.
 _LOADED = 120.0
-#: A run that has sent nothing for so many seconds is forgotten, should it have been killed.
-_IDLE = 600.0
+#: A run that has sent nothing for so many seconds is forgotten, should it have been killed;
+#: if it lives, what it sends next is all that is needed.
+_IDLE = 60.0
 
 
 class Child:
@@ -215,16 +216,23 @@ class Mirror:
         self._copies: dict[str, Copy] = {}
         self._keeper = Keeper()
         self._keeper.start()
+        self._closed = threading.Event()
+        threading.Thread(target=self._tidy, daemon=True).start()
+
+    def _tidy(self) -> None:
+        """Forget what killed runs have left."""
+        while not self._closed.wait(_IDLE / 4):
+            with self._lock:
+                idle = [name for name, copy in self._copies.items() if copy.is_idle]
+            for run in idle:
+                self.forget(run)
 
     def _copy(self, run: str) -> Copy:
         with self._lock:
-            idle = [name for name, copy in self._copies.items() if name != run and copy.is_idle]
-            gone = [self._copies.pop(name) for name in idle]
             if run not in self._copies:
                 self._copies[run] = Copy(os.path.join(self._folder, run), self._keeper.mark)
             found = self._copies[run]
-        for copy in gone:
-            copy.close()
+            found.used = time.monotonic()
         return found
 
     def forget(self, run: str) -> None:
@@ -236,6 +244,7 @@ class Mirror:
 
     def close(self) -> None:
         """End everything."""
+        self._closed.set()
         for run in list(self._copies):
             self.forget(run)
         self._keeper.end(True)

@@ -53,7 +53,7 @@ class Parcels:
         self.sent: dict[str, tuple[str, Stat | None]] = {}
         #: Packs that every order needs.
         self.packs: list[dict[str, Any]] = []
-        self._packed: set[str] = set()
+        self._packed: dict[str, int] = {}  # by path: the place of its pack
         self._own: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._asked: Counter[str] = Counter()
         self._headers: set[str] = set()  # what compilers were found to read
@@ -97,7 +97,7 @@ class Parcels:
         for path in paths:
             if path in self._packed:
                 continue
-            self._packed.add(path)
+            self._packed[path] = len(self.packs)
             size += self._add(parcel, path, modes=True)
             if size > _PACK:
                 self.packs.append(parcel)
@@ -133,9 +133,9 @@ class Parcels:
         except OSError:
             return 0
 
-    def is_known(self, path: str) -> bool:
-        """Tell whether every worker has a file already."""
-        return path in self._packed
+    def is_packed(self, path: str, packs: int) -> bool:
+        """Tell whether a file is in one of the first so many packs that every order needs."""
+        return path in self._packed and self._packed[path] < packs
 
     def ask(self, path: str) -> None:
         """Note that a step needs a file; what a second one needs is sent with every order."""

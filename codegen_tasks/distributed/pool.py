@@ -15,7 +15,7 @@ import pickle
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..build import Build
@@ -54,13 +54,15 @@ class _Order:
         job: the steps.
         needs: files that were asked for.
         tries, rounds: how often it was sent, and how often files were asked for.
+        packs: how many packs that every order needs there were when it was sent.
         begun: when a worker was first seen to have it; 0 if none was.
     """
 
     job: StepsJob
-    needs: set[str] = field(default_factory=set)
+    needs: frozenset[str] = frozenset()
     tries: int = 0
     rounds: int = 0
+    packs: int = 0
     begun: float = 0.0
 
 
@@ -100,6 +102,7 @@ class DaskPool:
         self._here: set[tuple[int, str]] = set()  # rules whose steps are run here
         self._unfit: dict[str, dict[str, str]] = {}  # by tool, "" for all: workers, and why
         self._silent: set[str] = set()  # workers of which nothing is heard
+        self._at_work: dict[str, WorkerState] = {}  # workers that had something to do
         self._deaths: Counter[str] = Counter()
         self._looked = 0.0
         self._alive = time.monotonic()  # when a worker was last seen to do something for us
@@ -303,6 +306,7 @@ class DaskPool:
             self._do_here(order.job)
             return
         self._count += 1
+        order.packs = len(self._parcels.packs)
         key = self._key(order.job)
         self._orders[key] = order
         cluster.submit(key, told, packs, allowed)
@@ -353,17 +357,19 @@ class DaskPool:
             elif how == "killed":
                 found += self._killed(order)
             elif how == "lost":
-                self._again(order, "an order was lost with its worker or the scheduler")
+                there = self._cluster is not None and self._cluster.is_connected
+                self._again(order, "an order was lost with its worker" if there else "")
             else:
                 self._erred(order, told)
         return found
 
-    def _again(self, order: _Order, what: str) -> None:
+    def _again(self, order: _Order, what: str = "") -> None:
         """Send an order once more, which has not been carried out by no fault of its own."""
         order.tries += 1
         order.begun = 0.0
         if order.tries < _TRIES:
-            self._tell("again", f"{what}, and is sent again")
+            if what:
+                self._tell("again", f"{what}, and is sent again")
             self._send(order)
         else:
             self._tell("given up", f"an order was lost {_TRIES} times, and its steps run here")
@@ -434,21 +440,23 @@ class DaskPool:
 
     def _needed(self, order: _Order, needs: dict[str, str]) -> list[Outcome]:
         """Send what steps need that no worker has; return those that are to wait for a task."""
-        job, waiting, rest = order.job, [], []
+        job, waiting, rest, more = order.job, [], [], set(order.needs)
         build = self._builds[job.build]
         for name, path in needs.items():
             if path in order.needs or order.rounds >= _ROUNDS or build.plan.maker(path) == name:
                 self._do_here(_part(job, [name]))
             elif self._parcels.may_send(build, path, job.over.get(name, ())):
                 self._parcels.ask(path)
-                order.needs.add(path)
+                more.add(path)
                 rest.append(name)
             elif build.plan.maker(path) is not None:
                 waiting.append(Outcome(name, awaits=path))
             else:
                 self._do_here(_part(job, [name]))
         if rest:
-            self._send(replace(order, job=_part(job, rest), rounds=order.rounds + 1))
+            again = replace(order, job=_part(job, rest), needs=frozenset(more))
+            again.rounds += 1
+            self._send(again)
         return waiting
 
     def _not_begun(self, order: _Order, answer: dict[str, Any]) -> list[Any]:
@@ -461,7 +469,7 @@ class DaskPool:
             self._mark("", address, str(answer["unable"]))
         elif "lacks" in answer:
             path = str(answer["lacks"])
-            if self._parcels.is_known(path):
+            if self._parcels.is_packed(path, order.packs):
                 self._mark("", address, f"dodo.py reads {path}, which is not there")
             else:
                 self._parcels.pack([path])
@@ -525,6 +533,10 @@ class DaskPool:
             self._send(order)
         silent = min(_SILENT, self._wait)
         workers = self._workers
+        for address in self._at_work.keys() - workers.keys():
+            who = self._at_work[address].name
+            self._tell("gone", f"worker {who} is gone, what it had to do is done elsewhere")
+        self._at_work = {address: worker for address, worker in workers.items() if worker.tasks}
         for address, worker in workers.items():
             if now - worker.seen <= silent:
                 self._silent.discard(address)
@@ -545,7 +557,7 @@ class DaskPool:
         orders = [self._orders.pop(key) for key in keys]
         self._cluster.drop(keys)
         for order in orders:
-            self._again(order, "an order was lost with its worker")
+            self._again(order)
 
     def _end_overdue(self, begun: Collection[Any], now: float) -> None:
         """Leave orders whose worker should have ended them long ago, if all steps have a limit."""
