@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -32,17 +31,22 @@ class Cluster:
         self.address = f"tcp://127.0.0.1:{self.port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start_scheduler(self) -> None:
+    def start_scheduler(self, host: str = "127.0.0.1") -> None:
         """Start the scheduler, and wait until it listens."""
-        host = ("--host", "127.0.0.1", "--port", str(self.port))
-        self._start("scheduler", "scheduler", *host, "--no-dashboard", "--no-jupyter")
-        self._wait(lambda: _listens(self.port), "scheduler")
+        where = ("--host", host, "--port", str(self.port))
+        self._start("scheduler", "scheduler", *where, "--no-dashboard", "--no-jupyter")
+        self._wait(lambda: _listens(host, self.port), "scheduler")
 
     def start_worker(
-        self, name: str, *options: str, before: Sequence[str] = (), **environ: str
+        self,
+        name: str,
+        *options: str,
+        host: str = "127.0.0.1",
+        before: Sequence[str] = (),
+        **environ: str,
     ) -> None:
         """Start a worker, and wait until it is registered."""
-        where = ("--host", "127.0.0.1", "--local-directory", str(self._home(name) / "scratch"))
+        where = ("--host", host, "--local-directory", str(self._home(name) / "scratch"))
         usual = ("--nthreads", "1", "--no-dashboard", "--name", name, "--no-nanny")
         self._start(
             name, "worker", self.address, *where, *usual, *options, before=before, **environ
@@ -126,9 +130,9 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 @contextlib.contextmanager
