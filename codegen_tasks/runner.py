@@ -54,6 +54,8 @@ from .workers import Knowledge, Pool
 _LISTEN = 0.005
 #: A job for another machine should take about this long, in seconds: beside that, the way is short.
 _AFAR = 1.0
+#: So many steps are worth to be sent there while doit offers more.
+_MANY = 5_000
 #: From so many files on, a batch is worth a second compiler beside the first.
 _COMPILE_BATCH = 200
 
@@ -468,6 +470,8 @@ class CodegenRunner(Runner):
         Args:
             offered: there is more to come at once, so that others had better wait for that.
         """
+        if offered and self._elsewhere is not None and len(self._ready) < _MANY:
+            return  # much may be out there at once: what takes longest is to be among the first
         while self._ready and self._workers and not self._stop_running:
             pool = self._opened_pool()
             if pool is None:
@@ -623,7 +627,7 @@ class CodegenRunner(Runner):
         self._take_in(self._pool.results(None if block else 0))
         if self._elsewhere is not None:
             self._workers = self._ready.workers = self._pool.places
-        self._dispatch()
+        self._dispatch(offered=not block and self._elsewhere is not None)
 
     def _take_in(self, results: Iterable[Any]) -> None:
         for result in results:
@@ -745,7 +749,7 @@ class CodegenRunner(Runner):
         if outcome.awaits:
             self._postpone(node, outcome.awaits)
             return
-        if outcome.seconds:
+        if outcome.seconds and (self._elsewhere is None or outcome.worker):
             self._ready.took(outcome.seconds)
         index, step = self._steps[outcome.task]
         if self._packer is not None and not outcome.record:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import pickle
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import IO, Any
@@ -160,7 +161,10 @@ def _made(shop: Workshop, job: Job, reads: _Reads) -> Iterator[tuple[Step, Any]]
     if job.together:
         yield from zip(job.steps, map(_told, shop.results(job.steps)), strict=True)
         return
-    for step in job.steps:
+    end = time.monotonic() + job.seconds
+    for number, step in enumerate(job.steps):
+        if number and time.monotonic() > end:
+            return
         try:
             if step.phase == "compile":
                 yield step, _told(shop.results([step])[0])

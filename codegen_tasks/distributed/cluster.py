@@ -104,7 +104,7 @@ class Cluster:
         self.workers: Mapping[str, WorkerState] = {}
         self._heard: queue.SimpleQueue[tuple[Any, str, Any]] = queue.SimpleQueue()
         self._sent: dict[Any, _Sent] = {}
-        self._packs: dict[int, Any] = {}
+        self._submitted = 0
         self._beats: dict[str, Any] = {}  # when the scheduler has last heard of workers
         self._loop = self._client.loop.asyncio_loop
         self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
@@ -115,28 +115,29 @@ class Cluster:
         self,
         key: Any,
         order: Mapping[str, Any],
-        packs: Sequence[Any],
-        workers: Sequence[str] | None,
+        workers: Sequence[str] | None = None,
+        others: bool = False,
     ) -> None:
         """Have an order carried out; `heard` tells of its end.
 
         Args:
             key: names it, for people too.
             order: what `remote.work` is given.
-            packs: files that others need too; each is submitted once.
             workers: addresses of those that may do it; None for any.
+            others: others may too, if none of these is there.
         """
         from . import remote
 
+        self._submitted += 1
         try:
-            needed = [self._pack(remote.pack, pack) for pack in packs]
             future = self._client.submit(
                 remote.work,
                 order,
-                *needed,
                 key=key,
+                # What came first goes first, for that takes longest.
+                priority=-self._submitted,
                 workers=list(workers) if workers is not None else None,
-                allow_other_workers=False,
+                allow_other_workers=others,
                 pure=False,
             )
         except Exception as error:  # whatever a closed or strange connection raises
@@ -144,16 +145,6 @@ class Cluster:
             return
         waiting = asyncio.run_coroutine_threadsafe(self._follow(key, future), self._loop)
         self._sent[key] = _Sent(future, waiting)
-
-    def _pack(self, function: Any, pack: Any) -> Any:
-        """Return the future of a pack; if it was lost with a scheduler, of another one."""
-        future = self._packs.get(id(pack))
-        if future is None or future.status in ("cancelled", "lost", "error"):
-            key = ("codegen:files", f"{len(pack['files'])}", os.urandom(4).hex())
-            future = self._packs[id(pack)] = self._client.submit(
-                function, pack, key=key, pure=False
-            )
-        return future
 
     async def _follow(self, key: Any, future: Any) -> None:
         """Wait for the end of what was submitted, and say what it was."""
@@ -185,6 +176,11 @@ class Cluster:
         for key, _, _ in found:
             self._sent.pop(key, None)
         return found
+
+    def has_ended(self, key: Any) -> bool:
+        """Tell whether an order has been carried out; its answer may lie where it was."""
+        sent = self._sent.get(key)
+        return sent is not None and sent.future.status == "finished"
 
     def drop(self, keys: Sequence[Any]) -> None:
         """Wait no longer for what was submitted; workers let go of it."""
@@ -260,7 +256,6 @@ class Cluster:
             self._in_time(
                 self._client.run(remote.forget, run, on_error="ignore", asynchronous=True)
             )
-        self._packs.clear()
         with contextlib.suppress(Exception):
             close = functools.partial(self._client.close, timeout=_PATIENCE)
             _in_time(close, _PATIENCE + 1, "it does not end")

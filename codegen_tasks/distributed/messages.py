@@ -6,6 +6,7 @@ of this package can still say so; the rest is pickled, and read once versions ar
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ class Job:
         name: of the Codegen.
         steps: these.
         together: they share a compiler.
+        seconds: after so many, no further step is begun: they take longer than was thought.
         environment: digest of what every render hangs on.
         tools: digest of each compiler's version and command, by kind and name.
     """
@@ -50,6 +52,7 @@ class Job:
     name: str
     steps: tuple[Step, ...]
     together: bool = False
+    seconds: float = math.inf
     environment: str = ""
     tools: Mapping[tuple[str, str], str] = field(default_factory=dict)
 

@@ -17,13 +17,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import keeper
 from ..process import Keeper, end_worker
 from .child import received, send
-from .messages import Known, difference, facts, machine
+from .messages import Contents, Known, difference, facts, machine
 
 #: How often, in seconds, it is asked whether anybody still wants what is under way.
 _LOOK = 0.2
@@ -120,26 +120,33 @@ class Copy:
         self._mark = mark
         self._lock = threading.Lock()
         self._there: dict[str, tuple[str, bool]] = {}
-        self._contents: dict[str, str] = {}  # by digest: a path that has it
+        self._packs: set[str] = set()  # names of those that are here
         self._whole: frozenset[str] = frozenset()
         self._but: frozenset[str] = frozenset()
         self._idle: list[Child] = []
         self._busy: set[Child] = set()
         self.used = time.monotonic()
 
-    def place(self, parcels: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Put files where the project has them; return digests of contents that are not here."""
-        lacking = []
+    def place(self, order: Mapping[str, Any]) -> list[str]:
+        """Put files where the project has them; return the packs that were not sent so far."""
         with self._lock:
-            for parcel in parcels:
-                for path, found in parcel["files"].items():
-                    if self._there.get(path) != found and not self._put(path, found, parcel):
-                        lacking.append(found[0])
-                self._whole |= frozenset(parcel.get("whole", ()))
-                self._but |= frozenset(parcel.get("but", ()))
-        return lacking
+            for name, pack in order["sent"].items():
+                if name not in self._packs:
+                    self._unpack(pack)
+                    self._packs.add(name)
+            lacking = [name for name in order["packs"] if name not in self._packs]
+            if not lacking:
+                self._unpack(order)
+            return lacking
 
-    def _put(self, path: str, found: tuple[str, bool], parcel: Mapping[str, Any]) -> bool:
+    def _unpack(self, parcel: Mapping[str, Any]) -> None:
+        for path, found in parcel["files"].items():
+            if self._there.get(path) != found:
+                self._put(path, found, parcel["contents"])
+        self._whole |= frozenset(parcel.get("whole", ()))
+        self._but |= frozenset(parcel.get("but", ()))
+
+    def _put(self, path: str, found: tuple[str, bool], contents: Contents) -> None:
         content, executable = found
         full = os.path.join(self.folder, path)
         if os.path.isabs(path) or ".." in path.split("/"):
@@ -147,17 +154,14 @@ class Copy:
         if not content:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(full)
-        elif content in parcel["contents"]:
+        else:
             os.makedirs(os.path.dirname(full), exist_ok=True)
             temporary = f"{full}.{threading.get_ident():x}.new"
             with open(temporary, "wb") as file:
-                file.write(parcel["contents"][content])
+                file.write(contents[content])
             os.chmod(temporary, 0o755 if executable else 0o644)
             os.replace(temporary, full)
-        else:
-            return False
         self._there[path] = found
-        return True
 
     def child(self, load: bytes) -> tuple[Child, bool]:
         """Return a process for a job, and whether it is a new one."""
@@ -253,21 +257,19 @@ class Mirror:
     def work(
         self,
         order: Mapping[str, Any],
-        packs: Sequence[Mapping[str, Any]],
         wanted: Callable[[], bool],
     ) -> dict[str, Any]:
         """Run the steps of an order; return what each came to.
 
         Args:
             order: see `Parcels.order`.
-            packs: files that other orders need too.
             wanted: tells whether somebody still waits for the answer.
 
         Returns:
             "made": pickled results by task; "needs": a path by task; "failed", "bound": tasks;
             "since": how many seconds ago each began that was made;
             "left": tasks that were not begun.  One of these says why, if any was not: "unfit"
-            (the tool, and what differs), "unable", "lacks" (a path), "contents" (digests),
+            (the tool, and what differs), "unable", "lacks" (a path), "packs" (names),
             "died" (how), "overdue".
         """
         differs = difference(facts(), order["facts"])
@@ -276,9 +278,9 @@ class Mirror:
         if differs:
             return {"unfit": ("", differs), "left": list(order["tasks"])}
         copy = self._copy(order["run"])
-        contents = copy.place([*packs, order])
-        if contents:
-            return {"contents": contents, "left": list(order["tasks"])}
+        lacking = copy.place(order)
+        if lacking:
+            return {"packs": lacking, "left": list(order["tasks"])}
         child, new = copy.child(order["load"])
         alive = False
         try:

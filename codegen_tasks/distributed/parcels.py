@@ -24,6 +24,8 @@ from .messages import Job, Load, facts, machine
 _PACK = 4_000_000
 #: From so many bytes on, what several steps need is worth a pack of its own.
 _SHARED = 65_536
+#: A worker begins no step of an order that it has worked on for so many seconds.
+_LONGEST = 2.0
 #: So many folders' files a compiler's command may name, in files and bytes.
 _MOST_FILES, _MOST_BYTES = 5_000, 50_000_000
 
@@ -51,10 +53,11 @@ class Parcels:
         self._facts = facts()
         #: What was sent of each file: its digest, and the signature that it had; None for no file.
         self.sent: dict[str, tuple[str, Stat | None]] = {}
-        #: Packs that every order needs.
-        self.packs: list[dict[str, Any]] = []
+        #: Packs by name; and the names of those that every order needs.
+        self.packs: dict[str, dict[str, Any]] = {}
+        self.common: list[str] = []
         self._packed: dict[str, int] = {}  # by path: the place of its pack
-        self._own: dict[tuple[str, ...], dict[str, Any] | None] = {}
+        self._own: dict[tuple[str, ...], str] = {}
         self._asked: Counter[str] = Counter()
         self._headers: set[str] = set()  # what compilers were found to read
         self._folders: dict[str, list[str]] = {}
@@ -77,7 +80,13 @@ class Parcels:
             whole.add(folder)
             paths |= found - made
         self.pack(sorted(paths))
-        self.packs.append({"files": {}, "contents": {}, "whole": [*whole], "but": [*but]})
+        last = {"files": {}, "contents": {}, "whole": [*whole], "but": [*but]}
+        self.common.append(self._named(last))
+
+    def _named(self, pack: dict[str, Any]) -> str:
+        name = str(len(self.packs))
+        self.packs[name] = pack
+        return name
 
     def _modules(self) -> Iterator[str]:
         """Yield the files of the project's own modules."""
@@ -97,13 +106,13 @@ class Parcels:
         for path in paths:
             if path in self._packed:
                 continue
-            self._packed[path] = len(self.packs)
+            self._packed[path] = len(self.common)
             size += self._add(parcel, path, modes=True)
             if size > _PACK:
-                self.packs.append(parcel)
+                self.common.append(self._named(parcel))
                 parcel, size = {"files": {}, "contents": {}}, 0
         if parcel["files"]:
-            self.packs.append(parcel)
+            self.common.append(self._named(parcel))
 
     def _add(self, parcel: dict[str, Any], path: str, modes: bool = False) -> int:
         """Put a file into a parcel; return its size in bytes."""
@@ -140,15 +149,13 @@ class Parcels:
     def ask(self, path: str) -> None:
         """Note that a step needs a file; what a second one needs is sent with every order."""
         self._asked[path] += 1
-        if self._asked[path] == 2 and len(self.packs) < 100:
+        if self._asked[path] == 2 and len(self.common) < 100:
             self.pack([path])
 
     # Orders -----------------------------------------------------------------------------
 
-    def order(
-        self, job: StepsJob, more: Collection[str] = ()
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return what a worker is told to do, and the packs that it needs for that.
+    def order(self, job: StepsJob, more: Collection[str] = ()) -> dict[str, Any]:
+        """Return what a worker is told to do; "packs" are the names of those that it needs.
 
         Args:
             job: the steps.
@@ -160,13 +167,13 @@ class Parcels:
         """
         build = self._builds[job.build]
         steps = tuple(build.plan.steps[name] for name in job.tasks)
-        packs = list(self.packs)
+        packs = dict.fromkeys(self.common)
         parcel: dict[str, Any] = {"files": {}, "contents": {}}
         for step in steps:
             own = self._own_pack(build, step)
-            if own is not None and not any(own is other for other in packs):
-                packs.append(own)
-            known = own["files"] if own is not None else ()
+            if own:
+                packs[own] = None
+            known = self.packs[own]["files"] if own else ()
             for path in self._paths(build, step):
                 if path not in self._packed and path not in known and path not in parcel["files"]:
                     self._add(parcel, path, modes=path not in step.patterns)
@@ -176,9 +183,11 @@ class Parcels:
         environment = ""
         if steps[0].phase == "generate":
             environment = build.world.declaration("environment", "jinja2")
-        inner = Job(build.project.name, steps, job.together, environment, tools)
-        order = {
+        inner = Job(build.project.name, steps, job.together, _LONGEST, environment, tools)
+        return {
             **parcel,
+            "packs": tuple(packs),
+            "sent": {},
             "run": self._run,
             "facts": self._facts,
             "machine": machine() if tools else {},
@@ -187,16 +196,15 @@ class Parcels:
             "tasks": tuple(job.tasks),
             "limits": tuple(job.limits),
         }
-        return order, packs
 
-    def _own_pack(self, build: Build, step: Step) -> dict[str, Any] | None:
-        """Return the pack of a step's patterns, if they are large and several steps need them."""
+    def _own_pack(self, build: Build, step: Step) -> str:
+        """Name the pack of a step's patterns, if they are large and several steps need them."""
         key = step.patterns
         if not key or step.phase != "generate" or self._users[key] < 2:
-            return None
+            return ""
         if key not in self._own:
             large = sum(map(self._size, key)) * self._users[key] >= _SHARED
-            self._own[key] = self._parcel(key) if large else None
+            self._own[key] = self._named(self._parcel(key)) if large else ""
         return self._own[key]
 
     def _tools(self, build: Build, steps: Iterable[Step]) -> dict[tuple[str, str], str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..build import Build
 from ..errors import CodegenError
-from ..jobs import Died, Overdue, Part, StepsJob, TaskJob, TornDown
+from ..jobs import Died, Overdue, Part, StepsJob, TaskJob, TornDown, Unbegun
 from ..model import Outcome, Result, Step
 from ..workers import Pool
 from .adoption import Adoption
@@ -55,7 +55,8 @@ class _Order:
         needs: files that were asked for.
         tries, rounds: how often it was sent, and how often files were asked for.
         packs: how many packs that every order needs there were when it was sent.
-        begun: when a worker was first seen to have it; 0 if none was.
+        begun, ended: when a worker was first seen to have it, and to have done it; 0 if not.
+        lacking, where: packs that a worker asked for, and its address.
     """
 
     job: StepsJob
@@ -64,6 +65,9 @@ class _Order:
     rounds: int = 0
     packs: int = 0
     begun: float = 0.0
+    ended: float = 0.0
+    lacking: tuple[str, ...] = ()
+    where: str = ""
 
 
 class DaskPool:
@@ -102,6 +106,7 @@ class DaskPool:
         self._here: set[tuple[int, str]] = set()  # rules whose steps are run here
         self._unfit: dict[str, dict[str, str]] = {}  # by tool, "" for all: workers, and why
         self._silent: set[str] = set()  # workers of which nothing is heard
+        self._sent: Counter[str] = Counter()  # how often each pack was sent
         self._at_work: dict[str, WorkerState] = {}  # workers that had something to do
         self._deaths: Counter[str] = Counter()
         self._looked = 0.0
@@ -294,7 +299,7 @@ class DaskPool:
             self._held.append(order)
             return
         try:
-            told, packs = self._parcels.order(order.job, order.needs)
+            told = self._parcels.order(order.job, order.needs)
         except TooMuchError as error:
             self._keep_here(order.job, f"{error}, so they run here")
             return
@@ -306,10 +311,27 @@ class DaskPool:
             self._do_here(order.job)
             return
         self._count += 1
-        order.packs = len(self._parcels.packs)
+        order.packs = len(self._parcels.common)
+        told["sent"] = self._sent_with(told["packs"], order.lacking)
         key = self._key(order.job)
         self._orders[key] = order
-        cluster.submit(key, told, packs, allowed)
+        if order.lacking and (allowed is None or order.where in allowed):
+            cluster.submit(key, told, [order.where], others=allowed is None)
+        else:
+            cluster.submit(key, told, allowed)
+        order.lacking = ()
+
+    def _sent_with(self, packs: Sequence[str], lacking: Collection[str]) -> dict[str, Any]:
+        """Return the packs to send with an order: those that most workers cannot have yet.
+
+        Which one gets it is for the scheduler to say; who lacks a pack, asks for it.
+        """
+        places, found = self.places, {}
+        for name in packs:
+            if name in lacking or self._sent[name] < places:
+                self._sent[name] += 1
+                found[name] = self._parcels.packs[name]
+        return found
 
     def _key(self, job: StepsJob) -> tuple[str, str, str]:
         """Return what names an order, as Dask's dashboard shows it, which groups by the phase."""
@@ -366,7 +388,7 @@ class DaskPool:
     def _again(self, order: _Order, what: str = "") -> None:
         """Send an order once more, which has not been carried out by no fault of its own."""
         order.tries += 1
-        order.begun = 0.0
+        order.begun = order.ended = 0.0
         if order.tries < _TRIES:
             if what:
                 self._tell("again", f"{what}, and is sent again")
@@ -473,13 +495,17 @@ class DaskPool:
                 self._mark("", address, f"dodo.py reads {path}, which is not there")
             else:
                 self._parcels.pack([path])
+        elif "packs" in answer:
+            order.lacking, order.where = tuple(answer["packs"]), address
         elif "died" in answer:
             return self._died(order, str(answer["died"]))
         elif "overdue" in answer:
             return [Overdue(job)]
-        else:
-            self._again(order, "an order was not carried out")
+        elif "unwanted" in answer:
+            self._again(order, "an order was lost with its worker")
             return []
+        else:  # they take longer than was thought
+            return [Unbegun(job)]
         order.rounds += 1
         if order.rounds > _ROUNDS:
             self._do_here(job)
@@ -543,7 +569,8 @@ class DaskPool:
                 self._alive = now if worker.tasks else self._alive
             elif worker.tasks:
                 self._leave_silent(address, worker)
-        self._end_overdue({key for worker in workers.values() for key in worker.tasks}, now)
+        begun = {key for worker in workers.values() for key in worker.tasks}
+        self._end_overdue(begun, silent, now)
         if now - self._alive > self._wait:
             what = "no worker has come" if not workers else "no worker has begun anything"
             self._give_up(f"{what} in {self._wait:g} s")
@@ -559,22 +586,30 @@ class DaskPool:
         for order in orders:
             self._again(order)
 
-    def _end_overdue(self, begun: Collection[Any], now: float) -> None:
-        """Leave orders whose worker should have ended them long ago, if all steps have a limit."""
+    def _end_overdue(self, begun: Collection[Any], silent: float, now: float) -> None:
+        """Leave orders of which something should have been heard long ago.
+
+        Such is an answer that lies on a worker which is silent, and what a worker has not ended
+        though all its steps have a time limit.
+        """
         assert self._cluster is not None
         late = []
         for key, order in self._orders.items():
-            if key in begun:
+            if self._cluster.has_ended(key):
+                order.ended = order.ended or now
+            elif key in begun:
                 order.begun = order.begun or now
             limits = order.job.limits
             whole = sum(limit for limit in limits if limit is not None)
-            limited = bool(limits) and None not in limits
-            if order.begun and limited and now - order.begun > 2 * whole + _GRACE:
+            limited = bool(limits) and None not in limits and order.begun > 0
+            if (order.ended and now - order.ended > silent) or (
+                limited and now - order.begun > 2 * whole + _GRACE
+            ):
                 late.append(key)
         orders = [self._orders.pop(key) for key in late]
         self._cluster.drop(late)
         for order in orders:
-            self._again(order, "an order took longer than its steps may")
+            self._again(order, "what was to be heard of an order was not")
 
     def _give_up(self, why: str) -> None:
         """Do here all that is left."""

@@ -14,18 +14,13 @@ _MIRROR = "codegen_tasks_mirror"
 _LOCK = "codegen_tasks_lock"
 
 
-def pack(parcel: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return files that several orders need: a result, which Dask brings once to each worker."""
-    return parcel
-
-
-def work(order: Mapping[str, Any], *packs: Mapping[str, Any]) -> dict[str, Any]:
+def work(order: Mapping[str, Any]) -> dict[str, Any]:
     """Run the steps of an order; see `Mirror.work`."""
     worker = get_worker()
     with vars(worker).setdefault(_LOCK, threading.Lock()):
         mirror: Mirror = vars(worker).get(_MIRROR) or Mirror(worker.local_directory)
         vars(worker)[_MIRROR] = mirror
-    answer = mirror.work(order, packs, _wanted(worker))
+    answer = mirror.work(order, _wanted(worker))
     return {**answer, "worker": str(worker.name), "address": worker.address}
 
 
