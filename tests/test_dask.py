@@ -43,7 +43,8 @@ def traces(project: Project) -> dict[str, Any]:
 
 
 def made(project: Project) -> dict[str, bytes]:
-    return {n: data for n, data in project.files().items() if n.startswith("generated/")}
+    paths = (project.path / "generated").rglob("*.*")
+    return {p.relative_to(project.path).as_posix(): p.read_bytes() for p in paths if p.is_file()}
 
 
 def twin(project: Project) -> Project:

@@ -161,7 +161,7 @@ def test_a_build_goes_on_with_a_scheduler_that_was_started_again(
     there.start_worker("third")
     result = running.ended()
     right(sleeping, result)
-    assert not any("here" in note for note in notes(result))
+    assert not any("runs here" in note for note in notes(result))
 
 
 def test_workers_that_come_later_are_used(sleeping: Project, tmp_path: Path) -> None:
@@ -222,7 +222,11 @@ def test_a_step_that_takes_too_long_is_ended_there(sleeping: Project, usual: Clu
 
 
 def test_what_fails_is_told_as_here(sleeping: Project, usual: Cluster) -> None:
-    sleeping.write("templates/page.j2", "{{ work(pattern.stem) }}\n{{ nothing }}\n")
+    sleeping.write(
+        "templates/page.j2",
+        "{{ work(pattern.stem) }}\n{% if bad is defined %}{{ nothing }}{% endif %}",
+    )
+    sleeping.write("patterns/p07.toml", "bad = true\n")
     there = on_dask(sleeping, usual)
     here = sleeping.doit()
     assert there.code == here.code == 1
@@ -326,7 +330,7 @@ sys.modules["codegen_tasks"] = None
     ("start", "why"),
     [
         (LYING, "jinja2 is 2.0 there, 3"),
-        (LACKING, "ModuleNotFoundError: import of codegen_tasks halted; None in sys.modules"),
+        (LACKING, "ModuleNotFoundError: import of codegen_tasks halted"),
     ],
     ids=["another Jinja2", "without this package"],
 )
@@ -368,7 +372,7 @@ def test_what_depends_on_the_machine_is_made_here(sleeping: Project, usual: Clus
     assert len(notes(result)) == 2
     assert "what it makes names the folder in which it was made" in "".join(notes(result))
     assert re.search(r"rule own: global root is not on \w+ what it is here", result.out)
-    assert ran(result, r"generate:\S+txt|generate") >= {"pid", "first"}
+    assert {"pid", "first"} <= ran(result, "generate")
 
 
 def test_a_network_that_is_cut_is_a_silent_worker(

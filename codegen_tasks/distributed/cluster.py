@@ -13,9 +13,11 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .shim import ByValue, work
 
 #: How often, in seconds, the scheduler is asked how its workers are.
 _LOOK = 0.5
@@ -105,6 +107,7 @@ class Cluster:
         self._heard: queue.SimpleQueue[tuple[Any, str, Any]] = queue.SimpleQueue()
         self._sent: dict[Any, _Sent] = {}
         self._submitted = 0
+        self._work = ByValue(work)
         self._beats: dict[str, Any] = {}  # when the scheduler has last heard of workers
         self._loop = self._client.loop.asyncio_loop
         self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
@@ -122,16 +125,14 @@ class Cluster:
 
         Args:
             key: names it, for people too.
-            order: what `remote.work` is given.
+            order: what `Mirror.work` is given.
             workers: addresses of those that may do it; None for any.
             others: others may too, if none of these is there.
         """
-        from . import remote
-
         self._submitted += 1
         try:
             future = self._client.submit(
-                remote.work,
+                self._work,
                 order,
                 key=key,
                 # What came first goes first, for that takes longest.
@@ -226,25 +227,15 @@ class Cluster:
         """Whether the connection is given up."""
         return self._client.status in ("closed", "closing")
 
-    def without_us(self) -> dict[str, str]:
-        """Return the workers that cannot run steps at all, and what they say."""
-        from . import remote
-
-        try:
-            ask = functools.partial(self._client.run, remote.is_there, on_error="return")
-            told = _in_time(ask, _PATIENCE, "it does not answer")
-        except Exception as error:
-            return {address: _said(error) for address in self.workers}
-        return {
-            address: _said(answer)
-            for address, answer in told.items()
-            if isinstance(answer, BaseException)
-        }
-
     # The end ----------------------------------------------------------------------------
 
-    def close(self, run: str) -> None:
-        """Let go of everything; workers forget the run."""
+    def close(self, run: str, used: Collection[str]) -> None:
+        """Let go of everything.
+
+        Args:
+            run: that workers are to forget.
+            used: addresses of those that know it.
+        """
         from . import remote
 
         self._watching.cancel()
@@ -252,10 +243,9 @@ class Cluster:
         if self._local is not None:
             for worker in self._local.workers.values():
                 remote.close(worker)
-        elif self.is_connected:
-            self._in_time(
-                self._client.run(remote.forget, run, on_error="ignore", asynchronous=True)
-            )
+        elif self.is_connected and (there := [one for one in used if one in self.workers]):
+            forget = functools.partial(self._client.run, remote.forget, run, workers=there)
+            self._in_time(forget(on_error="ignore", asynchronous=True))
         with contextlib.suppress(Exception):
             close = functools.partial(self._client.close, timeout=_PATIENCE)
             _in_time(close, _PATIENCE + 1, "it does not end")

@@ -106,6 +106,7 @@ class DaskPool:
         self._here: set[tuple[int, str]] = set()  # rules whose steps are run here
         self._unfit: dict[str, dict[str, str]] = {}  # by tool, "" for all: workers, and why
         self._silent: set[str] = set()  # workers of which nothing is heard
+        self._used: set[str] = set()  # addresses of workers that have run something
         self._sent: Counter[str] = Counter()  # how often each pack was sent
         self._at_work: dict[str, WorkerState] = {}  # workers that had something to do
         self._deaths: Counter[str] = Counter()
@@ -264,7 +265,7 @@ class DaskPool:
     def _leave(self) -> None:
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
-            cluster.close(self._run)
+            cluster.close(self._run, self._used)
 
     # Here -------------------------------------------------------------------------------
 
@@ -398,16 +399,9 @@ class DaskPool:
             self._do_here(order.job)
 
     def _erred(self, order: _Order, said: str) -> None:
-        """Find out whether workers cannot run steps at all; that order's are run elsewhere."""
-        assert self._cluster is not None
-        for address, why in self._cluster.without_us().items():
-            self._mark("", address, why)
+        """Send an order elsewhere that no worker should have failed at."""
         self._tell(f"error {said}", f"an order failed on a worker: {said}")
-        order.tries += 1
-        if order.tries < _TRIES and self._allowed(order.job) != []:
-            self._send(order)
-        else:
-            self._do_here(order.job)
+        self._again(order)
 
     def _killed(self, order: _Order) -> list[Any]:
         """Blame a step whose worker died again and again; of several, find out which."""
@@ -420,6 +414,8 @@ class DaskPool:
     def _answered(self, order: _Order, answer: dict[str, Any]) -> list[Any]:
         """Take in what a worker answers."""
         job = order.job
+        if "unfit" not in answer:
+            self._used.add(str(answer["address"]))
         outcomes = self._made(job, answer)
         if answer.get("failed"):
             self._tell("failed", "what fails on a worker is run here once more")

@@ -6,22 +6,18 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distributed import get_worker
-
 from .mirror import Mirror
 
 _MIRROR = "codegen_tasks_mirror"
 _LOCK = "codegen_tasks_lock"
 
 
-def work(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the steps of an order; see `Mirror.work`."""
-    worker = get_worker()
+def answered(order: Mapping[str, Any], worker: Any) -> dict[str, Any]:
+    """Return what a worker answers to an order; see `Mirror.work`."""
     with vars(worker).setdefault(_LOCK, threading.Lock()):
         mirror: Mirror = vars(worker).get(_MIRROR) or Mirror(worker.local_directory)
         vars(worker)[_MIRROR] = mirror
-    answer = mirror.work(order, _wanted(worker))
-    return {**answer, "worker": str(worker.name), "address": worker.address}
+    return mirror.work(order, _wanted(worker))
 
 
 def forget(run: str, dask_worker: Any = None) -> None:
@@ -47,8 +43,3 @@ def _wanted(worker: Any) -> Callable[[], bool]:
         return task is not None and task.state not in ("cancelled", "released", "forgotten")
 
     return wanted
-
-
-def is_there() -> bool:
-    """Tell that this package is."""
-    return True
