@@ -230,7 +230,7 @@ def test_what_fails_is_told_as_here(sleeping: Project, usual: Cluster) -> None:
     there = on_dask(sleeping, usual)
     here = sleeping.doit()
     assert there.code == here.code == 1
-    told = [result.out.partition("failed: ")[2].split("\n")[1:6] for result in (there, here)]
+    told = [result.out.partition("failed: ")[2].split("\n")[1:5] for result in (there, here)]
     assert told[0] == told[1]
     assert "'nothing' is undefined" in there.out
 
@@ -330,7 +330,7 @@ sys.modules["codegen_tasks"] = None
     ("start", "why"),
     [
         (LYING, "jinja2 is 2.0 there, 3"),
-        (LACKING, "ModuleNotFoundError: import of codegen_tasks halted"),
+        (LACKING, "codegen-tasks cannot be imported there: "),
     ],
     ids=["another Jinja2", "without this package"],
 )
@@ -344,7 +344,7 @@ def test_a_worker_that_cannot_make_the_same_makes_nothing(
         alone = on_dask(sleeping, there, "-v", "2")
         right(sleeping, alone)
         assert ran(alone, "generate") == {"pid"}
-        assert any(why in note and note.endswith("; they run here") for note in notes(alone))
+        assert any(why in note and note.endswith("they run here") for note in notes(alone))
         there.start_worker("fine")
         shutil.rmtree(sleeping.path / "generated")
         both = on_dask(sleeping, there, "-v", "2")
