@@ -8,11 +8,13 @@ import sys
 COMMANDS = {
     "cache": "codegen_tasks.commands.cache:Cache",
     "diff": "codegen_tasks.commands.diff:Diff",
+    "help": "codegen_tasks.commands.help:Help",
     "lint": "codegen_tasks.commands.lint:Lint",
     "manifest": "codegen_tasks.commands.manifest:Manifest",
     "new": "codegen_tasks.commands.new:New",
     "prune": "codegen_tasks.commands.prune:Prune",
     "report": "codegen_tasks.commands.report:Report",
+    "tabcompletion": "codegen_tasks.commands.completion:TabCompletion",
     "watch": "codegen_tasks.commands.watch:Watch",
     "where": "codegen_tasks.commands.where:Where",
 }
@@ -24,7 +26,8 @@ def main() -> int:
 
     doit = DoitMain(extra_config={"COMMAND": COMMANDS})
     doit.BIN_NAME = "python -m codegen_tasks"
-    code = doit.run(sys.argv[1:])
+    arguments = sys.argv[1:]
+    code = doit.run(["help"] if arguments == ["--help"] else arguments)
     return int(code or 0)
 
 

@@ -84,7 +84,7 @@ def marked_by(line: str, shown: Sequence[str]) -> int:
     """Return which character, from 1, a compiler has marked that shows a line; 0 if it has not."""
     for code, mark in pairwise(shown):
         number, bar, text = code.partition("|")
-        start = mark.find("^")
+        start = mark.find("^" if "^" in mark else "~")
         if not bar or not number.strip().isdigit() or text.strip() != line.strip() or start < 0:
             continue
         column = start - len(number) - len(bar)

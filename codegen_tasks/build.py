@@ -14,6 +14,7 @@ from . import disk, manifest, patterns, snapshot
 from .model import PATH_KINDS, Change, Outcome, Output, Phase, Reason, Stat, Step, Trace
 from .plan import Plan, make_plan
 from .project import Project
+from .savings import Savings
 from .snapshot import Row, Told
 from .staleness import verify
 from .steps import Workshop
@@ -90,6 +91,8 @@ class Build:
         self.ran: set[str] = set()
         #: What snapshot and manifest are to say of these, as far as it is known without that.
         self.rows: dict[str, Row] = {}
+        #: What the output cache has done in this run.
+        self.savings = Savings()
         self._entries: dict[str, Mapping[str, Any]] = {}
         self._rows = snapshot.Rows(project.templates)
         self._leaving = False
@@ -151,6 +154,7 @@ class Build:
     def ended(self, outcome: Outcome) -> None:
         """Take in that a step has run: what was known of it holds no longer."""
         self.ran.add(outcome.task)
+        self.savings.take(outcome)
         for known in (self.latest, self.rows, self._entries):
             known.pop(outcome.task, None)
         if outcome.trace is not None:

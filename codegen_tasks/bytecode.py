@@ -108,8 +108,8 @@ class TemplateCache:
         mac = self._mac(folder, key, payload)
         self._say_if_unkept()
         with contextlib.suppress(OSError, StepError):
-            _make_private(self._folder)
-            _make_private(folder)
+            disk.make_private(self._folder)
+            disk.make_private(folder)
             if self._usable(folder):
                 disk.write_ours(path, MAGIC + mac + payload, self._home)
                 _prune(folder, self._keep)
@@ -123,14 +123,16 @@ class TemplateCache:
 
     def fault(self) -> str:
         """Return why the cache is not used, beginning with the folder; "" if it can be."""
-        found = [(path, _open_to_others(path)) for path in (self._folder, *_folders(self._folder))]
+        found = [
+            (path, disk.open_to_others(path)) for path in (self._folder, *_folders(self._folder))
+        ]
         return next((f"{_shown(path)}: {why}" for path, why in found if why), "")
 
     def _usable(self, folder: str) -> bool:
         """Tell whether nobody else can write in an entry's folder; say once if somebody can."""
         for path in (self._folder, folder):
             if path not in self._faults:
-                why = _open_to_others(path)
+                why = disk.open_to_others(path)
                 if not why and not os.path.isdir(path):
                     continue  # it is not there yet
                 self._faults[path] = why
@@ -326,32 +328,6 @@ def _prune(folder: str, keep: int) -> list[Entry]:
     return [entry for entry in _entries(folder)[keep:] if remove(entry)]
 
 
-def _make_private(folder: str) -> None:
-    """Make a folder in which only the user can write, whatever the umask, unless it is there."""
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
-
-
-def _open_to_others(folder: str) -> str:
-    """Return how others could write in a folder; "" if they cannot, or it is not there.
-
-    The user's group counts as others: its members change, and entries of one user are of
-    no use to another.
-    """
-    if not hasattr(os, "getuid"):  # elsewhere the mode says nothing
-        return ""
-    try:
-        info = os.stat(folder)
-    except OSError:
-        return ""
-    if info.st_uid != os.getuid():
-        return "belongs to another user"
-    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "can be written by others"
-    return ""
-
-
 def _mend(folder: str) -> str:
     if os.stat(folder).st_uid != os.getuid():
         return f"remove {_shown(folder)}"
@@ -420,7 +396,7 @@ def _kept_secret(path: str) -> bytes | None:
         if error.errno == errno.ELOOP:
             raise OSError("is a link") from None
         raise
-    why = _open_to_others(os.path.dirname(path))
+    why = disk.open_to_others(os.path.dirname(path))
     with os.fdopen(handle, "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):

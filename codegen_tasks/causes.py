@@ -84,6 +84,8 @@ def _key(reason: Reason) -> tuple[str, ...]:
         return (reason.change, reason.kind)
     if reason.change == "failed last time":
         return (reason.change, reason.new)
+    if reason.change == "changed" and reason.kind in FILE_KINDS:
+        return (reason.change, "file", reason.name)  # compiled by one, imported by another
     return (reason.change, reason.kind, reason.name)
 
 

@@ -140,7 +140,8 @@ class Codegen:
             target: path below the output folder.  `{stem}`, `{folder}` and any scalar key
                 of the pattern make it one target a pattern; without a placeholder it is
                 one file that sees all patterns as `patterns`.
-            each: key of a list in the pattern: one target an item, seen as `item`.
+            each: key of a list in the pattern, or of a table: one target an item, seen as
+                `item`, in a table under `key`.  Dots lead into tables: "components.schemas".
             compile: built-in toolchain, `Toolchain`, or a list of them in which each
                 compiles what the one before made.
             context: further variables, or a module-level function from the template's
@@ -174,7 +175,9 @@ class Codegen:
                 raise DeclarationError(where, f"lacks {key}=")
         globs = checks.globs(where, patterns)
         if each is not None and not isinstance(each, str):
-            raise DeclarationError(where, f"each must be the name of a list, not {each!r}")
+            raise DeclarationError(
+                where, f"each must be the name of a list or a table, not {each!r}"
+            )
         if each is not None and not globs:
             raise DeclarationError(where, "each= needs patterns=")
         if not globs and re.search(r"\{[^{}]*\}", target):

@@ -149,6 +149,7 @@ def write(
     unchanged: bool | None = None,
     new: bool = False,
     mode: int | None = None,
+    like: str = "",
 ) -> bool:
     """Make `path` hold `data`; False if it already did and nothing was written.
 
@@ -160,6 +161,8 @@ def write(
         unchanged: whether it holds `data` already, for who knows; None: read it and see.
         new: no file is there, for who knows.
         mode: its permissions; None: those of the file that it replaces.
+        like: a file that holds `data`, of which the file system may make a copy that takes
+            no room until one of the two is changed.
 
     Raises:
         StepError: it cannot be written; the old file, if any, is untouched.
@@ -168,7 +171,7 @@ def write(
         return False
     folder = os.path.dirname(path) or "."
     try:
-        _replace(path, folder, data, new, mode)
+        _replace(path, folder, data, new, mode, like)
     except OSError as error:
         raise _problem(path, folder, error) from None
     return True
@@ -208,7 +211,7 @@ def make_way(path: str, home: str) -> bool:
     return True
 
 
-def _replace(path: str, folder: str, data: bytes, new: bool, mode: int | None) -> None:
+def _replace(path: str, folder: str, data: bytes, new: bool, mode: int | None, like: str) -> None:
     temporary = os.path.join(folder, f".codegen-{os.urandom(8).hex()}")
     try:
         handle = _created(temporary)
@@ -216,7 +219,7 @@ def _replace(path: str, folder: str, data: bytes, new: bool, mode: int | None) -
         os.makedirs(folder, exist_ok=True)
         handle = _created(temporary)
     try:
-        _fill(handle, temporary, data)
+        _fill(handle, temporary, data, like)
         if mode is not None:
             os.chmod(temporary, mode)
         elif not new:
@@ -234,10 +237,26 @@ def _created(path: str) -> int:
     return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
 
 
-def _fill(handle: int, path: str, data: bytes) -> None:
+#: Linux's request to let one file have the blocks of another (FICLONE in linux/fs.h).
+_FICLONE = 0x40049409
+
+
+def _cloned(handle: int, like: str, size: int) -> bool:
+    """Let a file that was just made share the blocks of another; False if that cannot be."""
+    try:
+        import fcntl
+
+        with opened(like) as file:
+            fcntl.ioctl(handle, _FICLONE, file.fileno())
+        return os.fstat(handle).st_size == size
+    except (OSError, ImportError):
+        return False
+
+
+def _fill(handle: int, path: str, data: bytes, like: str) -> None:
     """Write all of `data` to a file, stamp and close it."""
     try:
-        written = os.write(handle, data)
+        written = len(data) if like and _cloned(handle, like, len(data)) else os.write(handle, data)
         while written < len(data):  # the system may take less than it is given
             written += os.write(handle, memoryview(data)[written:])
         # Now, more exactly than the clock that stamps files: see `signature`.
@@ -335,6 +354,31 @@ def _is_same(path: str, other: str) -> bool:
         return os.path.samestat(os.lstat(path), os.lstat(other))
     except OSError:
         return False
+
+
+def make_private(folder: str) -> None:
+    """Make a folder in which only the user can write, whatever the umask, unless it is there."""
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+
+
+def open_to_others(folder: str) -> str:
+    """Return how others could write in a folder; "" if they cannot, or it is not there.
+
+    The user's group counts as others: its members change.
+    """
+    if not hasattr(os, "getuid"):  # elsewhere the mode says nothing
+        return ""
+    try:
+        info = os.stat(folder)
+    except OSError:
+        return ""
+    if info.st_uid != os.getuid():
+        return "belongs to another user"
+    if info.st_mode & (modes.S_IWGRP | modes.S_IWOTH):
+        return "can be written by others"
+    return ""
 
 
 def remove(path: str) -> bool:

@@ -16,10 +16,11 @@ import jinja2
 from jinja2.environment import TemplateModule
 from jinja2.utils import missing
 
-from . import blame, disk
+from . import blame, disk, whereabouts
 from .errors import CodegenError, StepError, known_or_nearest, nearest
 
 if TYPE_CHECKING:
+    from .keys import View
     from .templates import Engine
 
 
@@ -37,11 +38,20 @@ _OTHER_TAGS = ["elif", "else", "extends", "from", "import", "include", "pluraliz
 class Explained:
     """Turns whatever a template raised into a StepError with its place."""
 
-    def __init__(self, engine: Engine, name: str, variables: Mapping[str, Any], made_by: str = ""):
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        variables: Mapping[str, Any],
+        made_by: str = "",
+        view: View | None = None,
+    ):
         self._engine = engine
         self._name = name
         self._variables = variables
         self._made_by = made_by
+        self._view = view
+        self._lacking: Any = None  # the table that lacks a key, once that is known
 
     def __enter__(self) -> None:
         pass
@@ -106,6 +116,7 @@ class Explained:
             known = self._engine.known_names(self._variables)
             return what, nearest(name[1], [*known, *_locals(error, self._engine.folder)])
         if last is not None:
+            self._lacking = last[0] if isinstance(last[0], Mapping) else None
             return _absent(what, *last)
         asked = re.fullmatch(
             r"the template '(.+?)' \((.+?) in .*\) does not export .* '(.+)'", what
@@ -163,8 +174,18 @@ class Explained:
     def _context(self, outer: Iterable[tuple[str, int]], where: str) -> list[str]:
         """Return who led to the place `where`; the pattern only if `where` does not name it."""
         chain = [f"from {_at(place)}" for place in reversed(list(outer))]
+        path, place = self._whereabouts()
+        if place and path != self._made_by:
+            chain.insert(0, f"in {place}")
         told = not self._made_by or f"{where}:".startswith(f"{self._made_by}:")
         return chain if told else [*chain, f"pattern {self._made_by}"]
+
+    def _whereabouts(self) -> tuple[str, str]:
+        """Return path and place of the table that lacks a key; "" if that is not what happened."""
+        if self._lacking is None or self._view is None:
+            return "", ""
+        roots = [*self._view.roots(), *self._engine.files_read()]
+        return whereabouts.told(self._lacking, roots, self._engine.root)
 
 
 def _frames(trace: TracebackType | None, folder: str) -> Iterator[tuple[FrameType, int]]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 from . import digest, process, texts
 from .errors import DeclarationError, StepError, cause, refuse_unknown
+from .model import Rule
 from .toolchains import Tool, check_timeout, command_words, project_file, refuse_surplus
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -119,7 +120,8 @@ class Formatter(Tool):
 
     def _refused(self, data: bytes, target: str, what: str, said: str, hint: str = "") -> StepError:
         """Return the error of a formatter, with the line that it complains of."""
-        lines = [line.rstrip() for line in _COLOURS.sub("", said).splitlines() if line.strip()]
+        said = _COLOURS.sub("", said).partition("\nStack backtrace:")[0]  # deno's, of itself
+        lines = [line.rstrip() for line in said.splitlines() if line.strip()]
         text = data.decode("utf-8", "replace")
         found = next((at for line in lines if (at := _AT.search(line))), None)
         shown = texts.source_line(text, int(found[1])) if found is not None else []
@@ -127,6 +129,19 @@ class Formatter(Tool):
         if any(shown[0].partition("| ")[2] in line for line in lines[1:] if shown):
             shown = []  # it has shown the line itself
         return StepError(where, f"{self.name} {what}", hint, [*shown, *lines])
+
+
+def finished(rule: Rule, data: bytes, target: str, root: str) -> bytes:
+    """Return what is written of a rendered text: formatted, with the line ends of its rule.
+
+    Raises:
+        StepError: its formatter fails, see `Formatter.formatted`.
+    """
+    if rule.format is not None:
+        data = rule.format.formatted(data, target, root, rule.timeout)
+    if rule.newline is not None:
+        data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
+    return data
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:

@@ -277,6 +277,14 @@ class View:
         for notes in self.notes.values():
             notes.add((), "value")
 
+    def roots(self) -> Iterator[tuple[str, Path, Table]]:
+        """Yield the tables that it shows, with their patterns' paths and their places there."""
+        paths = {id(notes): path for path, notes in self.notes.items()}
+        many = self.fixed.get("patterns", ())
+        for table in (*self._layers, *(many if isinstance(many, list) else ())):
+            if type(table) is Table and id(table._codegen_notes) in paths:
+                yield paths[id(table._codegen_notes)], table._codegen_path, table
+
     def seen(self, key: str, found: Any, missing: Any) -> Any:
         """Return what a template that looks for a variable sees.
 

@@ -328,7 +328,7 @@ class _Lint:
         found: set[str] = set()
         for name in set(rules):
             rule = self._project.rules[name]
-            found |= {rule.each or "", *re.findall(r"\{([^{}]*)\}", rule.target)}
+            found |= {*(rule.each or "").split("."), *re.findall(r"\{([^{}]*)\}", rule.target)}
             found.update(*(self._templates[one].mentioned for one in self._reach(name)))
         return found
 

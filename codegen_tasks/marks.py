@@ -48,6 +48,8 @@ def marked(kind: Any, text: str, spans: Spans) -> Any:
 
 def spans_of(value: object) -> Spans | None:
     """Return what made the pieces of a text; None if it does not know."""
+    if not isinstance(value, str):  # of an undefined name even this question is an error
+        return None
     found: Spans | None = getattr(value, "codegen_spans", None)
     return found
 

@@ -7,7 +7,7 @@ unless they lead outside of it.  Digests are lower-case hexadecimal sha256.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from .keys import Reads
@@ -316,7 +316,7 @@ class Step:
         template: the template's name below the templates folder.
         patterns: paths of the patterns it sees.
         many: it sees its patterns as the list `patterns`, not one pattern's keys.
-        item: index into the list named by the rule's `each`, if any.
+        item: index into the list, or key in the table, that the rule's `each` names, if any.
         source: the file a compile step reads.
         link: index into the rule's compile steps; of a render, 0 or `FORMATTER`.
         problem: set when the step is known to fail; it then only raises this.
@@ -330,7 +330,7 @@ class Step:
     template: str = ""
     patterns: tuple[str, ...] = ()
     many: bool = False
-    item: int | None = None
+    item: int | str | None = None
     source: str = ""
     link: int = 0
     problem: Exception | None = None
@@ -351,6 +351,7 @@ class Result:
         references: see `Outcome`.
         printed: what the step printed, or its compiler.
         seconds: how long it took.
+        like: by path, a file here that holds the same bytes, see `disk.write`.
     """
 
     inputs: tuple[Input, ...]
@@ -358,6 +359,7 @@ class Result:
     references: tuple[str, ...] = ()
     printed: str = ""
     seconds: float = 0.0
+    like: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +380,9 @@ class Outcome:
         skipped: it was not begun, because another step failed first.
         awaits: a file it reads that another task is to make first; it is to run again.
         start: when it began, nanoseconds since the epoch; steps that share a compiler, alike.
+        cached: what the output cache did: "restored", "kept", or why not; "" if it was not asked.
+        stored: bytes by which the output cache has grown.
+        saved: seconds that the output cache spared.
         worker: name of the machine or worker that ran it, if it was not this machine's.
         record: the text of its record, if that was made already; see `rows`.
         parts: what the text names that is to be stored with it.
@@ -400,6 +405,9 @@ class Outcome:
     skipped: bool = False
     awaits: str = ""
     start: int = 0
+    cached: str = ""
+    stored: int = 0
+    saved: float = 0.0
     worker: str = ""
     record: str = ""
     parts: Mapping[str, str] | None = None

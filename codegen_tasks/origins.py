@@ -13,15 +13,16 @@ import os
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from . import blame, digest, disk, keys, maps, places
-from .errors import CodegenError
+from . import blame, digest, disk, formats, items, keys, maps, moved, places
+from .errors import CodegenError, StepError
 from .maps import Key, Origin, SourceMap, Spot
 from .model import Pattern, Step
+from .moved import Piece
 
 if TYPE_CHECKING:
     from .steps import Workshop
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
 _SHOWN = 3
 #: So many maps are kept in memory; the same file is asked about again at once, or not at all.
 _KEPT = 8
+#: So many failed renders are rendered once more; where there are more, they are mostly alike.
+_FAILURES = 200
 #: A longer value is shown in part.
 _LONG = 40
+#: A line of which nothing is known is near one that is so many lines before it.
+_NEAR = 20
 _WORD = re.compile(r"\w+")
 _UNSURE = "what made this cannot be told: rendered again, it is not the same"
 
@@ -66,6 +71,7 @@ class Origins:
         self._workshop = workshop
         self._project = workshop.project
         self._engine: Tracing | None = None
+        self._failures = 0
         self._known: dict[tuple[str, str], SourceMap | None] = {}
 
     # Telling ----------------------------------------------------------------------------
@@ -96,6 +102,24 @@ class Origins:
         if data is None or found is None:
             return via if data is None else [*via, _UNSURE]
         return via + self._lines(place, found, data)
+
+    def told_of(self, path: str, line: int, data: bytes, shown: Sequence[str] = ()) -> list[str]:
+        """Return lines that tell what made a line of a rendered text that was not written.
+
+        Args:
+            path: of the target that it was to be.
+            line: of the text, from 1.
+            data: the text, before any formatter.
+            shown: what was said of it, perhaps with a mark below the line.
+        """
+        step = self._workshop.plan.steps[self._workshop.plan.makers[path]]
+        for pieces in self._renders(step):
+            if _encoded(pieces) == data:
+                found = maps.built(posixpath.basename(path), pieces, "")
+                there = _nth(data.decode("utf-8", "replace"), line)
+                column = blame.marked_by(there, shown) if there is not None else 0
+                return self._lines(Place(path, line, column), found, data)
+        return [_UNSURE]
 
     def _phase(self, path: str) -> str:
         maker = self._workshop.plan.makers.get(path)
@@ -129,9 +153,9 @@ class Origins:
         if line is None:
             return []
         pieces = list(_pieces(found, place.line - 1, line))
-        here = None
-        if place.column:
-            here = next((one for one in pieces if one[1] >= place.column), None)
+        if not pieces:
+            return _near(found, place.line - 1)
+        here = next((one for one in pieces if one[0] <= place.column <= one[1]), None)
         chosen = [here] if here is not None else [one for one in pieces if one[3].strip()]
         shown: dict[Spot, Origin] = {}
         for _, _, origin, _ in chosen:
@@ -164,7 +188,8 @@ class Origins:
     def _told_keys(self, found: Iterable[Key]) -> list[str]:
         listed = list(found)
         told = [f"with {self._told_key(*key)}" for key in listed[:_SHOWN]]
-        return told + [f"with {len(listed) - _SHOWN} other keys"] * (len(listed) > _SHOWN)
+        more = len(listed) - _SHOWN
+        return told + [f"with {more} other {'key' if more == 1 else 'keys'}"] * (more > 0)
 
     def _told_key(self, path: str, key: keys.Path) -> str:
         """Return where a key of a pattern stands, and what it says."""
@@ -210,27 +235,63 @@ class Origins:
         if maker is None:
             return None
         step = self._workshop.plan.steps[maker]
-        # Values that know their keys are no plain strings, which a project's function may mind.
-        for keyed in (True, False):
-            pieces = self._rendered(step, keyed)
-            if "".join(text for text, _ in pieces).encode("utf-8", "replace") == data:
-                return maps.built(posixpath.basename(path), pieces, content)
+        for pieces in self._renders(step):
+            if pieces and (found := self._finished(step, pieces, data)) is not None:
+                return maps.built(posixpath.basename(path), found, content)
         return None
 
-    def _rendered(self, step: Step, keyed: bool) -> list[tuple[str, Origin | None]]:
+    def _finished(self, step: Step, pieces: list[Piece], data: bytes) -> Iterable[Piece] | None:
+        """Return the pieces of what a text came to when it was written; None if not to `data`."""
+        text = _encoded(pieces)
+        if text == data:
+            return pieces
+        rule = self._project.rules[step.rule]
+        if rule.format is None and rule.newline is None:
+            return None
+        with contextlib.suppress(CodegenError, ValueError):
+            if formats.finished(rule, text, step.outputs[0], self._project.root) == data:
+                return moved.moved(pieces, data.decode())
+        return None
+
+    def _renders(self, step: Step) -> Iterator[list[Piece]]:
+        """Yield what a render comes to, of values that know their keys, and of such that do not.
+
+        The first are no plain strings, which a project's function may mind.
+        """
+        for keyed in (True, False):
+            yield self._rendered(step, keyed)
+
+    def _rendered(self, step: Step, keyed: bool) -> list[Piece]:
         """Render a file once more; [] if that fails."""
         try:
-            with _silence():
-                if self._engine is None:
-                    from .tracing import Tracing
-
-                    self._engine = Tracing(self._workshop.engine.spec)
-                loaded = [self._workshop.world.library.load(path) for path in step.patterns]
-                return self._engine.pieces(
-                    step.template, lambda trace: self._variables(step, loaded, trace, keyed)
-                )
+            return self._traced(step, keyed)
         except Exception:  # whatever a template or function raises that did not before
             return []
+
+    def _traced(self, step: Step, keyed: bool) -> list[Piece]:
+        with _silence():
+            if self._engine is None:
+                from .tracing import Tracing
+
+                self._engine = Tracing(self._workshop.engine.spec)
+            loaded = [self._workshop.world.library.load(path) for path in step.patterns]
+            return self._engine.pieces(
+                step.template, lambda trace: self._variables(step, loaded, trace, keyed)
+            )
+
+    def blamed(self, step: Step, error: StepError) -> list[str]:
+        """Return lines that tell which keys a render was at when it failed; [] if unsure."""
+        self._failures += 1
+        if self._failures > _FAILURES:
+            return []
+        try:
+            self._traced(step, keyed=True)
+        except StepError as again:
+            if (again.where, again.what) == (error.where, error.what) and self._engine is not None:
+                return self._told_keys(self._engine.trace.blamed(error.what))
+        except Exception:  # values that know their keys are no plain strings
+            return []
+        return []
 
     def _variables(
         self, step: Step, loaded: list[Pattern], trace: Trace, keyed: bool
@@ -249,11 +310,9 @@ class Origins:
         path, seen = loaded[0].path, dict(tops[0])
         above_of: dict[str, keys.Path] = {name: (name,) for name in seen}
         if step.item is not None:
-            above = (str(self._project.rules[step.rule].each), step.item)
-            item = seen[above[0]][step.item]
-            own = item if isinstance(item, dict) else {}
-            seen.update({**own, "item": item})
-            above_of.update({**{name: (*above, name) for name in own}, "item": above})
+            each = str(self._project.rules[step.rule].each)
+            for name, value, key in list(items.keyed(each, step.item, seen)):
+                seen[name], above_of[name] = value, key
         # A context function may have put something else in a key's place.
         ours = {name: value for name, value in seen.items() if _same(value, plain.get(name))}
         trace.tops.update({name: (value, (path, above_of[name])) for name, value in ours.items()})
@@ -309,6 +368,20 @@ def _pieces(found: SourceMap, number: int, line: str) -> Iterable[tuple[int, int
     for segment, start, end in zip(segments, starts, starts[1:], strict=False):
         if segment.source >= 0:
             yield start + 1, end, found.origin(segment), line[start:end]
+
+
+def _near(found: SourceMap, number: int) -> list[str]:
+    """Return what tells of the nearest line before one of which nothing is known."""
+    for segments in reversed(found.lines[max(number - _NEAR, 0) : number]):
+        for segment in reversed(segments):
+            if segment.source >= 0:
+                origin = found.origin(segment)
+                return [f"near {origin.path}:{origin.line}"]
+    return []
+
+
+def _encoded(pieces: Iterable[Piece]) -> bytes:
+    return "".join(part for part, _ in pieces).encode("utf-8", "replace")
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -30,16 +30,23 @@ class Orphan:
     edited: bool
 
 
-def find(build: Build, dep_manager: Any, claimed: Collection[str] = ()) -> list[Orphan]:
+def find(
+    build: Build, dep_manager: Any, claimed: Collection[str] = (), doubtful: bool = False
+) -> list[Orphan]:
     """Return the orphans that still lie there, sorted by path.
 
     Args:
         build: the build.
         dep_manager: doit's database; None if there is none.
         claimed: paths that other tasks make now, so that they are theirs.
+        doubtful: those too that may be made of a pattern which cannot be read now, and so
+            does not tell its targets.
     """
-    names = _records(build.project, dep_manager, build.plan.steps)
+    names = list(_records(build.project, dep_manager, build.plan.steps))
     known = _made(build.project, dep_manager, names, build.remember_manifest())
+    if build.plan.unread and not doubtful:
+        sure = _of_others(build.plan.unread, dep_manager, names)
+        known = {path: content for path, content in known.items() if path in sure}
     found = []
     for path, content in sorted(known.items()):
         if content and path not in build.plan.makers and path not in claimed:
@@ -47,6 +54,21 @@ def find(build: Build, dep_manager: Any, claimed: Collection[str] = ()) -> list[
             if edited is not None:
                 found.append(Orphan(path, edited))
     return found
+
+
+def _of_others(unread: Collection[str], dep_manager: Any, names: Iterable[str]) -> set[str]:
+    """Return what was made, as recorded, of other patterns than those that cannot be read."""
+    made = [
+        ({each.name for each in trace.inputs}, {each.path for each in trace.outputs})
+        for name in names
+        if (trace := Trace.from_values((dep_manager.get_values(name) or {}).get("trace")))
+    ]
+    doubtful: set[str] = set()
+    more = set(unread)
+    while more:  # what is made of that in turn is as doubtful
+        doubtful |= more
+        more = {path for read, paths in made if read & more for path in paths} - doubtful
+    return {path for _, paths in made for path in paths} - doubtful
 
 
 def made(project: Project, dep_manager: Any) -> Collection[str]:

@@ -271,7 +271,10 @@ def _yaml(text: str) -> Any:
         return _constructed(yaml.SafeLoader(text), len(text))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ValueError(f"{error.problem or 'invalid YAML'} (at line {line})") from None
+        what = error.problem or "invalid YAML"
+        if what.startswith("but "):  # the second half of a sentence
+            what = f"{error.context}, {what}"
+        raise ValueError(f"{what} (at line {line})") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         what = f"the character {chr(error.character)!a} is not allowed"
@@ -284,10 +287,30 @@ def _constructed(loader: Any, length: int) -> Any:
     """Return the data of a YAML text; its aliases are looked at before they are followed."""
     try:
         node = loader.get_single_node()
+        _refuse_twins(node, set())
         _refuse_bomb(node, length)
         return None if node is None else loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def _refuse_twins(node: Any, seen: set[int]) -> None:
+    """Refuse a key that stands twice in one table: the parser would take the last one."""
+    if node is None or id(node) in seen or isinstance(node.value, str):
+        return
+    seen.add(id(node))
+    known: set[tuple[str, str]] = set()
+    for part in node.value:
+        key, value = part if type(part) is tuple else (None, part)
+        # `<<` may stand more than once: each merges another table.
+        if key is not None and isinstance(key.value, str) and not key.tag.endswith(":merge"):
+            if (key.tag, key.value) in known:
+                line = key.start_mark.line + 1
+                raise ValueError(
+                    f"the key '{key.value}' stands here a second time (at line {line})"
+                )
+            known.add((key.tag, key.value))
+        _refuse_twins(value, seen)
 
 
 def _refuse_bomb(node: Any, length: int) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import disk, patterns, schemas
+from . import disk, items, patterns, schemas
 from .errors import DeclarationError, StepError, nearest
 from .folders import Folders
 from .model import FORMATTER, Pattern, Phase, Rule, Step
@@ -28,7 +28,6 @@ _LONGEST_NAME = 255
 #: Bytes of a folder's path below which a file with a temporary name can be opened.
 _LONGEST_FOLDER = 4096 - 1 - _LONGEST_NAME - 1
 _DEVICE = re.compile("(?i:con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9¹²³])")
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 #: Names that are a path below their folder, as it is written, on every file system but Windows'.
 _PLAIN = re.compile(r"(?:\w[\w.-]{0,99}/)*\w[\w.-]{0,99}", re.ASCII)
 
@@ -199,7 +198,7 @@ def _refuse_twin(project: Project, first: Step, second: Step, path: str) -> None
         raise DeclarationError(where, f"{both} both make {path}", hint)
     if first.item != second.item and first.item is not None and second.item is not None:
         each = project.rules[second.rule].each
-        both = f"items {first.item + 1} and {second.item + 1} of '{each}'"
+        both = items.told_both(each, first.item, second.item)
         hint = f"tell them apart in target= of rule {second.rule}, with a key of the items"
         raise DeclarationError(second.patterns[0], f"{both} both make {path}", hint)
     what = f"makes {path} twice, as {first.task} and as {second.task}"
@@ -260,7 +259,7 @@ def _check_template(project: Project, rule: Rule, others: Mapping[str, str]) -> 
 
 def _check_target(project: Project, rule: Rule) -> None:
     """Refuse what no pattern can mend: whatever fills the placeholders, it stays wrong."""
-    fault = _misnamed(project.output, _PLACEHOLDER.sub("x", rule.target), rule.target)
+    fault = _misnamed(project.output, items.PLACEHOLDER.sub("x", rule.target), rule.target)
     if fault:
         raise DeclarationError(f"rule {rule.name}", fault)
 
@@ -356,7 +355,7 @@ class _Renders:
             hint = "check the patterns= of the rule, relative to the folder of dodo.py"
             raise UnmetError(f"rule {self.rule.name}", f"no file matches {globs}", hint)
         _check_yaml(self.rule, found)
-        names = _PLACEHOLDER.findall(self.rule.target)
+        names = items.PLACEHOLDER.findall(self.rule.target)
         if not names and self.rule.each is None:
             yield self._step(self.rule.target, tuple(found), many=True)
             return
@@ -395,14 +394,14 @@ class _Renders:
             pattern = self.library.load(path)
             data, self.plan.asked[path] = pattern.data, pattern
             if self.rule.each is None:
-                target = self._filled(path, {**_scalars(data), **known}, data)
+                target = self._filled(path, {**items.scalars(data), **known}, data)
                 yield self._step(target, (path,), many=False)
                 return
-            for index, item in enumerate(self._items(path, data)):
-                values = {**_scalars(data), **known, **_item_values(item)}
+            for place, item in items.items_of(str(self.rule.each), path, data, self.rule.name):
+                values = {**items.scalars(data), **known, **items.names_of(item, place)}
                 seen = {**data, **item} if isinstance(item, Mapping) else data
-                target = self._filled(self._place(path, index), values, seen)
-                yield self._step(target, (path,), False, index)
+                target = self._filled(self._place(path, place), values, seen)
+                yield self._step(target, (path,), False, place)
         except StepError as problem:
             # The pattern cannot tell its target's name; it fails as a step of its own.
             self.plan.unread.add(path)
@@ -412,18 +411,8 @@ class _Renders:
                 "generate", name, task, rule=self.rule.name, patterns=(path,), problem=problem
             )
 
-    def _items(self, path: str, data: Mapping[str, Any]) -> list[Any]:
-        key = str(self.rule.each)
-        asked = f"rule {self.rule.name} makes a target for each of its items"
-        if key not in data:
-            raise StepError(path, f"lacks the list '{key}'", nearest(key, data), [asked])
-        if not isinstance(data[key], list):
-            what = f"'{key}' must be a list, not {patterns.noun(data[key])}"
-            raise StepError(path, what, details=[asked])
-        return list(data[key])
-
-    def _place(self, path: str, item: int | None) -> str:
-        return path if item is None else f"{path}: item {item + 1} of '{self.rule.each}'"
+    def _place(self, path: str, item: int | str | None) -> str:
+        return path if item is None else f"{path}: {items.told(self.rule.each, item)}"
 
     def _filled(self, where: str, values: Mapping[str, str], data: Mapping[str, Any]) -> str:
         def value(found: re.Match[str]) -> str:
@@ -436,19 +425,19 @@ class _Renders:
             what = f"lacks the key '{name}' that names its target '{self.rule.target}'"
             raise StepError(where, what, nearest(name, values))
 
-        filled = _PLACEHOLDER.sub(value, self.rule.target)
+        filled = items.PLACEHOLDER.sub(value, self.rule.target)
         # An empty {folder} leaves a leading or doubled slash.
         return (
             re.sub(r"/{2,}", "/", filled).lstrip("/") if "{folder}" in self.rule.target else filled
         )
 
     def _step(
-        self, target: str, found: tuple[str, ...], many: bool, item: int | None = None
+        self, target: str, found: tuple[str, ...], many: bool, item: int | str | None = None
     ) -> Step:
         plain = self.fence.is_plain(target)
         fault = "" if plain else self.fence.fault(target)
         fault = fault or self._fault_of_compiled(target)
-        if fault and len(found) == 1 and _PLACEHOLDER.search(self.rule.target):
+        if fault and len(found) == 1 and items.PLACEHOLDER.search(self.rule.target):
             raise StepError(self._place(found[0], item), fault)
         if fault:
             raise DeclarationError(f"rule {self.rule.name}", fault)
@@ -519,15 +508,6 @@ def windows_fault(target: str, shown: str) -> str:
 def _below(folder: str, path: str) -> str:
     inside = path.startswith(folder + "/")
     return path[len(folder) + 1 :] if inside else posixpath.relpath(path, folder)
-
-
-def _scalars(data: Mapping[str, Any]) -> dict[str, str]:
-    kinds = (str, int, float, bool)
-    return {key: str(value) for key, value in data.items() if isinstance(value, kinds)}
-
-
-def _item_values(item: Any) -> dict[str, str]:
-    return _scalars(item) if isinstance(item, Mapping) else {"item": str(item)}
 
 
 def _compile_steps(fence: Fence, rule: Rule, step: Step) -> Iterator[Step]:

@@ -159,8 +159,13 @@ def plain(shown: Shown, width: int, height: int) -> list[str]:
     hits = f", {counts.hits} hit{'s' if counts.hits > 1 else ''}" if counts.hits else ""
     line = in_words(counts, shown.left) + hits
     longest = sorted((one for one in shown.running if one[0]), key=lambda one: -one[1])
-    running = ", ".join(f"{what} {duration(s)}" if s >= 1 else what for what, s in longest)
-    return [fitted(f"{line}: {running}" if running else line, width)]
+    told = [f"{what} {duration(s)}" if s >= 1 else what for what, s in longest]
+    for count in range(len(told), 0, -1):
+        left = len(told) - count
+        row = f"{line}: {', '.join(told[:count])}{f' and {left} more' if left else ''}"
+        if count == 1 or columns(printable(row)) <= width:
+            return [fitted(row, width)]
+    return [fitted(line, width)]
 
 
 def printable(text: str) -> str:

@@ -35,6 +35,8 @@ _SAMPLE = 16
 #: So many names are told of what was under way.
 _NAMES = 4
 
+#: How lines of a message begin that tell on which way a render came to a place.
+_WAY = ("  pattern ", "  from ")
 _DONE = {"generate": "generated", "compile": "compiled"}
 
 
@@ -57,6 +59,7 @@ class CodegenReporter(ConsoleReporter):
         self._unmet = 0
         self._hits = 0
         self._misses = 0
+        self._restored = 0
         self._finished: set[str] = set()
         self._others = 0
         self._steps: dict[str, str] = {}  # that are to run as far as is known, with their phases
@@ -111,6 +114,14 @@ class CodegenReporter(ConsoleReporter):
             super().write(text)
         except BrokenPipeError:
             self._write_no_more()
+
+    def _write_message(self, text: str) -> None:
+        """Print lines that a terminal breaks at words, and in which it shows what failed."""
+        if getattr(self.outstream, "isatty", bool)():
+            from .dressed import dressed_for
+
+            text = dressed_for(self.outstream, text)
+        self.write(f"{text}\n")
 
     def _write_no_more(self) -> None:
         """Let the run go on: whoever reads what it prints, such as `head`, has seen enough."""
@@ -184,19 +195,24 @@ class CodegenReporter(ConsoleReporter):
             self._reasons[task.name] = str(fail.message)
             message = self._unsaid(task.name, fail)
             if message is not None:
-                self.write(f"failed: {task.name}\n{_indented(message)}\n")
+                self._write_message(f"failed: {task.name}\n{_indented(message)}")
                 self._written_since = 0
 
     def _unsaid(self, name: str, fail: Any) -> str | None:
         """Return a failure's message, or whose it was if it has been said; None if too often."""
         message = str(fail.message)
-        first = self._said.setdefault(message, name)
-        alike = message.partition("\n")[0]
+        alike, *lines = message.split("\n")
+        # By which way it came there, a failure of one place differs by target.
+        reason = [alike, *(line for line in lines if not line.startswith(_WAY))]
+        first = self._said.setdefault("\n".join(reason), name)
         often = len(self._failed) > _LINES and alike in self._alike
         self._alike.add(alike)
         if often:
             return None
-        return message if first == name else f"for the same reason as {first}"
+        if first == name:
+            return message
+        own = (line.lstrip() for line in lines if line.startswith(_WAY[0]))
+        return "\n".join([f"for the same reason as {first}", *own])
 
     # What our runner tells besides ------------------------------------------------------
 
@@ -231,9 +247,12 @@ class CodegenReporter(ConsoleReporter):
         if not outcome.error:
             self._done[str(phase)] += 1
             self._unchanged += phase in _DONE and not outcome.changed
+        restored = outcome.cached == "restored"
+        self._restored += restored
         if task.verbosity == 2:
             who = outcome.worker or f"pid {outcome.pid}"
             took = f"{who}, {outcome.seconds * 1000:.0f} ms"
+            took += ", restored" if restored else ""
             self.write(f".  {task.name}  ({took})\n")
         for note in outcome.notes:
             self.write(f"   {note}\n")
@@ -323,8 +342,10 @@ class CodegenReporter(ConsoleReporter):
         away = self._written_since > _AWAY
         super().complete_run()
         for line in self._summary():
-            self.write(line + "\n")
-        for line in self._failures(away) + (self._remaining() if interrupted else []):
+            self._write_message(line)
+        for line in self._failures(away):
+            self._write_message(line)
+        for line in self._remaining() if interrupted else []:
             self.write(line + "\n")
         try:
             self.outstream.flush()
@@ -337,6 +358,8 @@ class CodegenReporter(ConsoleReporter):
         ]
         if self._unchanged:
             parts.append(f"{self._unchanged} of them unchanged")
+        if self._restored:
+            parts.append(f"{self._restored} of them restored")
         if self._uptodate:
             parts.append(f"{self._uptodate} up to date")
         if self._failed:

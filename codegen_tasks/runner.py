@@ -123,6 +123,10 @@ class CodegenRunner(Runner):
     def _know(self, builds: Sequence[Build]) -> None:
         """Take in the builds of a stage."""
         self._builds = list(builds)
+        for build in builds:
+            build.workshop.anew |= (
+                bool(self.always_execute) or not build.project.settings.incremental
+            )
         self._steps: dict[str, tuple[int, Step]] = {
             name: (index, step)
             for index, build in enumerate(builds)
@@ -869,6 +873,8 @@ class CodegenRunner(Runner):
             except (StepError, OSError) as error:
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
+        for build in self._builds:
+            build.savings.end(build.project)
         if not self._locked and any(each.is_abandoned for each in self._locks):
             self._hold()  # to sweep what a killed run left, though there was nothing to do
         # Before the snapshot: with that the next run may have nothing to do, and sweep nothing.

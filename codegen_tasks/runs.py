@@ -41,7 +41,7 @@ _MOST = 1 << 62
 
 _MADE = {"templates": "parsed", "generate": "generated", "compile": "compiled", "output": "written"}
 #: How a step can end. "done" is a task that is not ours.
-_OURS = ("parsed", "generated", "compiled", "unchanged", "written")
+_OURS = ("parsed", "generated", "compiled", "restored", "unchanged", "written")
 OUTCOMES = (*_OURS, "done", "failed", "not run")
 ENDINGS = ("done", "failed", "interrupted")
 #: Phases of a record's steps; "" is that of a task which is not ours.
@@ -145,7 +145,7 @@ class Collected:
                 outcome.worker or outcome.pid,
                 outcome.start,
                 outcome.seconds,
-                "failed" if outcome.error else "" if outcome.changed else "unchanged",
+                _how(outcome),
                 outcome.hits,
                 outcome.misses,
             )
@@ -266,6 +266,15 @@ class _Numbers(dict[Any, int]):
     def __missing__(self, value: Any) -> int:
         self[value] = place = len(self)
         return place
+
+
+def _how(outcome: Outcome) -> str:
+    """Return how a step ended; "" if it has made what steps of its phase make."""
+    if outcome.error:
+        return "failed"
+    if outcome.cached == "restored":
+        return "restored"
+    return "" if outcome.changed else "unchanged"
 
 
 def _worded(reasons: Sequence[Reason] | str) -> list[str]:

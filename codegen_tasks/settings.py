@@ -35,6 +35,11 @@ class Settings:
             somebody asks.
         sandbox_bytes: how much one render may make where `sandbox=True`.
         sandbox_seconds: how long a render may take at most with `sandbox=True`.
+        output_cache: take outputs from earlier builds, of other checkouts too, and keep new ones.
+        output_cache_folder: where they are kept; "" for the user's cache folder.
+        output_cache_bytes: how much is kept there at most.
+        output_cache_days: how long something is kept that nobody asks for.
+        output_cache_milliseconds: what took less is not kept, since it is made as soon.
         dask_scheduler: address of the Dask scheduler that `doit -P dask` uses.
         dask_wait: so many seconds `doit -P dask` waits for workers before it goes on here.
     """
@@ -48,8 +53,17 @@ class Settings:
     maps: bool = False
     sandbox_bytes: int = 50_000_000
     sandbox_seconds: int = 10
+    output_cache: bool = True
+    output_cache_folder: str = ""
+    output_cache_bytes: int = 5_000_000_000
+    output_cache_days: int = 30
+    output_cache_milliseconds: int = 5
     dask_scheduler: str = ""
     dask_wait: int = 60
+
+
+#: The least that a number may be, where that is not 1.
+_LEAST = {"output_cache_milliseconds": 0}
 
 
 def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
@@ -62,14 +76,14 @@ def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
     known = {field.name: type(field.default) for field in fields(Settings)}
     refuse_unknown("pyproject.toml [tool.codegen]", table, known, "key")
     values = {
-        name: _checked(f"pyproject.toml [tool.codegen] {name}", value, known[name])
+        name: _checked(f"pyproject.toml [tool.codegen] {name}", name, value, known[name])
         for name, value in table.items()
     }
     for variable, text in (os.environ if environ is None else environ).items():
         if variable.startswith(PREFIX):
             name = variable.removeprefix(PREFIX).lower()
             if name in known:
-                values[name] = _parsed(variable, text, known[name])
+                values[name] = _parsed(variable, name, text, known[name])
             else:
                 _warn_of(variable, known)
     return Settings(**values)
@@ -104,30 +118,31 @@ def _table(path: str) -> dict[str, Any]:
     return table
 
 
-def _checked(where: str, value: Any, kind: type) -> Any:
-    if type(value) is not kind or (isinstance(value, int) and kind is int and value < 1):
-        raise DeclarationError(where, f"must be {_words(kind)}, not {value!r}")
+def _checked(where: str, name: str, value: Any, kind: type) -> Any:
+    small = isinstance(value, int) and kind is int and value < _LEAST.get(name, 1)
+    if type(value) is not kind or small:
+        raise DeclarationError(where, f"must be {_words(name, kind)}, not {value!r}")
     return value
 
 
-def _parsed(variable: str, text: str, kind: type) -> Any:
+def _parsed(variable: str, name: str, text: str, kind: type) -> Any:
     if kind is str:
-        return text.strip()
+        return text
     if kind is bool:
         lowered = text.strip().lower()
         if lowered in ("1", "true", "yes", "on"):
             return True
         if lowered in ("0", "false", "no", "off"):
             return False
-    elif text.strip().isdigit() and int(text) >= 1:
+    elif text.strip().isdigit() and int(text) >= _LEAST.get(name, 1):
         return int(text)
-    raise DeclarationError(variable, f"must be {_words(kind)}, not {text!r}")
+    raise DeclarationError(variable, f"must be {_words(name, kind)}, not {text!r}")
 
 
-def _words(kind: type) -> str:
-    if kind is str:
-        return "a string"
-    return "true or false" if kind is bool else "a whole number from 1"
+def _words(name: str, kind: type) -> str:
+    if kind is int:
+        return f"a whole number from {_LEAST.get(name, 1)}"
+    return "true or false" if kind is bool else "a string"
 
 
 def _warn_of(variable: str, known: Mapping[str, type]) -> None:

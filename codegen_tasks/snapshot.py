@@ -76,7 +76,7 @@ def mark_of(step: Step, declared: Sequence[tuple[str, str]]) -> int:
         declared: the inputs that its declaration gives to it.
     """
     names = [part for kind_and_name in declared for part in kind_and_name]
-    said = "\0".join([*names, *step.outputs, f"{step.many}{step.item}-{step.link}"])
+    said = "\0".join([*names, *step.outputs, f"{step.many}{step.item!r}-{step.link}"])
     return zlib.crc32(said.encode("utf-8", "surrogatepass"))
 
 

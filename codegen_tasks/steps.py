@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import posixpath
+import re
 import shutil
 import sys
 import tempfile
@@ -17,18 +18,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, keys, texts, toolchains
+from . import digest, disk, formats, items, keys, texts, toolchains
 from .bytecode import TemplateCache
 from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
 from .functions import describe
 from .keys import Notes, Reads, Table, View
-from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
+from .model import Input, Outcome, Output, Pattern, Result, Rule, Step, Trace
+from .outputs import RESTORED, OutputCache
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
@@ -55,6 +58,7 @@ class _Made:
     references: tuple[str, ...] = ()
     changed: bool = False
     notes: tuple[str, ...] = ()
+    data: Mapping[str, bytes] = field(default_factory=dict)
 
 
 #: For each task, the tasks that it waited for.
@@ -79,12 +83,14 @@ class Workshop:
         project: what was declared.
         plan: its steps.
         world: the facts; shared with whoever decides what is stale.
+        anew: run steps though the output cache knows what they make.
     """
 
-    def __init__(self, project: Project, plan: Plan, world: World):
+    def __init__(self, project: Project, plan: Plan, world: World, anew: bool = False):
         self.project = project
         self.plan = plan
         self.world = world
+        self.anew = anew
         self._engine: Engine | None = None
         self._cache: TemplateCache | None = None
         self._guarding: Guard | None = None
@@ -95,7 +101,7 @@ class Workshop:
 
     def __reduce__(self) -> Any:
         """Pickle without what is made at first use: a worker makes its own."""
-        return (Workshop, (self.project, self.plan, self.world))
+        return (Workshop, (self.project, self.plan, self.world, self.anew))
 
     # Tools, made at first use -----------------------------------------------------------
 
@@ -156,6 +162,11 @@ class Workshop:
         from .origins import Origins
 
         return Origins(self)
+
+    @cached_property
+    def outputs(self) -> OutputCache | None:
+        """The output cache; None if it is off."""
+        return OutputCache(self.project, self.world) if self.project.settings.output_cache else None
 
     @cached_property
     def schemas(self) -> Schemas:
@@ -238,6 +249,9 @@ class Workshop:
             try:
                 if step.problem is not None:
                     raise step.problem
+                restored = self._restored(step, recorded, guard)
+                if restored is not None:
+                    return restored
                 made = work(step, recorded)
             except AwaitedError as awaited:
                 return Outcome(step.task, awaits=awaited.path)
@@ -249,7 +263,7 @@ class Workshop:
                 self._guarding = None
         seconds = time.perf_counter() - start
         after_hits, after_misses = self._template_counts()
-        return Outcome(
+        outcome = Outcome(
             step.task,
             None if error else self._trace(made, seconds),
             made.changed,
@@ -263,6 +277,7 @@ class Workshop:
             made.notes,
             start=began,
         )
+        return self._kept(step, outcome, made.data)
 
     def _template_counts(self) -> tuple[int, int]:
         return (self._engine.hits, self._engine.misses) if self._engine else (0, 0)
@@ -304,6 +319,7 @@ class Workshop:
         mode = self.project.rules[step.rule].mode
         made = self._publish({step.outputs[0]: rendered.data}, recorded, mode)
         made.inputs, made.references = rendered.inputs, rendered.references
+        made.data = {step.outputs[0]: rendered.data}
         if self.project.settings.maps:
             self.origins.keep(step.outputs[0])
         return made
@@ -323,7 +339,10 @@ class Workshop:
         if judged:
             view.see_all()  # a key that no template reads may be wrong, too
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
-        text, record = engine.render(step.template, view, made_by, self._guarding)
+        try:
+            text, record = engine.render(step.template, view, made_by, self._guarding)
+        except StepError as error:
+            raise self._at_keys(step, error) from None
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -332,6 +351,18 @@ class Workshop:
         data, tools = self._finished(step, data)
         inputs += tools
         return Rendered(data, inputs, self._references(step, text))
+
+    def _at_keys(self, step: Step, error: StepError) -> StepError:
+        """Add to what a template raised the keys that it was at, with their lines."""
+        if not self._may_render_again(step):
+            return error
+        told = self.origins.blamed(step, error)
+        details = [line for line in error.details if not told or not line.startswith("pattern ")]
+        return StepError(error.where, error.what, error.hint, [*details, *told])
+
+    def _may_render_again(self, step: Step) -> bool:
+        """Tell whether a step that fails may render once more, which has no limit of its own."""
+        return not self.project.sandbox and self.project.rules[step.rule].timeout is None
 
     def names_for(self, step: Step) -> set[str]:
         """Return the variables that a render sees, besides globals.
@@ -355,13 +386,10 @@ class Workshop:
             # Equal ones are the same objects, as with all that steps have in common.
             if self._formatters.setdefault(step.rule, tools) == tools:
                 tools = self._formatters[step.rule]
-            try:
-                data = rule.format.formatted(data, step.outputs[0], self.project.root, rule.timeout)
-            except StepError as error:
-                raise self._blamed(step, error, "") from None
-        if rule.newline is not None:
-            data = data.replace(b"\r\n", b"\n").replace(b"\n", rule.newline.encode())
-        return data, tools
+        try:
+            return formats.finished(rule, data, step.outputs[0], self.project.root), tools
+        except StepError as error:
+            raise self._blamed(step, error, "", data) from None
 
     def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
         """Return what the patterns of a step were held against, if they fit it.
@@ -379,45 +407,56 @@ class Workshop:
         notes = {pattern.path: Notes(self._reads) for pattern in loaded}
         rule = self.project.rules[step.rule]
         tops = [Table(pattern.data, notes[pattern.path]) for pattern in loaded]
+        more = {} if _may_read_all(rule) else rule.context or {}
         if step.many:
             for table, pattern in zip(tops, loaded, strict=True):
                 keys.give(table, "pattern", pattern.names())
-            view = View([], {"patterns": tops}, notes)
+            view = View([], {"patterns": tops, **more}, notes)
         elif step.item is not None:
-            view = self._view_of_item(step, loaded[0], tops[0], notes)
+            view = self._view_of_item(step, loaded[0], tops[0], notes, more)
         else:
             named: dict[str, Any] = {"pattern": loaded[0].names()} if loaded else {}
-            view = View(tops, named, notes)
-        if rule.context is None and self.engine.tracks:
+            view = View(tops, {**named, **more}, notes)
+        if self.engine.tracks and not _may_read_all(rule):
             return view
         return self._without_notes(step, view)
 
     def variables(self, step: Step, loaded: Sequence[Pattern]) -> dict[str, Any]:
         """Return what the template sees as plain data; what is noted of it is lost."""
         view = self._view(step, loaded)
-        if self.project.rules[step.rule].context is not None:
+        if _may_read_all(self.project.rules[step.rule]):
             return view.variables
         return {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
 
     def _view_of_item(
-        self, step: Step, pattern: Pattern, top: Table, notes: Mapping[str, Notes]
+        self,
+        step: Step,
+        pattern: Pattern,
+        top: Table,
+        notes: Mapping[str, Notes],
+        more: Mapping[str, Any],
     ) -> View:
-        """Return what a template sees that renders one item of a list."""
-        each = str(self.project.rules[step.rule].each)
-        items = pattern.data[each]
-        index = step.item or 0
-        if index >= len(items):
-            raise StepError(pattern.path, f"'{each}' has become shorter meanwhile")
-        item = keys.handed(items[index], notes[pattern.path], path=(each, index))
-        named = {"pattern": pattern.names(), "item": item}
-        return View([item, top] if isinstance(item, Table) else [top], named, notes)
+        """Return what a template sees that renders one item of a list or table."""
+        rule = self.project.rules[step.rule]
+        each, place = str(rule.each), step.item if step.item is not None else 0
+        try:
+            item, layers = items.layers(
+                each, place, rule.target, top, pattern.data, notes[pattern.path]
+            )
+        except (LookupError, TypeError):
+            what = f"{items.told(each, place)} is gone meanwhile"
+            raise StepError(pattern.path, what) from None
+        named = {"pattern": pattern.names(), "item": item, **more}
+        if isinstance(place, str):
+            named.setdefault("key", place)
+        return View(layers, named, notes)
 
     def _without_notes(self, step: Step, view: View) -> View:
         """Return plain copies of what a view shows, for code that can do anything with it."""
         view.see_all()
         rule = self.project.rules[step.rule]
         data = {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
-        if rule.context is not None:
+        if _may_read_all(rule):
             data.update(_context(rule.name, rule.context, data, step.patterns))
         return View([], data, view.notes)
 
@@ -475,6 +514,15 @@ class Workshop:
     # Compiling --------------------------------------------------------------------------
 
     def _compile(self, steps: Sequence[Step], recorded: Mapping[str, Recorded]) -> list[Outcome]:
+        """Compile what the output cache does not know."""
+        found = [self._restored(step, recorded.get(step.task, {})) for step in steps]
+        left = [step for step, known in zip(steps, found, strict=True) if known is None]
+        compiled = iter(self._compile_all(left, recorded) if left else ())
+        return [known or next(compiled) for known in found]
+
+    def _compile_all(
+        self, steps: Sequence[Step], recorded: Mapping[str, Recorded]
+    ) -> list[Outcome]:
         began = time.time_ns()
         start = time.perf_counter()
         sources = {step.source: self.world.read_file("source", step.source) for step in steps}
@@ -534,7 +582,7 @@ class Workshop:
             error = str(problem)
         except Exception:
             error = internal(step.task)
-        return Outcome(
+        outcome = Outcome(
             step.task,
             None if error else self._trace(made, seconds),
             made.changed,
@@ -545,6 +593,7 @@ class Workshop:
             notes=made.notes,
             start=began,
         )
+        return self._kept(step, outcome, result.outputs)
 
     def _read(self, name: str, began: int) -> Input:
         """Return what a compiler read as an input.
@@ -557,16 +606,29 @@ class Workshop:
             return replace(found, digest="", stat=None)
         return found
 
-    def _blamed(self, step: Step, error: CodegenError, root: str) -> CodegenError:
-        """Add to a compiler's complaint the generated line below `root`, and what made it."""
+    def _blamed(
+        self, step: Step, error: CodegenError, root: str, rendered: bytes = b""
+    ) -> CodegenError:
+        """Add to a compiler's complaint the generated line below `root`, and what made it.
+
+        Args:
+            step: that fails.
+            error: the complaint.
+            root: absolute path of the folder in which targets lie; "" if it is a formatter's,
+                for what it complains about was not written.
+            rendered: that text.
+        """
         if error.where.startswith("toolchain "):
             return error  # no source is to blame
         details = list(error.details)
         path, _, line = error.where.rpartition(":")
         if line.isdigit() and path in self.plan.makers:
-            details = [*_line(root, path, int(line), details), *details]
-            if root:  # else it is not what was rendered: a formatter complains
-                details += self._origin(step, error, root)
+            first, others = _apart(details)
+            if root:
+                line_of = _line(root, path, int(line), first)
+                details = [*line_of, *first, *self._origin(step, error, root), *others]
+            elif self._may_render_again(step):
+                details += self.origins.told_of(path, int(line), rendered, details)
         maker = self.plan.makers.get(path if line.isdigit() else step.source)
         origin = self.plan.steps[maker] if maker else step
         details.append(f"made from {self.project.templates}/{origin.template}")
@@ -612,6 +674,32 @@ class Workshop:
 
     # Made elsewhere ---------------------------------------------------------------------
 
+    def _restored(
+        self, step: Step, recorded: Recorded, guard: Guard | None = None
+    ) -> Outcome | None:
+        """Return the outcome of a step that the output cache knows; None if it is to be run."""
+        if self.anew or self.outputs is None or step.phase == "templates":
+            return None
+        if step.phase == "generate" and self.project.settings.maps:
+            return None  # its map is made of a render
+        found = self.outputs.find(step, guard)
+        if found is None:
+            return None
+        outcome = self.adopt(step, found, recorded)
+        saved = max(0.0, found.seconds - outcome.seconds)
+        return replace(outcome, cached=RESTORED, saved=saved)
+
+    def _kept(self, step: Step, outcome: Outcome, made: Mapping[str, bytes]) -> Outcome:
+        """Keep what a step came to in the output cache, if that is of use; return its outcome."""
+        trace = outcome.trace
+        if self.outputs is None or trace is None or step.phase == "templates":
+            return outcome
+        result = Result(
+            trace.inputs, made, outcome.references, outcome.printed, round(outcome.seconds, 6)
+        )
+        cached, stored = self.outputs.keep(step, trace, result)
+        return replace(outcome, cached=cached, stored=stored)
+
     def adopt(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
         """Write what a step came to elsewhere, as if it had run here; return its outcome.
 
@@ -622,7 +710,7 @@ class Workshop:
         mode = self.project.rules[step.rule].mode if step.phase == "generate" else None
         made, error = _Made(), ""
         try:
-            made = self._publish(result.outputs, recorded, mode)
+            made = self._publish(result.outputs, recorded, mode, result.like)
             made.inputs = [self.world.signed(step, item) for item in result.inputs]
             made.references = result.references
         except CodegenError as problem:
@@ -693,7 +781,11 @@ class Workshop:
     # Writing ----------------------------------------------------------------------------
 
     def _publish(
-        self, made: Mapping[str, bytes], recorded: Recorded, mode: int | None = None
+        self,
+        made: Mapping[str, bytes],
+        recorded: Recorded,
+        mode: int | None = None,
+        like: Mapping[str, str] = MappingProxyType({}),
     ) -> _Made:
         """Write what differs; keep aside what somebody else put at a target's place."""
         outputs, notes, changed = [], [], False
@@ -704,7 +796,7 @@ class Workshop:
             if there and there not in (content, recorded.get(path)):
                 notes.append(f"{path}: was edited by hand, kept aside as {self.keep(path)}")
             if there != content:
-                self._write(path, full, data, there is None, mode)
+                self._write(path, full, data, there is None, mode, like.get(path, ""))
                 changed = True
             elif mode is not None and disk.mode_of(full) not in (mode, None):
                 disk.set_mode(full, mode)
@@ -728,9 +820,11 @@ class Workshop:
         kept = disk.keep_aside(self.project.root, path, self.project.kept_folder)
         return kept.replace(os.sep, "/")
 
-    def _write(self, path: str, full: str, data: bytes, new: bool, mode: int | None) -> None:
+    def _write(
+        self, path: str, full: str, data: bytes, new: bool, mode: int | None, like: str
+    ) -> None:
         try:
-            disk.write(full, data, unchanged=False, new=new, mode=mode)
+            disk.write(full, data, unchanged=False, new=new, mode=mode, like=like)
         except StepError as error:
             hint = error.hint.replace(self.project.root + os.sep, "")
             raise StepError(path, error.what, hint) from None
@@ -767,6 +861,13 @@ def _line(root: str, path: str, line: int, shown: Sequence[str]) -> list[str]:
     return [] if any(wanted in said for said in shown[:1]) else [f"{line} | {wanted}"]
 
 
+def _apart(details: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what is said of a compiler's first complaint, and the complaints after it."""
+    places = (n for n, said in enumerate(details) if re.match(r"\S+:\d+(?::\d+)?: ", said))
+    first = next(places, len(details))
+    return list(details[:first]), list(details[first:])
+
+
 def template_cache(project: Project) -> TemplateCache:
     """Return the template cache of a project."""
     return TemplateCache(
@@ -792,11 +893,14 @@ class _Printed:
             sys.stdout, sys.stderr = self._streams
 
 
+def _may_read_all(rule: Rule) -> bool:
+    """Tell whether a rule's context is a function, which may read all of a pattern."""
+    return rule.context is not None and not isinstance(rule.context, Mapping)
+
+
 def _context(
     rule: str, context: Any, data: Mapping[str, Any], made_by: Sequence[str]
 ) -> Mapping[str, Any]:
-    if isinstance(context, Mapping):
-        return context
     details = [f"pattern {path}" for path in made_by[:1]]
     try:
         found = context(data)

@@ -446,7 +446,7 @@ def clean_output(build: Build, dryrun: bool) -> None:
     if not dryrun:
         hold(build, Globals.dep_manager)
     taken = _claimed_by_others(build)
-    found = orphans.find(build, Globals.dep_manager, taken)
+    found = orphans.find(build, Globals.dep_manager, taken, doubtful=True)
     staying = [file.path for file in found if not _clean_file(build, task, file, dryrun)]
     print(f"{task} - removing '{project.home}' but what was kept aside")
     if dryrun:

@@ -13,7 +13,7 @@ import re
 import time
 import types
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -397,7 +397,7 @@ class Engine:
         self._loader.guard = guard
         record = self._environment.record = Record()
         self.last_undefined = None
-        with Explained(self, name, view.variables, made_by), self._limits():
+        with Explained(self, name, view.variables, made_by, view), self._limits():
             template = self._environment.get_template(name)
             text = template.render({**view.variables, _VIEW: view})
         return text, record
@@ -480,6 +480,11 @@ class Engine:
 
     # Messages -------------------------------------------------------------------------
 
+    def files_read(self) -> Iterator[tuple[str, keys.Path, Any]]:
+        """Yield path, place (the top) and content of the data that the render has read so far."""
+        for (_, path), read in self._environment.record.files.items():
+            yield path, (), read.data
+
     def known_names(self, variables: Mapping[str, Any]) -> list[str]:
         """Return the variables and globals a template could have meant."""
         return [*variables, *self._environment.globals]
@@ -543,6 +548,14 @@ def _environment_class(base: type[Any]) -> type[Any]:
                 except KeyError:
                     pass
             return super().getattr(obj, attribute)
+
+        def getitem(self, obj: Any, argument: Any) -> Any:
+            # For a key that is not there, Jinja2 takes a method of that name.
+            if type(obj) in _TABLES and type(argument) is str and argument in _OF_TABLES:
+                found = obj.get(argument, jinja2.utils.missing)
+                absent = found is jinja2.utils.missing
+                return self.undefined(obj=obj, name=argument) if absent else found
+            return super().getitem(obj, argument)
 
         def get_template(self, name: Any, parent: Any = None, globals: Any = None) -> Any:  # noqa: A002
             usual = type(name) is str and globals is None and not self.overlayed

@@ -9,6 +9,7 @@ from the line that called the filter.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import re
@@ -72,6 +73,8 @@ class Trace:
         tops: by name, the variables that are a pattern's, and their keys.
         made: the marked texts, in the order in which they were made.
         reads: what was read of patterns, by each output that is being made.
+        given: keys of what the function was given that is being called.
+        lacked: the key of the table that was asked last for what it lacks, and that.
     """
 
     environment: Any
@@ -79,6 +82,8 @@ class Trace:
     tops: dict[str, tuple[Any, Key]] = field(default_factory=dict)
     made: list[Any] = field(default_factory=list)
     reads: list[dict[Key, None]] = field(default_factory=list)
+    given: tuple[Key, ...] = ()
+    lacked: tuple[Key, str] | None = None
     _origins: dict[Origin, Origin] = field(default_factory=dict)
 
     def keyed(self, data: Any, key: Key) -> Any:
@@ -130,7 +135,11 @@ class Trace:
     def got(self, owner: Any, name: Any, value: Any) -> None:
         """Note that an output is made of what a table or list has under a name."""
         holder = self.holders.get(id(owner))
-        if holder is None or holder[0] is not owner or not self.reads:
+        if holder is None or holder[0] is not owner:
+            return
+        if type(owner) is dict and name not in owner:
+            self.lacked = holder[1], str(name)
+        if not self.reads:
             return
         if type(value) in _ALL_KNOWN and self.key_of(value) is None:
             return  # what no pattern has, such as `pattern`
@@ -141,6 +150,24 @@ class Trace:
             return
         index = name % len(owner) if type(owner) is list else _plain(name)
         self.reads[-1][path, (*place, index)] = None
+
+    @contextlib.contextmanager
+    def calling(self, values: Iterable[Any]) -> Iterator[None]:
+        """Note what a function is given; where it fails, that stays noted."""
+        before = self.given
+        self.given = self._told(key for value in values if (key := self.key_of(value)))
+        yield
+        self.given = before
+
+    def blamed(self, what: str) -> tuple[Key, ...]:
+        """Return the keys that a render was at when it failed.
+
+        Args:
+            what: the failure.
+        """
+        if self.lacked is not None and f"'{self.lacked[1]}'" in what:
+            return self._told([self.lacked[0]])
+        return self.given or self._told(self.reads[-1] if self.reads else ())
 
     def _told(self, reads: Iterable[Key]) -> tuple[Key, ...]:
         """Return keys without those on the way to others."""
@@ -428,8 +455,10 @@ def _tracing_class(base: Any) -> Any:
                 trace = __self.environment.codegen_trace
                 for value in (*args, *kwargs.values()):
                     trace.read(value)
-                args = tuple(map(_unmarked, args))
-                kwargs = {name: _unmarked(value) for name, value in kwargs.items()}
+                with trace.calling((*args, *kwargs.values())):
+                    args = tuple(map(_unmarked, args))
+                    kwargs = {name: _unmarked(value) for name, value in kwargs.items()}
+                    return super().call(__obj, *args, **kwargs)
             return super().call(__obj, *args, **kwargs)
 
     class Environment(base):
@@ -500,7 +529,7 @@ class Tracing(Engine):
         Raises:
             StepError: it cannot be rendered.
         """
-        trace = self._environment.codegen_trace = Trace(self._environment)
+        trace = self.trace = self._environment.codegen_trace = Trace(self._environment)
         for template in self._environment._loaded.values():
             template._module = None  # what was imported notes who imported it
         text, _ = self.render(name, View([], variables(trace), {}))
@@ -517,11 +546,12 @@ class Tracing(Engine):
             first = len(trace.made)
             for value in values:
                 trace.read(value)
-            if is_the_projects:
-                plain = {name: _unmarked(value) for name, value in named.items()}
-                result = function(*map(_unmarked, given), **plain)
-            else:
-                result = function(*given, **named)
+            with trace.calling(values):
+                if is_the_projects:
+                    plain = {name: _unmarked(value) for name, value in named.items()}
+                    result = function(*map(_unmarked, given), **plain)
+                else:
+                    result = function(*given, **named)
             return trace.carried(result, values, first)
 
         return call

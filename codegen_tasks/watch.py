@@ -207,7 +207,7 @@ class Known:
             return Need.RESTART
         signs = self._files.get(path)
         if signs is not None:
-            return self._changes(Need.BUILD) if _differs(path, signs) else Need.NOTHING
+            return self._changes(Need.BUILD) if self._has_changed(path, signs) else Need.NOTHING
         if came_or_went and self._may_be_a_module(path, parent):
             return Need.RESTART
         if came_or_went and (self._holds_changes(path) or self._may_be_listed(path)):
@@ -229,7 +229,13 @@ class Known:
             return False
         below = f"{path}{os.sep}"
         inside = ((one, signs) for one, signs in self._files.items() if one.startswith(below))
-        return any(_differs(one, signs) for one, signs in inside)
+        return any(self._has_changed(one, signs) for one, signs in inside)
+
+    def _has_changed(self, path: str, signs: Collection[tuple[int, ...]]) -> bool:
+        """Tell whether a file is another than the last build has seen."""
+        # Steps that a failure kept from running still tell of a file as it was before.
+        seen = self.failed and sign_of(path) in signs
+        return not seen and _differs(path, signs)
 
     def _may_be_listed(self, path: str) -> bool:
         """Tell whether a path that is not known may be a pattern, a template, or hold some."""

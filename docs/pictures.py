@@ -12,6 +12,7 @@ import http.server
 import io
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -118,6 +119,18 @@ def tree(scratch: Path) -> None:
     terminal("tree", project, ["info", "--tree"], seconds=30)
 
 
+def failure(scratch: Path) -> None:
+    """Take what is said when a compiler refuses what a template made."""
+    project = make_project(scratch)
+    doit(project)
+    template = project / "templates/pattern.ts.j2"
+    text = template.read_text(encoding="utf-8")
+    said = "export const decay: number = {{ nodes[2].params.decay|string|tojson }};\n"
+    text = text.replace("export type {{ settings }}", f"{said}export type {{{{ settings }}}}")
+    template.write_text(text, encoding="utf-8")
+    terminal("failure", project, ["generated/bloom.js"], seconds=60)
+
+
 def terminal(name: str, project: Path, arguments: list[str], seconds: float) -> None:
     """Run doit in a terminal of 80 columns; take its screen at the end, or after some seconds."""
     import pyte
@@ -153,11 +166,14 @@ def terminal(name: str, project: Path, arguments: list[str], seconds: float) -> 
         for column in range(80):
             cell = screen.buffer[row][column]
             colour = "" if cell.fg == "default" else f"#{cell.fg}" if len(cell.fg) == 6 else cell.fg
-            colour = {"brown": "yellow"}.get(colour, colour)
+            colour = {"brown": "yellow", "brightblue": "bright_blue"}.get(colour, colour)
             text.append(cell.data, style=f"{'bold ' if cell.bold else ''}{colour}".strip() or None)
         text.rstrip()
         shown.print(text)
-    shown.save_svg(str(PICTURES / f"{name}.svg"), title="codegen-tasks")
+    svg = shown.export_svg(title="codegen-tasks")
+    # A picture needs no network: rich names a font there, and `monospace` for who has it not.
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    (PICTURES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 def set_size(terminal_end: int) -> None:
@@ -170,7 +186,7 @@ def set_size(terminal_end: int) -> None:
 
 
 ALL: dict[str, Callable[[Path], None]] = {
-    each.__name__: each for each in (preview, report, progress, tree)
+    each.__name__: each for each in (preview, report, progress, tree, failure)
 }
 
 

@@ -150,10 +150,18 @@ def _disk_only() -> None:
     _set(_Rehearsal, "_compile_all", lambda self, link: None)
 
 
+def _unnamed() -> None:
+    """Do not note what names the target of an item."""
+    from codegen_tasks import items
+
+    _set(items, "_note_name", lambda name, seen: None)
+
+
 RULES: dict[str, Callable[[], None]] = {
     "keys of a table are not noted": _forget("keys"),
     "keys that are there are not noted": _forget("there"),
     "keys do not matter": _all_is_read,
+    "what names an item is not noted": _unnamed,
     "no early cutoff": _rewrite,
     "recorded before it is written": _record_first,
     "targets are written in place": _torn,

@@ -105,6 +105,8 @@ prune = "codegen_tasks.commands.prune:Prune"
 [tool.codegen]
 key_tracking = {tracking}
 template_cache = {caching}
+output_cache = {restoring}
+output_cache_milliseconds = 0
 """
 
 #: What each part of the declaration may be; the first is what a project begins with.
@@ -148,6 +150,7 @@ DECLARATION: dict[str, list[Any]] = {
     "stamped": ["stamp('a')", "None", "stamp('b')"],
     "keys": ["{stem}.keys", ""],
     "rows": ["rows/{stem}-{name}.txt", "", "rows/{name}-{stem}.row"],
+    "entries": ["entries/{stem}-{key}.txt", "", "entries/{name}-{stem}.txt"],
     "finish": [
         ", schema='schema.json', format=['tool/tidy'], newline='\\r\\n'",
         "",
@@ -157,6 +160,7 @@ DECLARATION: dict[str, list[Any]] = {
     ],
     "tracking": ["true", "true", "false"],
     "caching": ["true", "true", "false"],
+    "restoring": ["true", "true", "false"],
 }
 
 #: Bodies of each template, None where it may not exist; the first is there at the beginning.
@@ -237,6 +241,12 @@ TEMPLATES: dict[str, list[str | None]] = {
         "{{ name }}{% for k in item %}{{ k }}{% endfor %}{{ item|length }}\n",
         "{{ told(item) }}\n",
     ],
+    "entry.j2": [
+        "{{ key }} {{ n }}\n",
+        "{{ n }}\n",
+        "{{ key|dump }}{{ name }}{{ item|tojson }}\n",
+        "{{ item.n }}{{ gain|default('-') }}{{ tree.rows|length }}\n",
+    ],
 }
 NOTES = ["noted", "mine.j2", "parts/bark.j2", "deep/words.j2", None]
 DATA = {"a": {"b": 1, "c": 2, "d": {"e": 1}}, "b": [1, 2]}
@@ -262,7 +272,8 @@ def pattern_of(name: str, kind: str, gain: Any) -> dict[str, Any]:
     """Return what a pattern says at first."""
     rows = [{"name": "first", "n": 1}, {"name": "second", "n": 2}]
     box = {"w": 1, "h": "high", "deep": {"x": 1, "y": [1, 2]}}
-    return {"name": name, "kind": kind, "gain": gain, "box": box, "rows": rows}
+    tree = {"rows": {"p": {"name": "first", "n": 1}, "q": {"name": "second", "n": 2}}}
+    return {"name": name, "kind": kind, "gain": gain, "box": box, "rows": rows, "tree": tree}
 
 
 def toml(value: Any) -> str:
@@ -299,6 +310,17 @@ def containers(value: Any) -> Iterator[Any]:
         yield value
         for part in value.values() if isinstance(value, dict) else value:
             yield from containers(part)
+
+
+def exchange(draw: Random, container: Any) -> None:
+    """Exchange what two items of a list or entries of a table have under one key."""
+    parts = container.values() if isinstance(container, dict) else container
+    tables = [part for part in parts if isinstance(part, dict)]
+    if len(tables) > 1:
+        one, other = draw.sample(tables, 2)
+        key = draw.choice(["name", "name", "n"])
+        if key in one and key in other:
+            one[key], other[key] = other[key], one[key]
 
 
 # All that may happen to it --------------------------------------------------------------
@@ -389,6 +411,11 @@ class Project:
                 "codegen.rule('row', template='row.j2', patterns='patterns/*.toml', each='rows',"
                 f" target={d['rows']!r}{d['finish']})"
             )
+        if d["entries"]:
+            rules.append(
+                "codegen.rule('entry', template='entry.j2', patterns='patterns/*.toml',"
+                f" each='tree.rows', target={d['entries']!r})"
+            )
         self.write("dodo.py", DODO.format(**{**d, "rules": "\n".join(rules)}))
         self.write("helpers.py", HELPERS.format(**d))
         self.write("pyproject.toml", PYPROJECT.format(**d))
@@ -443,7 +470,10 @@ class Project:
             self.write(name, as_text(name, data))
 
     def _change(self, draw: Random, container: Any) -> None:
-        how = draw.choice(["set", "set", "add", "remove", "move"])
+        how = draw.choice(["set", "set", "add", "remove", "move", "swap"])
+        if how == "swap":
+            exchange(draw, container)
+            return
         value = draw.choice(VALUES)
         if isinstance(container, list):
             row = {"name": draw.choice(["new", "third", "first"]), "n": value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import functools
 import itertools
 import os
@@ -12,12 +13,38 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forked import Server
 
+ROOT = Path(__file__).parents[1]
+
 # A shell has its background jobs ignore SIGINT, and so would all we start, unless we heed it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Nothing is taken from builds of the user's, nor left there.
+os.environ["CODEGEN_OUTPUT_CACHE"] = "false"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package, once: what the tests start keeps no bytecode, see `environment`."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(ROOT / "codegen_tasks", quiet=2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return two workers a core where cores are few: many tests wait for other processes."""
+    cores = os.cpu_count() or 1
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or cores > 4 else 2 * cores
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have workers take tests that follow each other, for they share what is made but once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @dataclass(frozen=True)
@@ -33,6 +60,7 @@ def environment() -> dict[str, str]:
     """Return the environment that projects begin with, but for the home of their state."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")}
     environ["NO_COLOR"] = "1"
+    environ["CODEGEN_OUTPUT_CACHE"] = "false"
     # Python takes a dodo.py of the same second and size for the one it compiled before.
     environ["PYTHONDONTWRITEBYTECODE"] = "1"
     return environ

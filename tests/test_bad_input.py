@@ -156,7 +156,7 @@ timeout=, schema=, format=, mode=, newline=
     ),
     "each that is no name": (
         page(each="3"),
-        "rule page: each must be the name of a list, not 3\n",
+        "rule page: each must be the name of a list or a table, not 3\n",
     ),
     "each without patterns": (
         'codegen.rule("x", template="plain.txt.j2", target="x", each="registers")\n',
@@ -494,6 +494,19 @@ def test_two_items_that_make_one_target_are_both_named(project: Project) -> None
     )
 
 
+def test_two_entries_that_make_one_target_are_both_named(project: Project) -> None:
+    project.write("dodo.py", dodo(page(target='"{stem}/{name}.txt"', each='"all"')))
+    for stem in ("ash", "birch", "cedar"):
+        project.write(f"patterns/{stem}.toml", '[all.a]\nname = "x"\n[all.b]\nname = "x"\n')
+    refused(
+        project,
+        """
+        patterns/ash.toml: entries 'a' and 'b' of 'all' both make generated/ash/x.txt
+          hint: tell them apart in target= of rule page, with a key of the items
+        """,
+    )
+
+
 def test_a_rules_target_behind_a_link_is_refused(links: Project) -> None:
     declared = 'codegen.rule("x", template="plain.txt.j2", target="sub/x.txt")\n'
     links.write("dodo.py", dodo(declared))
@@ -752,6 +765,22 @@ PATTERNS: dict[str, tuple[str, bytes, str]] = {
           2 | gain: [1
         """,
     ),
+    "YAML with two documents": (
+        "elm.yaml",
+        b"name: elm\n---\nname: oak\n",
+        """
+        patterns/elm.yaml:2: expected a single document in the stream, but found another document
+          2 | ---
+        """,
+    ),
+    "YAML with a key twice": (
+        "elm.yaml",
+        b"gain: 1\nname: [{x: elm,\n  y: 1, x: oak}]\n",
+        """
+        patterns/elm.yaml:3: the key 'x' stands here a second time
+          3 |   y: 1, x: oak}]
+        """,
+    ),
     "YAML with a control character": (
         "elm.yaml",
         b"name: elm\ngain: \x01\n",
@@ -952,23 +981,55 @@ def test_each_on_a_missing_key_names_the_nearest_one(project: Project) -> None:
         .  generate:ash-x.txt
         .  generate:patterns/birch.toml
         failed: generate:patterns/birch.toml
-          patterns/birch.toml: lacks the list 'registers'
+          patterns/birch.toml: lacks the list or table 'registers'
             rule unit makes a target for each of its items
             hint: did you mean 'register'?
         .  generate:patterns/cedar.toml
         failed: generate:patterns/cedar.toml
-          patterns/cedar.toml: 'registers' must be a list, not a number
+          patterns/cedar.toml: 'registers' must be a list or a table, not a number
             rule unit makes a target for each of its items
         1 generated, 2 failed in N s
         failed:
-          patterns/birch.toml: lacks the list 'registers'
+          patterns/birch.toml: lacks the list or table 'registers'
             generate:patterns/birch.toml
-          patterns/cedar.toml: 'registers' must be a list, not a number
+          patterns/cedar.toml: 'registers' must be a list or a table, not a number
             generate:patterns/cedar.toml
         to run them again: doit -c generate:patterns/birch.toml generate:patterns/cedar.toml
         """,
         changed=["ash-x.txt"],
     )
+
+
+@pytest.mark.parametrize(
+    ("each", "what"),
+    [
+        ("schemas", "lacks the list or table 'schemas'\n  hint: did you mean 'parts.schemas'?"),
+        (
+            "parts.schema",
+            "lacks the list or table 'parts.schema'\n  hint: did you mean 'parts.schemas'?",
+        ),
+        ("name.all", "'name' must be a table, not a string"),
+        (
+            "parts.schemas",
+            "entry '/a' of 'parts.schemas': the target '/a.txt' lies outside of generated/",
+        ),
+    ],
+)
+def test_each_that_leads_to_no_table_says_where_it_ends(
+    project: Project, each: str, what: str
+) -> None:
+    project.write(
+        "dodo.py",
+        dodo(
+            'codegen.rule("unit", template="plain.txt.j2", patterns="patterns/ash.toml",\n'
+            f'             target="{{key}}.txt", each="{each}")\n'
+        ),
+    )
+    project.write("patterns/ash.toml", 'name = "x"\n[parts.schemas]\n"/a" = 1\n')
+    said, _, hint = what.partition("\n")
+    out = project.doit().out
+    assert f"  patterns/ash.toml: {said}\n" in out
+    assert hint in out
 
 
 # Templates --------------------------------------------------------------------------------
@@ -1337,7 +1398,7 @@ def test_an_undefined_key_handed_to_a_filter_of_jinja_is_told_as_such(project: P
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont | tojson }}
               |        ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:2: led = 1 key
             hint: did you mean 'count'?
         1 failed in N s
         """,
@@ -1434,7 +1495,7 @@ def test_an_undefined_key_of_a_nested_table_names_the_nearest(project: Project) 
           templates/page.txt.j2:2: the table has no key 'cuont'
             2 | {{ led.cuont }}
               |        ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:3: led = 1 key
             hint: did you mean 'count'?
         1 failed in N s
         """,
@@ -1453,8 +1514,51 @@ def test_an_undefined_key_unlike_any_is_answered_with_all_there_are(project: Pro
           templates/page.txt.j2:2: the table has no key 'size'
             2 | {{ led["size"].x }}
               |         ^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:3: led = 2 keys
             hint: known: count, pitch
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_table_in_a_list_of_another_file_that_lacks_a_key_is_told_by_its_place(
+    project: Project,
+) -> None:
+    leds = '[\n  {"name": "a", "pin": 1},\n  {"name": "b"}\n]'
+    project.write("board.json", f'{{"leds": {leds}}}')
+    read = '{% for led in read_json("board.json").leds %}{{ led.pin }}{% endfor %}'
+    project.write("templates/page.txt.j2", f"{read}\n")
+    fails(
+        project,
+        f"""
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: the table has no key 'pin'
+            1 | {read}
+              |                                                     ^^^
+            in board.json:3: leds[1]
+            pattern patterns/ash.toml
+            hint: known: name
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+def test_a_key_that_a_table_lacks_is_no_method_of_that_name(project: Project) -> None:
+    project.write("patterns/ash.toml", 'name = "ash"\n[[led]]\nvalues = 1\n[[led]]\nitems = 2\n')
+    project.write("templates/page.txt.j2", '{% for x in led %}{{ x["values"] }}{% endfor %}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          templates/page.txt.j2:1: the table has no key 'values'
+            1 | {% for x in led %}{{ x["values"] }}{% endfor %}
+              |                         ^^^^^^
+            with patterns/ash.toml:4: led[1] = 1 key
+            hint: known: items
         1 failed in N s
         """,
         ASH,
@@ -1547,7 +1651,7 @@ def test_an_exception_in_a_filter_names_filter_and_template(project: Project) ->
           templates/page.txt.j2:2: ValueError in picky (dodo.py:9): no birch
             2 | {{ name|picky }}{% endif %}
               |         ^^^^^
-            pattern patterns/birch.toml
+            with patterns/birch.toml:1: name = "birch"
         .  generate:cedar.txt
         2 generated, 1 failed in N s
         """,
@@ -1580,7 +1684,7 @@ def test_an_exception_in_a_library_names_the_projects_own_line(project: Project)
           templates/page.txt.j2:1: ValueError in f (dodo.py:10): Invalid literal for Fraction: 'ash'
             1 | {{ name|f }}
               |         ^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1599,7 +1703,7 @@ def test_a_filter_without_end_is_not_called_a_loop_of_templates(project: Project
           templates/page.txt.j2:1: RecursionError in f (dodo.py:9): maximum recursion depth exceeded
             1 | {{ name|f }}
               |         ^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1618,7 +1722,7 @@ def test_a_filter_that_exits_fails_its_step_and_not_the_run(project: Project) ->
           templates/page.txt.j2:2: SystemExit in leave (dodo.py:9): 7
             2 | {{ name|leave }}
               |         ^^^^^
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
         1 failed in N s
         """,
         ASH,
@@ -1638,7 +1742,7 @@ def test_a_pattern_error_of_the_project_keeps_its_own_words(project: Project) ->
           ash: node 3: unknown kind
             a detail
             from templates/page.txt.j2:2
-            pattern patterns/ash.toml
+            with patterns/ash.toml:1: name = "ash"
             hint: see nodes.toml
         1 failed in N s
         """,

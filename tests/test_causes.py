@@ -35,6 +35,15 @@ def test_a_cause_that_many_share_comes_first_and_others_as_they_come() -> None:
     ]
 
 
+def test_a_file_is_one_cause_whatever_it_is_to_whom() -> None:
+    states = [
+        state(kind, Reason("changed", kind, "out/a.ts", "aaaa…", "bbbb…"))
+        for kind in ("source", "import", "file")
+    ]
+    (cause,) = causes_of(states)
+    assert (cause.text, len(cause.states)) == ("out/a.ts: changed", 3)
+
+
 def test_keys_of_one_pattern_are_told_once_and_the_first_three() -> None:
     keys = [changed("p/a", key) for key in ("u", "v", "w", "x", "y")]
     (cause,) = causes_of([state("a", *keys[:2]), state("b", *keys)])

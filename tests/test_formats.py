@@ -169,6 +169,8 @@ def test_a_failing_formatter_is_a_failed_step_and_tells_the_line(
     assert "generated/ash.txt:1: tidy exited with 1\n" in said
     assert "1 | so bad\n" in said
     assert "<stdin>:1:4: a bad word" in said
+    assert "by templates/page.j2:1\n" in said
+    assert 'with patterns/ash.toml:1: name = "so bad"\n' in said
     assert "made from templates/page.j2 and patterns/ash.toml" in said
     assert tidied.read("generated/ash.txt") == "ash\nend\n"
     assert tidied.read("generated/birch.txt") == "elm\nend\n"

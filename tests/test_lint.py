@@ -42,8 +42,10 @@ def found(project: Project, *arguments: str, repeated: bool = False) -> list[str
     return lines
 
 
-def test_a_sound_project_has_none(project: Project) -> None:
+def test_a_sound_project_has_none_and_is_told_so(project: Project) -> None:
     assert found(project, repeated=True) == []
+    once = project.codegen("lint", "--ignore", "unsteady")
+    assert (once.code, once.out, once.err) == (0, "", "no findings\n")
 
 
 def test_our_own_pattern_library_has_none(empty_project: Project) -> None:

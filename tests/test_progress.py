@@ -274,6 +274,23 @@ def test_a_view_that_does_not_change_is_not_drawn_again(held: Project) -> None:
     screen.end()
 
 
+@pytest.mark.parametrize(
+    ("width", "row"),
+    [
+        (80, "1 of 9 done: generate:ash.txt 3 s, generate:birch.txt, generate:cedar.txt"),
+        (72, "1 of 9 done: generate:ash.txt 3 s, generate:birch.txt and 1 more"),
+        (60, "1 of 9 done: generate:ash.txt 3 s and 2 more"),
+        (30, "1 of 9 done: generate:ash.t..."),
+    ],
+)
+def test_the_one_row_names_whole_steps_where_it_can(width: int, row: str) -> None:
+    running = [
+        (f"generate:{stem}.txt", 3.0 * (stem == "ash")) for stem in ("ash", "birch", "cedar")
+    ]
+    counts = progress.Counts(1, 9, 0, 0, "", {})
+    assert progress.plain(progress.Shown(counts, running, None), width, 24) == [row]
+
+
 def test_a_line_fits_the_width_of_the_terminal(held: Project) -> None:
     without_rich(held)
     for number in range(3):

@@ -102,6 +102,9 @@ class Machine:
         shutil.rmtree(other, ignore_errors=True)
         ignored = shutil.ignore_patterns("generated", ".codegen")
         shutil.copytree(self.project.path, other, ignore=ignored)
+        settings = other / "pyproject.toml"
+        text = settings.read_text("utf-8")
+        settings.write_text(text.replace("output_cache = true", "output_cache = false"), "utf-8")
         return self.doit(*ALL, folder=other), self.project.outputs(other)
 
     # What may be done -------------------------------------------------------------------

@@ -307,3 +307,36 @@ def test_clean_removes_what_a_step_made_before_it_failed(project: Project) -> No
     assert project.exists("generated/ash.txt")
     assert project.doit("clean").code == 0
     assert not project.exists("generated/ash.txt")
+
+
+def test_what_a_pattern_made_that_cannot_be_read_now_is_no_orphan(
+    empty_project: Project,
+) -> None:
+    """It does not tell its targets; a slip of the finger must not remove them."""
+    project = empty_project
+    head = "from codegen_tasks import Codegen\n\ncodegen = Codegen()\n"
+    rule = 'codegen.rule("m", template="m.j2", patterns="p/*.json", target="{name}.py"'
+    project.write("dodo.py", f'{head}{rule}, compile="python")\n{DEFAULT}\n')
+    project.write("templates/m.j2", "x = 1\n")
+    for name in ("a", "b", "c"):
+        project.write(f"p/{name}.json", f'{{"name": "{name}"}}')
+    assert project.doit().code == 0
+    project.write("p/a.json", '{"name": "a"')
+    project.remove("p/b.json")
+    project.doit("-c")
+    assert orphans(project) == [
+        {"path": f"generated/b.{suffix}", "edited": False} for suffix in ("py", "pyc")
+    ]
+    pruned = project.codegen("prune")
+    assert (pruned.code, pruned.err) == (0, "")
+    assert pruned.out == (
+        "generated/b.py: removed\ngenerated/b.pyc: removed\n2 orphans removed\n"
+        "  p/a.json: does not tell its targets, so none of them is an orphan\n"
+    )
+    assert outputs(project) == {"a.py", "a.pyc", "c.py", "c.pyc"}
+    project.write("p/a.json", '{"name": "a"}')
+    assert "4 up to date in" in project.doit().out
+    settled(project)
+    project.write("p/a.json", '{"name": "a"')
+    assert project.doit("clean").code == 0
+    assert not project.exists("generated"), "clean is thorough"

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+import tomllib
 
 import pytest
 from conftest import Project
+from executed import ROOT, blocks, play
 
-ROOT = Path(__file__).parents[1]
+from codegen_tasks.__main__ import COMMANDS
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OWN = "## In your own project"
-_BLOCK = re.compile(r"(?:^`([^`\n]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(text: str) -> Iterator[tuple[str | None, str, str]]:
-    """Yield file name (if it is a file's content), language and content of each fenced block."""
-    for found in _BLOCK.finditer(text):
-        yield found[1], found[2], found[3]
-
-
-def screens(content: str) -> Iterator[tuple[str, str]]:
-    """Yield command and expected output of a console block."""
-    for part in re.split(r"^\$ ", content, flags=re.MULTILINE)[1:]:
-        command, _, expected = part.partition("\n")
-        yield command, expected
-
-
-def settled(text: str, in_order: bool) -> list[str]:
-    """Return the lines of a screen without what differs from run to run."""
-    for pattern, word in (
-        (r"\b\d+\.\d\d s\b", "T s"),
-        (r"\b\d+ ms\b", "T ms"),
-        (r"\bpid \d+", "pid P"),
-        (r"\b[0-9a-f]{4}…", "H…"),
-        (r"\b\d+(\.\d)? (bytes|KB)\b", "N bytes"),
-        (r"\(templates [^)]*\)", "(templates …)"),
-    ):
-        text = re.sub(pattern, word, text)
-    lines = [line.rstrip() for line in text.splitlines()]
-    return lines if in_order else sorted(lines)
-
-
-def play(project: Project, text: str) -> None:
-    """Write the files and run the commands of a part of the README, comparing every screen."""
-    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-    for name, language, content in blocks(text):
-        if name is not None:
-            project.write(name, content)
-        if language != "console":
-            continue
-        for command, expected in screens(content):
-            done = project.run("bash", "-c", command, PATH=path)
-            in_order = "-n" not in command.split()
-            shown = settled(done.out + done.err, in_order)
-            wanted = settled(expected, in_order)
-            assert shown == wanted, f"$ {command}\n{done.out}{done.err}"
 
 
 @pytest.fixture
@@ -91,7 +45,7 @@ def test_the_two_commands_are_there_and_ci_runs_them() -> None:
     assert "readme_command 2" in ci
 
 
-def test_every_setting_is_in_the_readme_with_its_default() -> None:
+def test_every_setting_is_in_the_reference_with_its_default() -> None:
     from dataclasses import fields
 
     from codegen_tasks.settings import PREFIX, Settings
@@ -99,26 +53,15 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     for field in fields(Settings):
         default = str(field.default).lower()
         row = f"| `{field.name}` | `{PREFIX}{field.name.upper()}` | `{default}` |"
-        assert row in README
+        assert row in (ROOT / "docs/reference.md").read_text(encoding="utf-8")
 
 
-def test_links_to_files_lead_somewhere() -> None:
-    pages = (
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "SECURITY.md",
-        "docs/glossary.md",
-        "docs/promises.md",
-        "docs/reference.md",
-        "docs/speed.md",
-        "docs/benchmarks.md",
-    )
-    for name in pages:
-        page = ROOT / name
-        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{name}: {target}"
+@pytest.mark.parametrize("page", ["README.md", "docs/reference.md", "pyproject.toml"])
+def test_all_commands_are_there_for_those_who_opt_in(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    tables = [text] if page.endswith(".toml") else [b.content for b in blocks(text, "toml")]
+    found = [tomllib.loads(table).get("tool", {}).get("doit", {}) for table in tables]
+    assert {"plugins": {"command": COMMANDS}} in found
 
 
 @pytest.mark.parametrize("number", range(1, 10))

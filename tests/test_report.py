@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +18,7 @@ from browser import Browser, found
 from conftest import Project, fill
 from test_little_to_do import counted
 
-from codegen_tasks import runs
+from codegen_tasks import report, runs
 from codegen_tasks.report.figures import FOLLOWS, bars, causes, critical_path, lanes, units
 from codegen_tasks.report.trace import trace
 from codegen_tasks.report.words import duration, tick
@@ -562,3 +564,108 @@ def test_thousands_of_targets_are_shown_as_few_and_found_at_once(
     assert browser.value("document.querySelectorAll('#boxes li button').length") == 3
     assert "used by 2" in browser.value("document.getElementById('picked').innerText")
     assert last(project).head.outcomes["generated"] == 2_005
+
+
+# Whoever reads it -----------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    """Return how bright a colour is, by WCAG 2.2."""
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, by WCAG 2.2."""
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_colours_of_the_page_can_be_told_apart() -> None:
+    """By WCAG 2.2, AA: text has a contrast of 4.5 at least, what is drawn has 3."""
+    css = (Path(report.__file__).parent / "html/page.css").read_text(encoding="utf-8")
+    schemes = [
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", one))
+        for one in re.findall(r":root {(.*?)}", css, re.DOTALL)
+    ]
+    assert len(schemes) == 3  # light, dark, paper
+    for scheme in schemes:
+        told = {
+            name: c if len(c) == 7 else "#" + "".join(2 * x for x in c[1:])
+            for name, c in scheme.items()
+        }
+        for ground in (told["paper"], told["card"]):
+            for name in ("ink", "soft", "bad", "good"):
+                assert contrast(told[name], ground) >= 4.5, (name, ground)
+            for name in ("templates", "generate", "compile", "output", "other", "critical"):
+                assert contrast(told[name], ground) >= 3, (name, ground)
+            assert contrast(told.get("focus", "#000000"), ground) >= 3
+        assert contrast(told["card"], told["generate"]) >= 4.5  # of the button that is pressed
+
+
+@NO_BROWSER
+def test_landmarks_headings_and_names_are_there_for_those_who_hear_the_page(
+    shown: Callable[..., Run], browser: Browser
+) -> None:
+    shown()
+    count = "document.querySelectorAll('{}').length"
+    assert [browser.value(count.format(one)) for one in ("header", "nav", "main", "footer")] == [
+        1
+    ] * 4
+    assert browser.value("document.documentElement.lang") == "en"
+    levels = browser.value(
+        "[...document.querySelectorAll('h1,h2,h3,h4')].map((e) => Number(e.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    unnamed = "[...document.querySelectorAll('svg')].filter((e) => e.closest('[hidden]') === null"
+    unnamed += " && !e.ariaLabel && e.ariaHidden !== 'true').length"
+    assert browser.value(unnamed) == 0
+    assert browser.value(count.format("th:not([scope])")) == 0
+    links = "[...document.querySelectorAll('nav a')].every((a) => document.querySelector(a.hash))"
+    assert browser.value(links) is True
+
+
+@NO_BROWSER
+def test_what_is_too_wide_is_scrolled_by_keys_and_nothing_moves_that_should_not(
+    shown: Callable[..., Run], browser: Browser
+) -> None:
+    shown()
+    reached = "[...document.querySelectorAll('.wide')].filter((e) => e.tabIndex === 0)"
+    assert browser.value(f"{reached}.length") == 0
+    browser.emulate(width=360)
+    end = time.monotonic() + 20
+    while not browser.value(f"{reached}.length") and time.monotonic() < end:
+        time.sleep(0.02)
+    assert browser.value(f"{reached}.length") > 0
+    wide = "[...document.querySelectorAll('.wide')].filter((e) => e.checkVisibility()"
+    wide += " && e.scrollWidth > e.clientWidth)"
+    assert browser.value(f"{wide}.every((e) => e.tabIndex === 0 && e.role === 'region')") is True
+    named = "document.getElementById(e.getAttribute('aria-labelledby')).textContent"
+    assert browser.value(f"{reached}.every((e) => {named})") is True
+    motion = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.ask("Emulation.setEmulatedMedia", features=motion)
+    assert browser.value("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    assert browser.value("document.getAnimations().length") == 0
+    browser.emulate()
+
+
+@NO_BROWSER
+def test_names_of_folders_are_broken_at_slashes_and_commands_not_at_all(
+    project: Project, browser: Browser
+) -> None:
+    project.write("templates/quite/deep/part.j2", "part\n")
+    project.write("templates/plain.txt.j2", "{% include 'quite/deep/part.j2' %}")
+    assert project.doit().code == 0
+    assert project.codegen("report").code == 0
+    browser.emulate(width=360)
+    browser.open(project.path / ".codegen/report.html")
+    names = "[...document.querySelectorAll('.group > button span:first-of-type')]"
+    broken = browser.value(f"{names}.map((e) => e.innerHTML)")
+    assert "templates/<wbr>quite/<wbr>deep/" in broken
+    assert "patterns/" in broken
+    assert browser.value("document.querySelector('code.whole').getClientRects().length") == 1
+    assert browser.value("document.documentElement.scrollWidth") <= 360
+    browser.emulate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -113,6 +114,57 @@ def test_each_of_plain_values_names_targets_by_item(empty_project: Project) -> N
     assert built(project, rule) == {"red.txt": "red", "blue.txt": "blue"}
 
 
+def test_each_makes_a_target_for_every_entry_of_a_table(empty_project: Project) -> None:
+    project = empty_project
+    project.write("templates/a.j2", "{{ key }}: {{ item.type }} {{ type }} {{ unit }}")
+    project.write("templates/b.j2", "{{ key }} {{ item }}")
+    project.write(
+        "p/api.json",
+        """
+        {"unit": "ms", "parts": {"all": {"Box": {"type": "object"}, "Lid": {"type": "string"}}},
+         "sizes": {"s": 1, "m": [2]}}
+        """,
+    )
+    body = (
+        'codegen.rule("a", template="a.j2", patterns="p/*", each="parts.all", target="{key}.a")\n'
+        'codegen.rule("b", template="b.j2", patterns="p/*", each="sizes", target="{stem}/{key}.b")'
+    )
+    made = {"Box.a": "Box: object object ms", "Lid.a": "Lid: string string ms"}
+    assert built(project, body) == {**made, "api/s.b": "s 1", "api/m.b": "m [2]"}
+
+
+def test_of_a_table_only_the_entries_that_changed_are_rendered_anew(empty_project: Project) -> None:
+    project = empty_project
+    project.write("templates/a.j2", "{{ key }} {{ item.v }}")
+    project.write("p/x.toml", "[all]\na = { v = 1 }\nb = { v = 2 }\n")
+    rule = 'codegen.rule("a", template="a.j2", patterns="p/*", each="all", target="{key}.txt")'
+    assert built(project, rule) == {"a.txt": "a 1", "b.txt": "b 2"}
+    project.write("p/x.toml", "[all]\nc = { v = 3 }\nb = { v = 4, w = 1 }\na = { v = 1 }\n")
+    told = "  never built\n    → c.txt\n  p/x.toml: all.b.v 2 → 4\n    → b.txt\n"
+    assert told in project.doit("info").out
+    assert project.doit().out.splitlines()[:2] == [".  generate:c.txt", ".  generate:b.txt"]
+    assert project.read("generated/b.txt") == "b 4"
+    assert "pattern       p/x.toml: all.b\n" in project.doit("info", "b.txt").out
+
+
+def test_items_that_exchange_their_names_exchange_their_targets(empty_project: Project) -> None:
+    project = empty_project
+    project.write("templates/a.j2", "{{ v }}{{ key is defined and key }}")
+    rule = 'codegen.rule("a", template="a.j2", patterns="p/*", each="all", target="{name}.txt")'
+    for data in (
+        '[{"name": "x", "v": 1}, {"name": "y", "v": 2}]',
+        '[{"name": "y", "v": 1}, {"name": "x", "v": 2}]',
+        '{"k": {"name": "x", "v": 1}, "l": {"name": "y", "v": 1}}',
+        '{"k": {"name": "y", "v": 1}, "l": {"name": "x", "v": 1}}',
+    ):
+        project.write("p/p.json", f'{{"all": {data}}}')
+        built(project, rule)
+        renewed = project.files(".codegen")
+        project.doit("clean")
+        assert project.doit().code == 0
+        assert project.files(".codegen") == renewed
+
+
 def test_context_is_a_dict_or_a_function_of_the_pattern(empty_project: Project) -> None:
     project = empty_project
     project.write("templates/a.j2", "{{ unit }} {{ k }}")
@@ -129,6 +181,28 @@ def test_context_is_a_dict_or_a_function_of_the_pattern(empty_project: Project) 
     assert ".  generate:x.b\n1 generated, 1 up to date" in project.doit().out
     declared(project, body.replace("2 *", "3 *").replace('"ms"', '"s"'))
     assert ".  generate:x.a\n1 generated, 1 up to date" in project.doit().out
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "made"),
+    [
+        ("{{ unit }} {{ a }}", 'target="{stem}.txt"', "ms 1"),
+        ("{{ unit }} {{ x }}", 'each="items", target="{x}.txt"', "ms 3"),
+        ("{{ unit }}{% for p in patterns %} {{ p.a }}{% endfor %}", 'target="all.txt"', "ms 1"),
+    ],
+)
+def test_a_dict_as_context_hides_keys_and_reads_none(
+    empty_project: Project, text: str, rule: str, made: str
+) -> None:
+    project = empty_project
+    project.write("templates/a.j2", text)
+    pattern = {"a": 1, "unit": "m", "unread": 2, "items": [{"x": 3}]}
+    project.write("p/x.json", json.dumps(pattern))
+    context = '{"unit": "ms"}'
+    body = f'codegen.rule("a", template="a.j2", patterns="p/*", context={context}, {rule})'
+    assert list(built(project, body).values()) == [made]
+    project.write("p/x.json", json.dumps({**pattern, "unit": "km", "unread": 5}))
+    assert "1 up to date" in project.doit().out
 
 
 def test_filters_tests_functions_and_globals_reach_the_templates(empty_project: Project) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from conftest import Result
+from forked import import_all
 
 _LONGEST = 60  # seconds; a command that hangs is killed then
 
@@ -92,23 +92,13 @@ _TO = ("out", "err")
 
 def serve(broken: str) -> None:
     """Read commands from standard input, answer with exit codes."""
-    import jinja2  # noqa: F401 -- children inherit what is imported here
-    import psutil  # noqa: F401
     from broken import break_rule
-    from doit.doit_cmd import DoitMain  # noqa: F401
 
-    import codegen_tasks.commands.diff
-    import codegen_tasks.commands.info
-    import codegen_tasks.commands.prune
-    import codegen_tasks.runner
-    import codegen_tasks.templates
-
-    assert codegen_tasks
+    import_all()
     if broken:
         break_rule(broken)
     # Python takes bytecode for fresh by its source's size and second: edits here are faster.
     sys.dont_write_bytecode = True
-    gc.freeze()  # or each child copies all of the memory at its first collection
     answers = os.dup(1)
     for line in sys.stdin:
         folder, commands, kill, wait = json.loads(line)
@@ -140,6 +130,7 @@ def _begin(folder: str, number: int, arguments: list[str]) -> int:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     signal.alarm(_LONGEST)
     os.environ["XDG_STATE_HOME"] = os.path.join(home, "state-home")
+    os.environ["XDG_CACHE_HOME"] = os.path.join(home, "cache")
     os.chdir(folder)
     sys.path[0] = folder
     code = DoitMain().run(arguments)

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
-from .. import disk
+from .. import disk, outputs, savings
 from ..build import Build
 from ..bytecode import Entry, figures, remove
 from ..errors import nearest
+from ..outputs import store_of
+from ..savings import Savings
 from ..steps import template_cache
+from ..store import ACTIONS, CONTENTS, Store
 from .common import builds_of, counted, options_first, sized
+from .helped import Helped
 
 _ACTIONS = ("status", "cleanup", "verify", "clear")
 
 
-class Cache(DoitCmdBase):
-    """The template cache: status, cleanup, verify, clear."""
+class Cache(Helped, DoitCmdBase):
+    """The caches of templates and outputs: status, cleanup, verify, clear."""
 
     name = "cache"
-    doc_purpose = "show or clean the template cache"
+    doc_purpose = "show or clean the caches of templates and outputs"
     doc_usage = "status | cleanup [KEEP] | verify | clear"
     doc_description = (
         "status: entries, bytes, hits, misses, time saved. cleanup: keep the KEEP newest "
-        "generations of each template. verify: read every entry, remove those that cannot be "
-        "used. clear: remove all. Exits with 1 if something cannot be removed."
+        "generations of each template, and of outputs what is neither too old nor too much. "
+        "verify: read every entry, remove those that cannot be used. clear: remove all; outputs "
+        "are kept for all checkouts of the user. Exits with 1 if something cannot be removed."
+    )
+    words = ("status", "cleanup", "verify", "clear")
+    examples = (
+        ("status", "hits, misses, and the time they saved"),
+        ("cleanup 2", "keep the two newest of each template"),
     )
 
     def _execute(self, pos_args: list[str]) -> int:
@@ -39,7 +50,11 @@ class Cache(DoitCmdBase):
         if len(words) > (2 if action == "cleanup" else 1):
             raise InvalidCommand(f"cache {action}: too many arguments")
         act = getattr(self, f"_{action}")
-        return max((act(build, words[1:]) for build in builds_of(self.loader)), default=0)
+        builds = builds_of(self.loader)
+        code = max((act(build, words[1:]) for build in builds), default=0)
+        stores = {(store := store_of(build.project)).folder: (store, build) for build in builds}
+        of_store = getattr(self, f"_{action}_outputs")
+        return max([code, *(int(of_store(store, build)) for store, build in stores.values())])
 
     def _say(self, line: str) -> None:
         self.outstream.write(line + "\n")
@@ -96,9 +111,71 @@ class Cache(DoitCmdBase):
         self._say(f"{_entries(cache.clear())} removed")
         return self._say_left(build, cache.entries())
 
+    # Outputs ----------------------------------------------------------------------------
+
+    def _status_outputs(self, store: Store, build: Build) -> int:
+        settings = build.project.settings
+        found = Counter(one.kind for one in store.held())
+        size = sum(one.size for one in store.held())
+        self._say(
+            f"outputs: {counted(found[ACTIONS] + found[CONTENTS], 'file')},"
+            f" {sized(size)} of {sized(settings.output_cache_bytes)}, in {_homely(store.folder)}"
+        )
+        for each in builds_of(self.loader):
+            self._say_savings(savings.load(each.project))
+        if not settings.output_cache:
+            self._say("the output cache is off")
+        elif store.fault:
+            self._say(f"{store.folder}: {store.fault}, so the output cache is not used")
+        return 0
+
+    def _say_savings(self, total: Savings) -> None:
+        if not total.steps:
+            return
+        parts = [f"{total.restored} restored", f"{total.kept} kept"]
+        parts += [f"{number} not kept: {why}" for why, number in total.unkept.most_common()]
+        self._say(f"{', '.join(parts)}; {total.seconds:.1f} s saved")
+
+    def _cleanup_outputs(self, store: Store, build: Build) -> int:
+        settings = build.project.settings
+        size = store.tidy(settings.output_cache_bytes, settings.output_cache_days)
+        limits = f"{settings.output_cache_days} days, {sized(settings.output_cache_bytes)}"
+        self._say(f"outputs: {sized(size)} removed, kept are {limits}")
+        return 0
+
+    def _verify_outputs(self, store: Store, build: Build) -> int:
+        total, broken = 0, []
+        for one in store.held():
+            total += 1
+            if not outputs.is_sound(one):
+                broken.append(one)
+        gone = [one for one in broken if store.remove(one.kind, one.name)]
+        for one in gone:
+            self._say(f"{one.path}: cannot be used, removed")
+        self._say(f"outputs: {counted(total, 'file')} verified, {len(gone)} removed")
+        left = [one for one in broken if os.path.lexists(one.path)]
+        for one in left:
+            self._say(f"{one.path}: cannot be removed")
+        return int(bool(left))
+
+    def _clear_outputs(self, store: Store, build: Build) -> int:
+        self._say(f"outputs: {counted(store.clear(), 'file')} removed")
+        for each in builds_of(self.loader):
+            savings.forget(each.project)
+        left = list(store.held())
+        for one in left:
+            self._say(f"{one.path}: cannot be removed")
+        return int(bool(left))
+
 
 def _shown(build: Build, entry: Entry) -> str:
     return disk.relative(entry.path, build.project.root)
+
+
+def _homely(path: str) -> str:
+    """Return a path as people write it who are at home there."""
+    home = os.path.expanduser("~") + os.sep
+    return "~/" + path.removeprefix(home) if path.startswith(home) else path
 
 
 def _entries(count: int) -> str:

@@ -18,6 +18,7 @@ from doit.globals import Globals
 
 from .. import disk, garbage
 from ..codegen import ASKED, Codegen
+from .helped import Helped
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -147,7 +148,7 @@ class LateParser(CmdParse):
         return found, names
 
 
-class OverCore:
+class OverCore(Helped):
     """What our commands have in common that stand in for core's of the same name.
 
     Before a command that has `own` options and an `_execute_builds`.
@@ -215,10 +216,19 @@ class OverCore:
 
     def help(self) -> str:
         """Return help; it runs no `dodo.py`, so whose it is shows in the text only."""
+        if not self._is_of_ours():
+            return str(super(Helped, self).help())  # type: ignore[misc]
+        self.describe()
+        self._cmdparser = self.cmdparser.complete
+        return super().help()
+
+    @property
+    def purpose(self) -> str:
+        """What the command is for, here."""
         if self._is_of_ours():
             self.describe()
-            self._cmdparser = self.cmdparser.complete
-        return str(super().help())  # type: ignore[misc]
+        command: Any = self
+        return str(command.doc_purpose)
 
     def _is_of_ours(self) -> bool:
         command: Any = self

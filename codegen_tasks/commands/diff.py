@@ -14,15 +14,18 @@ from doit.control import TaskControl
 from .. import orphans
 from ..preview import Difference, preview
 from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
+from .helped import Helped
 
 if TYPE_CHECKING:
     from ..build import Build
 
+#: On a terminal, of a line longer than so many bytes so many characters are shown.
+_LONG, _SHOWN = 1000, 120
 _COLOURS = {b"-": b"31", b"+": b"32", b"@": b"36"}
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 
 
-class Diff(DoitCmdBase):
+class Diff(Helped, DoitCmdBase):
     """Shows how targets differ from what a build would make of them."""
 
     name = "diff"
@@ -32,6 +35,11 @@ class Diff(DoitCmdBase):
         "Renders and compiles in memory, and shows unified diffs from the disk to what would be "
         "made, of all targets or of what doit would make for the names. Exits with 1 if a "
         "target differs or cannot be made. Changes nothing."
+    )
+    examples = (
+        ("", "what the next build changes"),
+        ("generated/bloom.ts", "the same of one target"),
+        ("'generate:b*' > review.patch", "to review, or for patch -p1"),
     )
 
     def _execute(self, pos_args: list[str]) -> int:
@@ -81,12 +89,14 @@ class Diff(DoitCmdBase):
 
     def _show(self, differences: Sequence[Difference]) -> None:
         out: Any = self.outstream
-        coloured = out.isatty() and not os.environ.get("NO_COLOR")
+        on_terminal = out.isatty()
+        coloured = on_terminal and not os.environ.get("NO_COLOR")
         out.flush()
         raw = getattr(out, "buffer", None)
         for difference in differences:
             for line in patch(difference):
-                shown = _coloured(line) if coloured else line
+                shown = _shortened(line) if on_terminal else line
+                shown = _coloured(shown) if coloured else shown
                 if raw is not None:
                     raw.write(shown)
                 else:
@@ -144,6 +154,15 @@ def _lines(data: bytes) -> list[bytes]:
     lines = [line + b"\n" for line in data.split(b"\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]
+
+
+def _shortened(line: bytes) -> bytes:
+    """Return a line as people look at it: nobody reads a source map, which is one long line."""
+    if len(line) <= _LONG:
+        return line
+    text = line.decode("utf-8", "replace").rstrip("\n")
+    left = len(text) - _SHOWN
+    return f"{text[:_SHOWN]}… ({left} more characters)\n".encode() if left > 0 else line
 
 
 def _coloured(line: bytes) -> bytes:

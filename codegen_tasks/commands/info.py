@@ -72,13 +72,18 @@ class Info(OverCore, CoreInfo):
 
     def describe(self) -> None:
         """Say what it does for all targets."""
-        self.doc_purpose = "show what is stale and why, or all about one task or target"
+        self.doc_purpose = "show what is stale and why, or all about one target"
         self.doc_usage = "[TASK|TARGET]"
         self.doc_description = (
             "Without a name: what made targets stale, and which; what follows from them; files "
             "edited by hand, and files that no rule makes any more. With one: what it was made "
             "from, what it read, and what depends on it. Exits with 1 if a target is stale. "
             "Changes nothing."
+        )
+        self.examples = (
+            ("", "what is stale, and why"),
+            ("generated/bloom.ts", "all about one target"),
+            ("--tree", "how a change reaches its targets"),
         )
 
     def _execute_builds(

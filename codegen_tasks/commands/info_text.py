@@ -261,11 +261,10 @@ class One:
             self._field("made from", [step.source])
             self._field("compiler", [project.toolchain(step.rule, step.link).name])
         else:
-            item = f"[{step.item}]" if step.item is not None else ""
             each = project.rules[step.rule].each if step.rule else None
             self._field("template", [f"{project.templates}/{step.template}"])
             if len(step.patterns) == 1:
-                place = f": {each}{item}" if each else ""
+                place = f": {keys.place((each, step.item))}" if each else ""
                 self._field("pattern", [step.patterns[0] + place])
             elif step.patterns:
                 self._field("patterns", [str(len(step.patterns))])

@@ -16,6 +16,7 @@ from doit.exceptions import InvalidCommand
 
 from ..errors import known_or_nearest
 from .common import counted, options_first, planned, say_whatever_the_encoding
+from .helped import Helped
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -47,16 +48,20 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
 _PAUSE = 1.1
 
 
-class Lint(DoitCmdBase):
+class Lint(Helped, DoitCmdBase):
     """Renders everything twice in memory, and tells what looks like a mistake."""
 
     name = "lint"
-    doc_purpose = "tell what is probably a mistake in templates and patterns"
+    doc_purpose = "tell what is probably wrong in templates and patterns"
     doc_usage = ""
     doc_description = (
         "Tells of variables that nothing defines, keys, templates and macros that nothing uses, "
         "reads that are not recorded, renders that differ when they are repeated, and names that "
         "hide others. Exits with 1 if there is any. Writes nothing."
+    )
+    examples = (
+        ("", "all that was found"),
+        ("--ignore unused-key --ignore shadowed", "but for two kinds"),
     )
     cmd_options = _OPTIONS
 
@@ -89,8 +94,8 @@ class Lint(DoitCmdBase):
             self.outstream.write(json.dumps({"version": 1, "findings": rows}, indent=2) + "\n")
         else:
             self.outstream.writelines(f"{one}\n" for one in found)
-            if found:
-                print(counted(len(found), "finding"), file=sys.stderr)
+            told = counted(len(found), "finding") if found else "no findings"
+            print(told, file=sys.stderr)
         return int(bool(found))
 
     # Rendering again, in a process that orders sets otherwise ------------------------------

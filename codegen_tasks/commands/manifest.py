@@ -10,11 +10,12 @@ from ..build import Build
 from ..digest import short
 from ..errors import nearest
 from .common import builds_of, counted, options_first, sized
+from .helped import Helped
 
 _ACTIONS = ("status", "verify")
 
 
-class Manifest(DoitCmdBase):
+class Manifest(Helped, DoitCmdBase):
     """The manifest: status, verify."""
 
     name = "manifest"
@@ -24,6 +25,8 @@ class Manifest(DoitCmdBase):
         "status: how many files, how large, when last changed. verify: read every file and "
         "compare its checksum; exits with 1 if one differs or is missing."
     )
+    words = ("status", "verify")
+    examples = (("verify", "are all files what was recorded?"),)
 
     def _execute(self, pos_args: list[str]) -> int:
         _, words = self.cmdparser.parse(options_first(self.cmdparser, pos_args))

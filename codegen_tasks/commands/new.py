@@ -13,6 +13,7 @@ from .. import scaffold
 from ..errors import CodegenError, known_or_nearest
 from ..project import Project
 from .common import codegens, options_first, say_whatever_the_encoding
+from .helped import Helped
 from .screen import Screen
 
 _OPT_TOOLCHAIN = {
@@ -34,16 +35,21 @@ _OPT_LIKE = {
 }
 
 
-class New(DoitCmdBase):
+class New(Helped, DoitCmdBase):
     """Makes files that are not there yet; replaces none."""
 
     name = "new"
-    doc_purpose = "make a small project to grow from, or a pattern like another"
+    doc_purpose = "make a small project, or a pattern like another"
     doc_usage = "DIR | pattern NAME"
     doc_description = (
         "DIR gets a dodo.py, a pyproject.toml, templates and a pattern, which doit builds at once. "
         "In a project, `pattern NAME` makes another pattern beside the first one, or the one of "
         "--like. No file is overwritten. A folder named pattern is ./pattern."
+    )
+    words = ("pattern",)
+    examples = (
+        ("lights --toolchain deno", "a project that compiles TypeScript"),
+        ("pattern glow --like bloom", "another pattern, in a project"),
     )
     cmd_options = (_OPT_TOOLCHAIN, _OPT_LIKE)
 

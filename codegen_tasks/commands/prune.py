@@ -15,6 +15,7 @@ from ..errors import StepError, cause
 from ..orphans import Orphan
 from ..tasks import hold
 from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
+from .helped import Helped
 
 _OPT_DRY_RUN = {
     "name": "dry_run",
@@ -33,7 +34,7 @@ _OPT_EDITED = {
 }
 
 
-class Prune(DoitCmdBase):
+class Prune(Helped, DoitCmdBase):
     """Removes orphans: files, and what is remembered of them."""
 
     name = "prune"
@@ -43,6 +44,7 @@ class Prune(DoitCmdBase):
         "Removes only what we made ourselves, as recorded. A file edited by hand is named and "
         "left alone. Exits with 1 if a file cannot be removed."
     )
+    examples = (("--dry-run", "only tell what would be removed"),)
     cmd_options = (_OPT_DRY_RUN, _OPT_EDITED)
 
     def _execute(self, pos_args: list[str], dry_run: bool, edited: bool) -> int:
@@ -73,9 +75,12 @@ class Prune(DoitCmdBase):
         for orphan in left:
             self._say(f"{orphan.path}: edited by hand, left alone")
         if not self._dry:
-            staying = {orphan.path for orphan in found} - gone
+            known = orphans.find(build, self.dep_manager, taken, doubtful=True)
+            staying = {orphan.path for orphan in [*found, *known]} - gone
             orphans.forget(build, self.dep_manager, staying)
         self._say(_summary(len(gone), len(left), self._dry))
+        for path in sorted(build.plan.unread):
+            self._say(f"  {path}: does not tell its targets, so none of them is an orphan")
         if left:
             self._say("  hint: doit prune --edited keeps them aside and removes them")
         return int(len(gone) < len(chosen))

@@ -19,6 +19,7 @@ from ..codegen import ASKED
 from ..errors import DeclarationError, StepError, cause
 from ..runs import Head, Run
 from .common import codegens, counted, options_first, planned, say_whatever_the_encoding
+from .helped import Helped
 
 if TYPE_CHECKING:
     from ..report.graph import Graph
@@ -73,7 +74,7 @@ class _Parser(CmdParse):
         return found, [name.removeprefix(_RUN) for name in names]
 
 
-class Report(DoitCmdBase):
+class Report(Helped, DoitCmdBase):
     """The report: of the last run, or of one that is named."""
 
     name = "report"
@@ -83,6 +84,11 @@ class Report(DoitCmdBase):
         "Writes one HTML page about a run: timeline, critical path, slowest steps, reasons, "
         "template cache, recent runs, dependency graph. A RUN is a number of `--list`, `last`, "
         "or -1 for the last, -2 for the one before."
+    )
+    examples = (
+        ("--open", "the last run, in a browser"),
+        ("--compare", "the last two runs: what differs"),
+        ("--trace run.json", "for https://ui.perfetto.dev"),
     )
     cmd_options = (_OPT_OUTPUT, _OPT_OPEN, _OPT_TRACE, _OPT_COMPARE, _OPT_LIST)
     _cmdparser: Any

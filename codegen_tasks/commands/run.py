@@ -79,6 +79,12 @@ class Run(OverCore, CoreRun):
             "Exits with 0; with 1 if a step failed; with 3 for what is wrong before any step "
             "begins."
         )
+        self.doc_usage = "[TASK|TARGET ...]"
+        self.examples = (
+            ("", "everything; the same as doit alone"),
+            ("-n 4 generate", "all targets, in four processes"),
+            ("generated/bloom.js", "one target, and what it is made from"),
+        )
 
     def may_be_short(self, found: Sequence[Codegen]) -> bool:
         """Tell whether nothing runs before ours that could give it work, or can be looked after."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..causes import Node
-from ..columns import cells
+from ..columns import wrap
 
 #: Lines are no longer than this where no terminal says how wide it is.
 _WIDTH = 80
@@ -105,19 +105,3 @@ def _shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def wrap(text: str, width: int, first: str = "", others: str = "") -> list[str]:
-    """Return a text in lines of at most so many cells; a longer word has a line of its own."""
-    lines, line, used = [], first, cells(first)
-    begun = False
-    for word in text.split(" "):
-        size = cells(word)
-        if begun and used + 1 + size > width:
-            lines.append(line)
-            line, used, begun = others, cells(others), False
-        if begun:
-            line, used = f"{line} {word}", used + 1 + size
-        else:
-            line, used, begun = line + word, used + size, True
-    return [*lines, line]

@@ -30,6 +30,7 @@ from doit.cmdparse import CmdOption
 from ..errors import DeclarationError
 from ..watch import GRACE, Changes, Known, Need, Told, around
 from .common import say_whatever_the_encoding
+from .helped import Helped
 from .run import Run
 from .warm import BUILD, UNFIT
 
@@ -45,16 +46,21 @@ _STEP, _LONGEST = 20, 500
 _PATIENCE = 15.0  # seconds that a build may take to end when we are to
 
 
-class Watch(Command):
+class Watch(Helped, Command):
     """Builds on every change; its arguments are those of `run`."""
 
     name = "watch"
     doc_purpose = "build, and build again whenever something changes"
-    doc_usage = "[TASK/TARGET...]"
+    doc_usage = "[TASK|TARGET ...]"
     doc_description = (
         "Takes what `run` takes, and hands it on to each build. Goes on after errors, and when "
         "dodo.py itself is edited. Ends with Ctrl-C, and then with 0; with 3 if there is nothing "
         "to begin with."
+    )
+    examples = (
+        ("", "everything"),
+        ("generated/bloom.js", "one target, and what it is made from"),
+        ("-n 4 generate", "in four processes"),
     )
 
     def __init__(self, task_loader: Any, cmds: Any = None, **named: Any):

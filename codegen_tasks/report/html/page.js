@@ -206,6 +206,8 @@
       if (came[node]) button.title = `${came[node]} in this run`;
       return item;
     };
+    // A name is broken after a slash, if it must be.
+    const breakable = (name) => name.split(/(?<=\/)(?=.)/).flatMap((part) => [part, made("wbr")]).slice(0, -1);
     const groupBox = ([column, name, nodes], place, focus) => {
       const inside = focus ? nodes.filter((node) => focus.has(node)) : nodes;
       const open = focus ? inside.length > 0 && !opened.has(-1 - place) : opened.has(place);
@@ -214,7 +216,7 @@
         const key = focus ? -1 - place : place;
         if (opened.has(key)) opened.delete(key); else opened.add(key);
         render(`group ${place}`);
-      } }, made("span", {}, name), made("span", {}, focus ? `${counted(inside.length)} of ${counted(nodes.length)}` : counted(nodes.length)));
+      } }, made("span", {}, ...breakable(name)), made("span", {}, focus ? `${counted(inside.length)} of ${counted(nodes.length)}` : counted(nodes.length)));
       head.dataset.key = `group ${place}`;
       const box = made("div", { class: `group ${kinds[column]}${inside.length ? "" : " faint"}` }, head);
       for (const node of inside) visible.set(node, head);
@@ -332,7 +334,20 @@
     render();
   };
 
+  // What is wider than its place must be scrolled by those, too, who have no mouse.
+  const scrolled = (box) => {
+    if (box.scrollWidth <= box.clientWidth) {
+      for (const name of ["tabindex", "role", "aria-labelledby"]) box.removeAttribute(name);
+      return;
+    }
+    box.setAttribute("tabindex", "0");
+    box.setAttribute("role", "region");
+    box.setAttribute("aria-labelledby", box.closest("section").getAttribute("aria-labelledby"));
+  };
+
   timeline();
   graph();
+  const sizes = new ResizeObserver((seen) => seen.forEach((one) => scrolled(one.target)));
+  document.querySelectorAll(".wide").forEach((box) => sizes.observe(box));
   addEventListener("beforeprint", () => document.querySelectorAll("section > details").forEach((one) => { one.open = true; }));
 })();

@@ -1,0 +1,247 @@
+"""Cached results of steps: the keys under which they are found, and how one is written down.
+
+What a step will read is known only once it has run.  So a result is found in two looks: under
+what is known before (which step of which rule, what is declared for it) stand the *read sets*
+of runs so far, which name inputs without what they said; under a read set and the digests that
+its inputs have now stands the result.  Pure, no I/O.
+
+Steps of one rule mostly read alike, but for their own pattern or source.  Their read sets are
+kept together, with a mark in place of that name; a step that does not read like the first of its
+rule has its own besides, for there may be too many to be kept together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from . import digest
+from .keys import Reads
+from .model import PATH_KINDS, Input, Result, Step, input_of, reads_of, row_of
+
+#: Raised when keys or results are made differently.
+FORMAT = "1"
+#: So many read sets are kept under one key, the newest.
+SETS = 16
+#: Contents of up to so many bytes stand in the result itself.
+INLINE = 16_384
+
+#: What one step reads: kind and name of each input, and which parts of a pattern.
+ReadSet: TypeAlias = tuple[tuple[str, str, Reads], ...]
+_DIGITS = 64  # of a digest
+#: Stands for the name of the step's own pattern or source; no file has it.
+_OWN = "\0own"
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One file of a result: path, digest and size (bytes) of what it holds, and that, if short."""
+
+    path: str
+    digest: str
+    size: int
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A result as it is kept: files by their contents' digests.
+
+    Args:
+        result: the result, without its outputs.
+        contents: these.
+    """
+
+    result: Result
+    contents: tuple[Content, ...]
+
+
+# Keys -----------------------------------------------------------------------------------
+
+
+def shared_key(step: Step, declared: Sequence[tuple[str, str]], machine: str) -> str:
+    """Return the key of the read sets that a step has in common with others of its rule.
+
+    Args:
+        step: the step.
+        declared: kind and name of the inputs that its declaration gives it.
+        machine: what of the machine shapes its outputs; "" for nothing.
+    """
+    own = own_name(step)
+    names = [[kind, _OWN if name == own else name] for kind, name in declared]
+    said = [step.phase, step.rule, step.template, step.many, step.link, step.item is not None]
+    return _digest(["shared", FORMAT, machine, said, names])
+
+
+def own_key(step: Step, declared: Sequence[tuple[str, str]], machine: str) -> str:
+    """Return the key of a step's own read sets; arguments as of `shared_key`."""
+    said = [step.phase, step.rule, step.template, step.many, step.link, step.item]
+    where = [list(step.outputs), step.source, list(step.patterns)]
+    return _digest(["own", FORMAT, machine, said, where, list(map(list, declared))])
+
+
+def result_key(own: str, reads: ReadSet, digests: Sequence[str]) -> str:
+    """Return the key of a result.
+
+    Args:
+        own: the step's `own_key`.
+        reads: what it reads.
+        digests: of each of these, as it is now.
+    """
+    return _digest(["result", own, [[*one, now] for one, now in zip(reads, digests, strict=True)]])
+
+
+def own_name(step: Step) -> str:
+    """Return the name of the one pattern or source that a step has; "" if there is no such."""
+    if step.source:
+        return step.source
+    return step.patterns[0] if len(step.patterns) == 1 else ""
+
+
+def _digest(data: Any) -> str:
+    return digest.of_bytes(_encode(data).encode("utf-8", "surrogatepass"))
+
+
+# Read sets ------------------------------------------------------------------------------
+
+
+def read_set(inputs: Iterable[Input]) -> ReadSet:
+    """Return the read set of what a step has read."""
+    return tuple((item.kind, item.name, item.reads) for item in inputs)
+
+
+def shared(reads: ReadSet, own: str) -> ReadSet:
+    """Return a read set with the mark in place of the step's own name."""
+    return tuple((kind, _OWN if name == own else name, keys) for kind, name, keys in reads)
+
+
+def owned(reads: ReadSet, own: str) -> ReadSet:
+    """Return a shared read set as that of a step; the reverse of `shared`."""
+    return tuple((kind, own if name == _OWN else name, keys) for kind, name, keys in reads)
+
+
+def with_newest(sets: Sequence[ReadSet], newest: ReadSet) -> list[ReadSet]:
+    """Return read sets with one more, the newest first; the first there ever was stays the last."""
+    if newest in sets:
+        return list(sets)
+    return [newest, *sets[: SETS - 2], *sets[SETS - 2 :][-1:]]
+
+
+def written_sets(sets: Sequence[ReadSet]) -> bytes:
+    """Return read sets as they are kept."""
+    return _sealed(_encode({"version": FORMAT, "sets": sets}))
+
+
+def sets_in(raw: bytes) -> list[ReadSet]:
+    """Return the read sets in what was kept; none if that is not whole."""
+    try:
+        data = _unsealed(raw)
+        return [
+            tuple(("" + kind, "" + name, reads_of(keys)) for kind, name, keys in one)
+            for one in data["sets"]
+        ]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+# Results --------------------------------------------------------------------------------
+
+
+def without_signatures(item: Input) -> Input:
+    """Return an input without its file's signature, which is of one machine."""
+    return replace(item, stat=None) if item.stat is not None else item
+
+
+def torn(inputs: Iterable[Input]) -> bool:
+    """Tell whether nobody knows what one of the files said that were read."""
+    return any(item.kind in PATH_KINDS and len(item.digest) != _DIGITS for item in inputs)
+
+
+def written(result: Result) -> tuple[bytes, dict[str, bytes]]:
+    """Return a result as it is kept, and the contents, by digest, that are kept beside it."""
+    contents, beside = [], {}
+    for path, data in result.outputs.items():
+        content = digest.of_bytes(data)
+        short = len(data) <= INLINE
+        contents.append([path, content, len(data), data.decode("latin-1") if short else None])
+        if not short:
+            beside[content] = data
+    record = {
+        "version": FORMAT,
+        "inputs": [row_of(without_signatures(item)) for item in result.inputs],
+        "outputs": contents,
+        "references": list(result.references),
+        "printed": result.printed,
+        "seconds": result.seconds,
+    }
+    return _sealed(_encode(record)), beside
+
+
+def stored_in(raw: bytes) -> Stored | None:
+    """Return the result in what was kept; None if that is not whole."""
+    try:
+        data = _unsealed(raw)
+        contents = tuple(_content(*fields) for fields in data["outputs"])
+        inputs = tuple(input_of(*fields) for fields in data["inputs"])
+        result = Result(
+            inputs,
+            {},
+            tuple("" + name for name in data["references"]),
+            "" + data["printed"],
+            0.0 + data["seconds"],
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return Stored(result, contents)
+
+
+def answers(stored: Stored, step: Step, reads: ReadSet, digests: Sequence[str]) -> bool:
+    """Tell whether a result is what was asked for, and not another under its name."""
+    found = tuple((item.kind, item.name, item.reads, item.digest) for item in stored.result.inputs)
+    asked = tuple((*one, now) for one, now in zip(reads, digests, strict=True))
+    return found == asked and {one.path for one in stored.contents} == set(step.outputs)
+
+
+def complete(stored: Stored, contents: Mapping[str, bytes]) -> Result:
+    """Return a stored result with its outputs.
+
+    Args:
+        stored: the result.
+        contents: those that do not stand in it, by digest.
+    """
+    outputs = {
+        one.path: one.data if one.data is not None else contents[one.digest]
+        for one in stored.contents
+    }
+    return replace(stored.result, outputs=outputs)
+
+
+def _content(path: str, content: str, size: int, text: str | None) -> Content:
+    "".join((path, content))
+    data = text.encode("latin-1") if text is not None else None
+    if data is not None and (len(data) != size or digest.of_bytes(data) != content):
+        raise ValueError("the content is not what it should be")
+    return Content(path, content, 0 + size, data)
+
+
+# A text begins with its own digest, so that a torn one is seen.
+
+
+def _sealed(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return digest.of_bytes(data).encode() + b"\n" + data
+
+
+def _unsealed(raw: bytes) -> Any:
+    """Return the data in a sealed text.  Raises ValueError if it is not whole."""
+    seal, _, text = raw.partition(b"\n")
+    if seal != digest.of_bytes(text).encode():
+        raise ValueError("torn")
+    data = json.loads(text.decode("utf-8", "surrogatepass"))
+    if not isinstance(data, dict) or data.get("version") != FORMAT:
+        raise ValueError("of another version")
+    return data
