@@ -732,6 +732,24 @@ class Workshop:
 
     # For elsewhere ----------------------------------------------------------------------
 
+    def known(self, step: Step, recorded: Recorded, over: Collection[str]) -> Outcome | None:
+        """Return the outcome of a step that need not be sent elsewhere: the output cache has it.
+
+        Args:
+            step: to be run.
+            recorded: the digests its targets had when they were recorded.
+            over: tasks that it waited for, see `run`.
+        """
+        try:
+            return self._restored(step, recorded, self._guard(step, over))
+        except (AwaitedError, CodegenError):
+            return None  # whoever runs it will meet the same
+
+    def take_in(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
+        """Return the outcome of a step that ran elsewhere: as `adopt`, and kept in the cache."""
+        outcome = replace(self.adopt(step, result, recorded), seconds=result.seconds)
+        return self._kept(step, outcome, result.outputs)
+
     def result(self, step: Step, guard: Guard | None = None) -> Result:
         """Return what a generating step comes to, for whoever will `adopt` it.
 

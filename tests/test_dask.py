@@ -325,3 +325,21 @@ def test_a_second_run_after_an_edit_sends_what_changed(kinds: Project, two: Clus
     other = twin(kinds)
     assert other.doit().code == 0
     assert made(kinds) == made(other)
+
+
+@slow
+def test_what_the_output_cache_has_is_not_sent(
+    kinds: Project, two: Cluster, tmp_path: Path
+) -> None:
+    cache = {
+        "CODEGEN_OUTPUT_CACHE": "true",
+        "CODEGEN_OUTPUT_CACHE_FOLDER": str(tmp_path / "store"),
+        "CODEGEN_OUTPUT_CACHE_MILLISECONDS": "0",
+    }
+    assert on_dask(kinds, two, **cache).code == 0
+    other = twin(kinds)
+    result = on_dask(other, two, "-v", "2", **cache)
+    assert result.code == 0
+    assert made(kinds) == made(other)
+    assert result.out.count(", restored)") >= len(targets(kinds)) - 1
+    assert "of them restored" in result.out

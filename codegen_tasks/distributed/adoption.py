@@ -50,9 +50,8 @@ class Adoption:
                 return f"{item.kind} {item.name}"
             inputs.append(mine)
         workshop = self._build.workshop
-        outcome = workshop.adopt(step, replace(result, inputs=tuple(inputs)), recorded)
-        began = time.time_ns() - int(since * 1e9)
-        return replace(outcome, seconds=result.seconds, worker=worker, pid=0, start=began)
+        outcome = workshop.take_in(step, replace(result, inputs=tuple(inputs)), recorded)
+        return replace(outcome, worker=worker, pid=0, start=time.time_ns() - int(since * 1e9))
 
     def _mine(self, step: Step, item: Input) -> Input | None:
         """Return an input as a step that ran here would have it; None if it is another here."""

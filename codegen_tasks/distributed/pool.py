@@ -103,6 +103,7 @@ class DaskPool:
         self._orders: dict[Any, _Order] = {}
         self._held: list[_Order] = []  # while there is no scheduler
         self._home: deque[StepsJob | TaskJob] = deque()
+        self._waiting: list[Outcome] = []  # found without any worker, to be told
         self._here: set[tuple[int, str]] = set()  # rules whose steps are run here
         self._unfit: dict[str, dict[str, str]] = {}  # by tool, "" for all: workers, and why
         self._silent: set[str] = set()  # workers of which nothing is heard
@@ -162,7 +163,8 @@ class DaskPool:
     @property
     def busy(self) -> int:
         """Orders and jobs that have not ended."""
-        return len(self._orders) + len(self._held) + len(self._home) + self._local.busy
+        waiting = len(self._waiting) + len(self._home)
+        return len(self._orders) + len(self._held) + waiting + self._local.busy
 
     @property
     def free(self) -> int:
@@ -210,8 +212,26 @@ class DaskPool:
         """Have a job done, by a worker if it can be."""
         if isinstance(job, TaskJob) or not self._all_go_out(job):
             self._do_here(job)
-        else:
-            self._send(_Order(job))
+            return
+        found = self._found(job)
+        self._waiting += found
+        left = set(job.tasks).difference(outcome.task for outcome in found)
+        if left:
+            self._send(_Order(_part(job, left)))
+
+    def _found(self, job: StepsJob) -> list[Outcome]:
+        """Return what the output cache has of a job's steps."""
+        build, recorded = self._builds[job.build], job.recorded
+        return [
+            outcome
+            for name in job.tasks
+            if (
+                outcome := build.workshop.known(
+                    build.plan.steps[name], recorded.get(name, {}), job.over.get(name, ())
+                )
+            )
+            is not None
+        ]
 
     def _all_go_out(self, job: StepsJob) -> bool:
         steps = self._builds[job.build].plan.steps
@@ -239,6 +259,9 @@ class DaskPool:
         """Return results; see `Executor`."""
         end = None if timeout is None else time.monotonic() + timeout
         while True:
+            if self._waiting:
+                known, self._waiting = self._waiting, []
+                return [Part(tuple(known))]
             now = time.monotonic()
             pause = _LOOK if end is None else max(0.0, min(_LOOK, end - now))
             self._start_here()
