@@ -34,6 +34,7 @@ navigation = {
         "Add a toolchain <how-to/toolchain>",
         "Use it in CI <how-to/ci>",
         "Share caches <how-to/share-caches>",
+        "Build on Dask <how-to/build-on-dask>",
         "Render untrusted templates <how-to/untrusted-templates>",
         "Migrate from a script <how-to/from-a-script>",
         "Migrate from Make <how-to/from-make>",

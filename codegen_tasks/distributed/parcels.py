@@ -31,7 +31,7 @@ _MOST_FILES, _MOST_BYTES = 5_000, 50_000_000
 
 
 class TooMuchError(Exception):
-    """A step may read more than is sensible to send."""
+    """It would take more to be sent than is sensible."""
 
 
 class Parcels:
@@ -41,13 +41,18 @@ class Parcels:
         builds: its builds.
         dodo: absolute path of the file.
         run: name of this run.
+
+    Raises:
+        TooMuchError: the file lies outside of the project.
     """
 
     def __init__(self, builds: Sequence[Build], dodo: str, run: str):
         self._builds = builds
         self._root = builds[0].project.root
         self._run = run
-        self._dodo = disk.relative(dodo, self._root)
+        self._dodo = disk.relative(dodo, self._root) if dodo else ".."
+        if self._dodo.startswith(".."):
+            raise TooMuchError("what declares the tasks is no file of the project")
         load = Load(self._dodo, builds[0].project.settings)
         self._load = pickle.dumps(load, pickle.HIGHEST_PROTOCOL)
         self._facts = facts()

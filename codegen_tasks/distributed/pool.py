@@ -25,6 +25,7 @@ from ..model import Outcome, Result, Step
 from ..workers import Pool
 from .adoption import Adoption
 from .cluster import Cluster, UnreachableError, WorkerState, shown
+from .fitness import Fitness
 from .parcels import Parcels, TooMuchError
 
 #: An order is sent so often at most, if workers or schedulers are lost meanwhile.
@@ -105,11 +106,9 @@ class DaskPool:
         self._home: deque[StepsJob | TaskJob] = deque()
         self._waiting: list[Outcome] = []  # found without any worker, to be told
         self._here: set[tuple[int, str]] = set()  # rules whose steps are run here
-        self._unfit: dict[str, dict[str, str]] = {}  # by tool, "" for all: workers, and why
-        self._silent: set[str] = set()  # workers of which nothing is heard
+        self._fitness = Fitness(self._tell)
         self._used: set[str] = set()  # addresses of workers that have run something
         self._sent: Counter[str] = Counter()  # how often each pack was sent
-        self._at_work: dict[str, WorkerState] = {}  # workers that had something to do
         self._deaths: Counter[str] = Counter()
         self._looked = 0.0
         self._alive = time.monotonic()  # when a worker was last seen to do something for us
@@ -118,8 +117,9 @@ class DaskPool:
         self._connect = functools.partial(Cluster, address, workers, min(wait, _ANSWER))
         self._usable = True
         self._guess = max(2, workers)  # how many places there are
-        self._parcels = Parcels(builds, dodo, self._run)
-        self._adoptions = [Adoption(build, self._parcels.sent) for build in builds]
+        self._dodo = dodo
+        self._parcels: Parcels  # with the connection
+        self._adoptions: list[Adoption]
         # Before there are threads, which no fork should meet.
         local.grow(local.size)
         if any(build.project.settings.maps for build in builds):
@@ -130,8 +130,10 @@ class DaskPool:
         """Return the cluster, when the first step is to go there; None if there is none."""
         if self._cluster is None and self._usable:
             try:
+                self._parcels = Parcels(self._builds, self._dodo, self._run)
+                self._adoptions = [Adoption(one, self._parcels.sent) for one in self._builds]
                 self._cluster = self._connect()
-            except UnreachableError as error:
+            except (UnreachableError, TooMuchError) as error:
                 self._usable = False
                 self._tell("cluster", f"{error}; all steps run here")
         return self._cluster
@@ -305,7 +307,8 @@ class DaskPool:
 
     def _noted(self, result: Any) -> Any:
         """Learn from what ran here which files compilers read."""
-        for outcome in result.outcomes if isinstance(result, Part) else ():
+        learns = self._cluster is not None and isinstance(result, Part)
+        for outcome in result.outcomes if learns else ():
             if outcome.trace is not None:
                 read = (item.name for item in outcome.trace.inputs if item.kind == "import")
                 self._parcels.learn(read)
@@ -363,19 +366,12 @@ class DaskPool:
         more = f"+{len(job.tasks) - 1}" if len(job.tasks) > 1 else ""
         return f"codegen:{group}", f"{target}{more}", f"{self._run}.{self._count}"
 
-    def _tools(self, job: StepsJob) -> set[str]:
-        build = self._builds[job.build]
-        tools = (build.project.tool(build.plan.steps[name]) for name in job.tasks)
-        return {"", *(tool.name for tool in tools if tool is not None)}
-
     def _allowed(self, job: StepsJob) -> list[str] | None:
         """Return the workers that may do a job; None if any may."""
-        unfit = set(self._silent)
-        for tool in self._tools(job):
-            unfit |= self._unfit.get(tool, {}).keys()
-        workers = self._workers
-        unfit = {address for address in unfit if address in workers}
-        return [address for address in workers if address not in unfit] if unfit else None
+        build = self._builds[job.build]
+        tools = (build.project.tool(build.plan.steps[name]) for name in job.tasks)
+        names = {tool.name for tool in tools if tool is not None}
+        return self._fitness.allowed(names, self._workers)
 
     def _keep_here(self, job: StepsJob, why: str) -> None:
         """Do a job here, and from now on all steps of its rules."""
@@ -505,13 +501,14 @@ class DaskPool:
         job, address = order.job, str(answer["address"])
         if "unfit" in answer:
             tool, what = answer["unfit"]
-            self._mark(tool, address, what)
+            self._fitness.mark(tool, address, what, self._workers)
         elif "unable" in answer:
-            self._mark("", address, str(answer["unable"]))
+            self._fitness.mark("", address, str(answer["unable"]), self._workers)
         elif "lacks" in answer:
             path = str(answer["lacks"])
             if self._parcels.is_packed(path, order.packs):
-                self._mark("", address, f"dodo.py reads {path}, which is not there")
+                what = f"dodo.py reads {path}, which is not there"
+                self._fitness.mark("", address, what, self._workers)
             else:
                 self._parcels.pack([path])
         elif "packs" in answer:
@@ -531,16 +528,6 @@ class DaskPool:
         else:
             self._send(order)
         return []
-
-    def _mark(self, tool: str, address: str, why: str) -> None:
-        """Note that a worker cannot do what needs a tool, or nothing at all."""
-        known = self._workers.get(address)
-        self._unfit.setdefault(tool, {})[address] = why
-        who = known.name if known is not None else address
-        what = f"no steps that need {tool}" if tool else "no steps"
-        left = self._workers.keys() - self._unfit[tool].keys()
-        rest = "" if left else "; they run here"
-        self._tell(f"unfit {tool} {why} {bool(left)}", f"worker {who} gets {what}: {why}{rest}")
 
     def _died(self, order: _Order, how: str) -> list[Any]:
         """Try a step once more whose process died; then it is to blame."""
@@ -576,29 +563,21 @@ class DaskPool:
         held, self._held = self._held, []
         for order in held:
             self._send(order)
-        silent = min(_SILENT, self._wait)
-        workers = self._workers
-        for address in self._at_work.keys() - workers.keys():
-            who = self._at_work[address].name
-            self._tell("gone", f"worker {who} is gone, what it had to do is done elsewhere")
-        self._at_work = {address: worker for address, worker in workers.items() if worker.tasks}
-        for address, worker in workers.items():
-            if now - worker.seen <= silent:
-                self._silent.discard(address)
-                self._alive = now if worker.tasks else self._alive
-            elif worker.tasks:
-                self._leave_silent(address, worker)
+        silent, workers = min(_SILENT, self._wait), self._workers
+        gone = self._fitness.silent(workers, now - silent)
+        for _, worker in gone:
+            self._leave_silent(worker)
         begun = {key for worker in workers.values() for key in worker.tasks}
+        if len(gone) < sum(bool(worker.tasks) for worker in workers.values()):
+            self._alive = now
         self._end_overdue(begun, silent, now)
         if now - self._alive > self._wait:
             what = "no worker has come" if not workers else "no worker has begun anything"
             self._give_up(f"{what} in {self._wait:g} s")
 
-    def _leave_silent(self, address: str, worker: WorkerState) -> None:
-        """Have done elsewhere what a worker has to do that is not heard of any more."""
+    def _leave_silent(self, worker: WorkerState) -> None:
+        """Have done elsewhere what a worker has to do that is heard of no more."""
         assert self._cluster is not None
-        self._tell("silent", f"worker {worker.name} is silent, what it had to do is sent again")
-        self._silent.add(address)
         keys = [key for key in worker.tasks if key in self._orders]
         orders = [self._orders.pop(key) for key in keys]
         self._cluster.drop(keys)
