@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from dask_cluster import Cluster, cluster
 from doit.dependency import Dependency
 
 from codegen_tasks.model import Trace
+from codegen_tasks.progress import Counts, View
 from codegen_tasks.state import StateDB
 
 pytest.importorskip("distributed")
@@ -177,6 +181,27 @@ def test_without_a_scheduler_workers_of_this_machine_make_the_same(project: Proj
     assert notes(result) == []
 
 
+class Busy:
+    """A runner that has a worker elsewhere, and one here."""
+
+    places = 2
+
+    def recorded_of(self, names: Iterable[str]) -> dict[str, float]:
+        return {}
+
+    def recorded(self) -> list[tuple[str, float]]:
+        return []
+
+    def under_way(self) -> list[tuple[int | str, list[str]]]:
+        return [("first", ["generate:ash.txt", "generate:elm.txt"]), (7, ["generate:fir.txt"])]
+
+
+def test_the_live_view_names_workers_elsewhere() -> None:
+    view = View(io.StringIO(), lambda: Counts(0, 3), dict, {}, {})
+    [row] = view.picture(Busy(), time.monotonic(), 200, 50)
+    assert row.endswith(" left: first: generate:ash.txt and 1 more, generate:fir.txt")
+
+
 # All kinds of steps ---------------------------------------------------------------------
 
 
@@ -279,6 +304,14 @@ def test_all_kinds_of_steps_make_the_same_bytes_and_traces(kinds: Project, two: 
     ran = re.findall(r"(generate|compile):\S+  \((first|second), \d+ ms\)", result.out)
     assert len(ran) == len(targets(kinds))
     assert notes(result) == []
+    assert kinds.codegen("report", "-o", "page.html").code == 0
+    assert kinds.codegen("report", "--trace", "trace.json").code == 0
+    assert "first<small>elsewhere</small>" in kinds.read("page.html")
+    assert {"first (elsewhere)", "second (elsewhere)"} <= {
+        event["args"]["name"]
+        for event in json.loads(kinds.read("trace.json"))["traceEvents"]
+        if event["name"] == "thread_name"
+    }
 
 
 @slow

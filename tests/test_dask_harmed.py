@@ -123,7 +123,8 @@ def test_what_a_silent_worker_had_to_do_is_done_elsewhere(
     there.stop("first")
     result = running.ended()
     right(sleeping, result)
-    assert notes(result) == ["-P dask: worker first is silent, what it had to do is sent again"]
+    assert "-P dask: worker first is silent, what it had to do is sent again" in notes(result)
+    assert not any("runs here" in note for note in notes(result))
 
 
 def test_without_workers_what_is_left_runs_here(sleeping: Project, there: Cluster) -> None:
@@ -132,7 +133,10 @@ def test_without_workers_what_is_left_runs_here(sleeping: Project, there: Cluste
     there.kill("second")
     result = running.ended()
     right(sleeping, result)
-    assert notes(result)[-1] == "-P dask: no worker has come in 3 s; what is left runs here"
+    assert re.fullmatch(
+        "-P dask: no worker has (come|begun anything) in 3 s; what is left runs here",
+        notes(result)[-1],
+    )
 
 
 def test_without_the_scheduler_what_is_left_runs_here(sleeping: Project, there: Cluster) -> None:
@@ -391,7 +395,8 @@ def test_a_network_that_is_cut_is_a_silent_worker(
     finally:
         there.end()
     right(sleeping, result)
-    assert notes(result) == ["-P dask: worker far is silent, what it had to do is sent again"]
+    assert "-P dask: worker far is silent, what it had to do is sent again" in notes(result)
+    assert not any("runs here" in note for note in notes(result))
 
 
 class Network:
