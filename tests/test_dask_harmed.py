@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import Project, Result
 from dask_cluster import Cluster, cluster
@@ -440,3 +441,22 @@ def cut_network() -> Iterator[Network]:
         pytest.skip(f"no network namespaces here: {error}")
     yield network
     network.remove()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_of_this_machine_end_with_the_run(sleeping: Project, number: int) -> None:
+    sleeping.write("dodo.py", SLEEPING.replace("sleep(0.05)", "sleep(60 if name > 'p05' else 0)"))
+    command = [sys.executable, "-m", "doit", "-P", "dask", "-n", "2"]
+    process = subprocess.Popen(
+        command, cwd=sleeping.path, env=sleeping.environ, stdout=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while len(made(sleeping)) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("codegen_tasks.distributed.child" in member.cmdline() for member in family)
+    process.send_signal(number)
+    process.wait(30)
+    _, left = psutil.wait_procs(family, timeout=20)
+    assert [member.cmdline() for member in left if member.status() != "zombie"] == []
