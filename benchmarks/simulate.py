@@ -46,7 +46,7 @@ class Costs:
     sent: int = 1_500
     made: int = 3_000
     link: float = 125e6
-    memory: float = 4_000
+    memory: float = 15_000
 
 
 @dataclass(frozen=True, slots=True)
