@@ -17,6 +17,8 @@ from doit.globals import Globals
 
 from . import checks
 from . import settings as settings_module
+from .engines import check as check_template
+from .engines import checked_options
 from .errors import DeclarationError, refuse_unknown
 from .model import Rule
 from .project import Project
@@ -60,7 +62,9 @@ class Codegen:
         name: prefix of the tasks, needed if `dodo.py` declares two.
         environment: Jinja2 environment options, extensions included.
         globals: further names in every template.
-        sandbox: render in Jinja2's sandbox, for templates that are not trusted.
+        sandbox: render in a sandbox, for templates that are not trusted.
+        engines: options of the engines for other template formats, by engine:
+            `{"mako": {...}, "mustache": {...}}`.
 
     Raises:
         DeclarationError: an unknown or unusable argument or setting.
@@ -75,6 +79,7 @@ class Codegen:
         environment: Mapping[str, Any] | None = None,
         globals: Mapping[str, Any] | None = None,  # noqa: A002 -- the contract's name
         sandbox: bool = False,
+        engines: Mapping[str, Mapping[str, Any]] | None = None,
         *surplus: Any,
         **unknown: Any,
     ):
@@ -98,6 +103,7 @@ class Codegen:
             globals=names,
             sandbox=bool(sandbox),
             settings=settings_module.load(root),
+            engines=checked_options(engines),
             templates=cleaned["templates"],
             output=cleaned["output"],
             state=cleaned["state"],
@@ -173,6 +179,7 @@ class Codegen:
                 raise DeclarationError(where, f"{key} must be a string, not {value!r}")
             if not value:
                 raise DeclarationError(where, f"lacks {key}=")
+        check_template(where, template, self.project.sandbox)
         globs = checks.globs(where, patterns)
         if each is not None and not isinstance(each, str):
             raise DeclarationError(

@@ -17,6 +17,7 @@ from jinja2.environment import TemplateModule
 from jinja2.utils import missing
 
 from . import blame, disk, whereabouts
+from .engines.explained import at, circle_of, first_line, raised_in
 from .errors import CodegenError, StepError, known_or_nearest, nearest
 
 if TYPE_CHECKING:
@@ -69,13 +70,13 @@ class Explained:
     def _explain(self, error: BaseException, places: list[tuple[str, int]]) -> StepError:
         if isinstance(error, jinja2.TemplateSyntaxError):
             return self._syntax(error, places)
-        if isinstance(error, RecursionError) and (circle := _circle(places)):
+        if isinstance(error, RecursionError) and (circle := circle_of(places)):
             return self._endless(places[: places.index(circle[0])], circle)
         if isinstance(error, CodegenError):
             what, hint, own = error.what, error.hint, list(error.details)
             return StepError(error.where, what, hint, own + self._context(places, error.where))
         what, hint = self._words(error)
-        where = _at(places[-1]) if places else f"{self._engine.folder}/{self._name}"
+        where = at(places[-1]) if places else f"{self._engine.folder}/{self._name}"
         shown = self._shown(places[-1], what) if places else []
         return StepError(where, what, hint, shown + self._context(places[:-1], where))
 
@@ -160,20 +161,18 @@ class Explained:
         details = [
             *shown,
             *(_lower(line.rstrip(".")) for line in more),
-            *self._context(outer, _at(place)),
+            *self._context(outer, at(place)),
         ]
-        return StepError(_at(place), what, hint, details)
+        return StepError(at(place), what, hint, details)
 
     def _endless(self, before: list[tuple[str, int]], circle: list[tuple[str, int]]) -> StepError:
-        via = " → ".join(_at(place) for place in [*circle, circle[0]])
+        via = " → ".join(at(place) for place in [*circle, circle[0]])
         what = "loops: it includes, extends or calls itself without end"
-        return StepError(
-            _at(circle[0]), what, details=[via, *self._context(before, _at(circle[0]))]
-        )
+        return StepError(at(circle[0]), what, details=[via, *self._context(before, at(circle[0]))])
 
     def _context(self, outer: Iterable[tuple[str, int]], where: str) -> list[str]:
         """Return who led to the place `where`; the pattern only if `where` does not name it."""
-        chain = [f"from {_at(place)}" for place in reversed(list(outer))]
+        chain = [f"from {at(place)}" for place in reversed(list(outer))]
         path, place = self._whereabouts()
         if place and path != self._made_by:
             chain.insert(0, f"in {place}")
@@ -246,16 +245,6 @@ def _values(frame: FrameType) -> Iterator[object]:
             yield from value.values()
 
 
-def _circle(places: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Return the first places between a place and its return; [] if none comes twice."""
-    seen: dict[tuple[str, int], int] = {}
-    for index, place in enumerate(places):
-        if place in seen:
-            return places[seen[place] : index]
-        seen[place] = index
-    return []
-
-
 def _absent(what: str, owner: Any, key: str) -> tuple[str, str]:
     """Return what to say of a key that an object lacks, and the nearest it has."""
     if isinstance(owner, Mapping):
@@ -278,26 +267,7 @@ def _raised_in(error: BaseException, engine: Engine) -> str:
         for frame, line in _called(error, engine.folder)
         if not frame.f_code.co_filename.startswith(_JINJA)
     ]
-    if not called:
-        return ""
-    own = [(code, line) for code, line in called if _is_own(code.co_filename, engine.root)]
-    code, line = (own or called)[-1]
-    path = os.path.relpath(code.co_filename, engine.root) if own else code.co_filename
-    shown = path.replace(os.sep, "/") if own else os.path.basename(path)
-    return f" in {code.co_name} ({shown}:{line})"
-
-
-def _is_own(path: str, root: str) -> bool:
-    return path.startswith(root + os.sep) and "site-packages" not in path
-
-
-def _at(place: tuple[str, int]) -> str:
-    return f"{place[0]}:{place[1]}"
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its kind if it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return raised_in(called, engine.root)
 
 
 def _lower(text: str) -> str:

@@ -46,6 +46,10 @@ class Sources:
         """Return the digest of a module, which need not be imported, and all it imports."""
         return self._modules.of(name)
 
+    def of_all(self) -> str:
+        """Return the digest of every module of the project that was imported."""
+        return self._modules.all()
+
     def files(self) -> list[str]:
         """Return the files of the project's modules that were looked at."""
         return self._modules.files()

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from jinja2 import meta, nodes
@@ -21,12 +22,14 @@ from jinja2.defaults import DEFAULT_NAMESPACE
 from jinja2.filters import FILTERS
 from jinja2.tests import TESTS
 
-from . import digest, disk, places, plan
+from . import digest, disk, places
 from .build import Build
+from .engines import JINJA2, is_template, kind_of
 from .errors import CodegenError
 from .keys import How, Reads
 from .model import Step
 from .steps import Rendered, Workshop, internal
+from .templates import Engine
 
 #: What can be found, and what it means.
 CODES = {
@@ -209,19 +212,39 @@ class _Lint:
         """Parse all templates."""
         folder = self._project.full(self._project.templates)
         named = {rule.template for rule in self._project.rules.values()}
-        for name in sorted({*filter(plan.is_template, disk.walk(folder)), *named}):
+        kinds = self._project.kinds()
+        found = {name for name in disk.walk(folder) if is_template(name, kinds)}
+        for name in sorted({*found, *named}):
             self._add_template(name)
 
     def _add_template(self, name: str) -> None:
         if name in self._templates:
             return
+        if kind_of(name) is not JINJA2:
+            self._templates[name] = self._unparsed(name)
+            return
         try:
-            tree = self._workshop.engine.tree(name)
+            tree = self._engine.tree(name)
         except CodegenError as problem:
             self._templates[name] = _Read()
             self._templates[name].problem = str(problem).partition("\n")[0]
             return
         self._templates[name] = _seen(tree)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return Engine(self._workshop.spec_of(JINJA2), None, "")
+
+    def _unparsed(self, name: str) -> _Read:
+        """Return what is known of a template of another engine: the words in it."""
+        text = "\n".join(self._lines(f"{self._project.templates}/{name}"))
+        found = _Read(mentioned=set(re.findall(r"[\w-]+", text)))
+        for word in re.findall(r"[\w./-]+", text):
+            plain = word.lstrip("./")
+            found.names |= {plain, f"*/{plain}", f"{plain}.mustache", f"*/{plain}.mustache"}
+        if "file=" in text and "${" in text:
+            found.names.add("*")
+        return found
 
     def _render(self) -> None:
         """Render all targets, and take down what each render reads."""

@@ -205,7 +205,7 @@ Change: TypeAlias = Literal[
 #: Kinds whose name says all: a path.
 _NAMED_BY_PATH = PATH_KINDS | {"target", "missing template"}
 #: Kinds of which only the digest is kept, for they are code.
-_CODE_KINDS = frozenset({"filter", "test", "function", "context"})
+_CODE_KINDS = frozenset({"filter", "test", "function", "context", "module"})
 
 
 @dataclass(frozen=True, slots=True)

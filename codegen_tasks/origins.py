@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from . import blame, digest, disk, formats, items, keys, maps, moved, places
+from .engines import JINJA2, kind_of
 from .errors import CodegenError, StepError
 from .maps import Key, Origin, SourceMap, Spot
 from .model import Pattern, Step
@@ -40,6 +41,7 @@ _LONG = 40
 _NEAR = 20
 _WORD = re.compile(r"\w+")
 _UNSURE = "what made this cannot be told: rendered again, it is not the same"
+_UNTOLD = "what made this cannot be told: there are no source maps for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ class Origins:
             via += [f"from {place}"] if place is not None else []
         if place is None or self._phase(place.path) != "generate":
             return via
+        kind = kind_of(self._template(place.path))
+        if kind is not JINJA2:
+            template = f"{self._project.templates}/{self._template(place.path)}"
+            return [*via, f"by {template}", f"{_UNTOLD} {kind.label}"]
         data = _bytes(os.path.join(root, place.path))
         found = self.source_map(place.path, data) if data is not None else None
         if data is None or found is None:
@@ -124,6 +130,11 @@ class Origins:
     def _phase(self, path: str) -> str:
         maker = self._workshop.plan.makers.get(path)
         return self._workshop.plan.steps[maker].phase if maker else ""
+
+    def _template(self, path: str) -> str:
+        """Return the template of a generated file."""
+        plan = self._workshop.plan
+        return plan.steps[plan.makers[path]].template
 
     def _before(self, place: Place, root: str) -> Place | None:
         """Return the place in the source of a compiled file, which its compiler's map tells."""
@@ -235,6 +246,8 @@ class Origins:
         if maker is None:
             return None
         step = self._workshop.plan.steps[maker]
+        if kind_of(step.template) is not JINJA2:
+            return None
         for pieces in self._renders(step):
             if pieces and (found := self._finished(step, pieces, data)) is not None:
                 return maps.built(posixpath.basename(path), found, content)
@@ -273,7 +286,7 @@ class Origins:
             if self._engine is None:
                 from .tracing import Tracing
 
-                self._engine = Tracing(self._workshop.engine.spec)
+                self._engine = Tracing(self._workshop.spec_of(JINJA2))
             loaded = [self._workshop.world.library.load(path) for path in step.patterns]
             return self._engine.pieces(
                 step.template, lambda trace: self._variables(step, loaded, trace, keyed)

@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import disk, items, patterns, schemas
+from .engines import is_template
 from .errors import DeclarationError, StepError, nearest
 from .folders import Folders
 from .model import FORMATTER, Pattern, Phase, Rule, Step
 from .project import Project
 
-#: What a file's name ends with if it is a template on its own account.
-TEMPLATE_SUFFIXES = (".j2", ".jinja", ".jinja2")
 #: Bytes that a file's name may have, on every file system that is in use.
 _LONGEST_NAME = 255
 #: Bytes of a folder's path below which a file with a temporary name can be opened.
@@ -149,7 +148,7 @@ def _refuse_later_patterns(project: Project, plan: Plan) -> None:
 def template_names(
     project: Project, others: Iterable[str] = (), folders: Folders | None = None
 ) -> list[str]:
-    """Return the names of all templates: by suffix, and those a rule names.
+    """Return the names of all templates: by suffix of an engine in use, and those a rule names.
 
     One whose name cannot be a task's, because doit allows no `=` there, is left to the
     steps that load it.
@@ -161,17 +160,13 @@ def template_names(
     """
     if not project.settings.template_cache:
         return []
-    folder = f"{project.templates}/"
+    folder, kinds = f"{project.templates}/", project.kinds()
     folders = folders or Folders(project.root)
-    found = {name for name in folders.walk(project.templates) if is_template(name)}
+    found = {name for name in folders.walk(project.templates) if is_template(name, kinds)}
     found |= {rule.template for rule in project.rules.values()}
-    found |= {p.removeprefix(folder) for p in others if p.startswith(folder) and is_template(p)}
+    made = (p.removeprefix(folder) for p in others if p.startswith(folder))
+    found |= {name for name in made if is_template(name, kinds)}
     return sorted(name for name in found if "=" not in name)
-
-
-def is_template(path: str) -> bool:
-    """Tell whether a file below the templates folder is a template on its own account."""
-    return path.endswith(TEMPLATE_SUFFIXES)
 
 
 def _template_step(project: Project, name: str) -> Step:

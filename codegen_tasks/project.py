@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from . import digest
+from .engines import JINJA2, KINDS, Kind, kind_of
 from .functions import Sources
 from .model import FORMATTER, Rule, Step
 from .settings import Settings
@@ -34,8 +35,9 @@ class Project:
         state: the state folder, project-relative; `home` is this project's part of it.
         options: Jinja2 environment options.
         globals: further names in every template.
-        sandbox: render in Jinja2's sandbox.
+        sandbox: templates are not trusted.
         settings: of the machine or the moment.
+        engines: options of the other engines, by engine.
         rules, filters, tests, functions: by name, in declared order.
     """
 
@@ -48,6 +50,7 @@ class Project:
     globals: Mapping[str, Any]
     sandbox: bool
     settings: Settings
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     filters: dict[str, Callable[..., Any]] = field(default_factory=dict)
     tests: dict[str, Callable[..., Any]] = field(default_factory=dict)
@@ -120,37 +123,50 @@ class Project:
 
     # Digests of what was declared -------------------------------------------------------
 
-    def environment_digest(self, sources: Sources) -> str:
+    def options_of(self, engine: str) -> Mapping[str, Any]:
+        """Return the options of an engine."""
+        return self.options if engine == JINJA2.name else self.engines.get(engine, {})
+
+    def kinds(self) -> list[Kind]:
+        """Return the engines that the rules' templates need, and Jinja2."""
+        return list(dict.fromkeys([JINJA2, *(kind_of(r.template) for r in self.rules.values())]))
+
+    def environment_digest(self, sources: Sources, engine: str = JINJA2.name) -> str:
         """Return the digest of what every render hangs on besides templates and patterns."""
+        options = sorted(self.options_of(engine).items())
         return digest.of_parts(
             FORMAT,
             "sandbox 2" if self.sandbox else "",
-            *(f"{name}={sources.of(value)}" for name, value in sorted(self.options.items())),
-            *map(sources.of_module, self._extension_modules()),
-            metadata.version("jinja2"),
+            *(f"{name}={sources.of(value)}" for name, value in options),
+            *map(sources.of_module, self._modules(engine)),
+            *map(_version, KINDS[engine].packages),
             metadata.version("tomli"),
             sys.implementation.cache_tag or sys.version,
         )
 
-    def environment_facts(self, sources: Sources) -> dict[str, str]:
+    def environment_facts(self, sources: Sources, engine: str = JINJA2.name) -> dict[str, str]:
         """Return what the digest of the environment is of, by name, in a few words each."""
         options = {
             f"environment {name}": _words(value) or digest.short(sources.of(value))
-            for name, value in sorted(self.options.items())
+            for name, value in sorted(self.options_of(engine).items())
         }
         modules = {
             f"extension {name}": digest.short(sources.of_module(name))
-            for name in self._extension_modules()
+            for name in self._modules(engine)
         }
         return {
             **options,
             **modules,
             "sandbox": str(self.sandbox),
-            "jinja2": metadata.version("jinja2"),
+            **{name: _version(name) for name in KINDS[engine].packages},
             "tomli": metadata.version("tomli"),
             "python": sys.implementation.cache_tag or sys.version,
             "codegen-tasks format": FORMAT,
         }
+
+    def _modules(self, engine: str) -> list[str]:
+        """Return the modules that an engine's options name."""
+        return self._extension_modules() if engine == JINJA2.name else []
 
     def _extension_modules(self) -> list[str]:
         """Return the modules of extensions given by name; Jinja2's own have its version."""
@@ -158,16 +174,17 @@ class Project:
         modules = [n.partition(":")[0] if ":" in n else n.rpartition(".")[0] for n in given]
         return [name for name in modules if name.partition(".")[0] not in ("jinja2", "")]
 
-    def shape_digest(self, sources: Sources) -> str:
-        """Return the digest of what shapes bytecode: the environment, and every filter and test.
+    def shape_digest(self, sources: Sources, engine: str = JINJA2.name) -> str:
+        """Return the digest of what shapes compiled templates: options, and what is folded in.
 
         Jinja2 folds filters of constants while it compiles, so their source is in there.
         Everything else declared is looked at too, before a render can change what a function
         keeps in a constant: the next process will find it as it was.
         """
-        parts = [self.environment_digest(sources), self.templates]
-        for kind, functions in (("filter", self.filters), ("test", self.tests)):
-            parts += [f"{kind} {n} {sources.of(f)}" for n, f in sorted(functions.items())]
+        parts = [self.environment_digest(sources, engine), self.templates]
+        functions = {"filter": self.filters, "test": self.tests}
+        for kind, known in functions.items() if engine == JINJA2.name else ():
+            parts += [f"{kind} {n} {sources.of(f)}" for n, f in sorted(known.items())]
         for value in (*self.functions.values(), *self.globals.values()):
             sources.of(value)
         return digest.of_parts(*parts)

@@ -1,4 +1,4 @@
-"""What one render has read so far: templates, files, names; unaware of Jinja2."""
+"""What one render has read so far: templates, files, names; unaware of engines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from .errors import StepError
 from .keys import Notes
 from .model import Input, Stat
 from .patterns import data_input
+
+#: Stands among modules for every one of the project: an import whose name nobody can tell.
+ANY_MODULE = "any of the project"
 
 
 @dataclass(slots=True)
@@ -66,6 +69,7 @@ class Record:
         missing: names looked for and not found.
         files: by kind and path, those read through a template function.
         names: variables looked up; filters, tests: those used.
+        modules: of Python, that a template imports itself.
     """
 
     templates: dict[str, str] = field(default_factory=dict)
@@ -74,6 +78,7 @@ class Record:
     names: dict[str, None] = field(default_factory=dict)
     filters: dict[str, None] = field(default_factory=dict)
     tests: dict[str, None] = field(default_factory=dict)
+    modules: dict[str, None] = field(default_factory=dict)
 
     def include(self, other: Record) -> None:
         """Add all that `other` has read."""
@@ -85,12 +90,13 @@ class Record:
         self.names.update(other.names)
         self.filters.update(other.filters)
         self.tests.update(other.tests)
+        self.modules.update(other.modules)
 
     def used(self) -> tuple[tuple[Any, ...], ...]:
         """Return all that was read but files, to compare it with another record's."""
         return (
             tuple(self.templates.items()),
-            *map(tuple, (self.missing, self.names, self.filters, self.tests)),
+            *map(tuple, (self.missing, self.names, self.filters, self.tests, self.modules)),
         )
 
     def file_inputs(self) -> list[Input]:

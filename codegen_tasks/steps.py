@@ -21,11 +21,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import digest, disk, formats, items, keys, texts, toolchains
 from .bytecode import TemplateCache
+from .engines import Kind, kind_of
 from .errors import AwaitedError, CodegenError, StepError
 from .folders import Folders
 from .functions import describe
@@ -37,12 +39,12 @@ from .plan import Plan
 from .project import Project
 from .schemas import Schemas
 from .toolchains import Compiled, Site, Unit
-from .world import World
+from .world import World, compiled_by
 
 if TYPE_CHECKING:
+    from .engines.base import Engine, Spec
     from .origins import Origins
     from .record import Record
-    from .templates import Engine
 
 #: Digests of a target's bytes as its trace recorded them, by path: anything else that
 #: stands there was put there by somebody else.
@@ -91,7 +93,8 @@ class Workshop:
         self.plan = plan
         self.world = world
         self.anew = anew
-        self._engine: Engine | None = None
+        self._engines: dict[str, Engine] = {}
+        self._renderers: dict[str, Engine] = {}  # the same by template
         self._cache: TemplateCache | None = None
         self._guarding: Guard | None = None
         self._reads: dict[Reads, Reads] = {}
@@ -121,40 +124,64 @@ class Workshop:
         """Make what renders need, so that processes forked from this one have it."""
         if any(step.phase in ("templates", "generate") for step in self.plan.steps.values()):
             texts.warm_up()
-            with contextlib.suppress(CodegenError):  # told by the step that needs it
-                self.engine.warm_up()
+            for kind in self.project.kinds():
+                with contextlib.suppress(CodegenError):  # told by the step that needs it
+                    self.engine_of(kind).warm_up()
             for schema in {rule.schema for rule in self.project.rules.values()} - {None}:
                 with contextlib.suppress(CodegenError):
                     self.schemas.prepared(str(schema))
 
-    @property
-    def engine(self) -> Engine:
-        """The template engine; making it imports Jinja2.
+    def make_engines(self) -> None:
+        """Make the engines that the rules need.
 
         Raises:
-            DeclarationError: an environment option that Jinja2 does not take.
+            DeclarationError: an option that an engine does not take.
         """
-        if self._engine is None:
-            from .templates import Engine, Spec
+        for kind in self.project.kinds():
+            self.engine_of(kind)
 
-            project = self.project
-            spec = Spec(
-                project.root,
-                project.templates,
-                project.options,
-                project.filters,
-                project.tests,
-                {**project.globals, **project.functions},
-                project.sandbox,
-                key_tracking=project.settings.key_tracking,
-                sandbox_bytes=project.settings.sandbox_bytes,
-                state=project.state,
-            )
-            cache = self.cache if project.settings.template_cache else None
-            self.world.settle()
-            shape = self.world.declaration("environment", "bytecode")
-            self._engine = Engine(spec, cache, shape)
-        return self._engine
+    def engine_of(self, kind: Kind) -> Engine:
+        """Return an engine; making it imports its library.
+
+        Raises:
+            DeclarationError: an option that it does not take.
+        """
+        found = self._engines.get(kind.name)
+        if found is None:
+            found = self._engines[kind.name] = self._made_engine(kind)
+        return found
+
+    def engine_for(self, template: str) -> Engine:
+        """Return the engine that renders a template; otherwise as `engine_of`."""
+        found = self._renderers.get(template)
+        if found is None:
+            found = self._renderers[template] = self.engine_of(kind_of(template))
+        return found
+
+    def _made_engine(self, kind: Kind) -> Engine:
+        cache = self.cache if self.project.settings.template_cache else None
+        self.world.settle()
+        shape = self.world.declaration("environment", compiled_by(kind))
+        made: Engine = import_module(kind.module).Engine(self.spec_of(kind), cache, shape)
+        return made
+
+    def spec_of(self, kind: Kind) -> Spec:
+        """Return what an engine is made from."""
+        from .engines.base import Spec
+
+        project = self.project
+        return Spec(
+            project.root,
+            project.templates,
+            project.options_of(kind.name),
+            project.filters,
+            project.tests,
+            {**project.globals, **project.functions},
+            project.sandbox,
+            key_tracking=project.settings.key_tracking,
+            sandbox_bytes=project.settings.sandbox_bytes,
+            state=project.state,
+        )
 
     @cached_property
     def origins(self) -> Origins:
@@ -280,7 +307,11 @@ class Workshop:
         return self._kept(step, outcome, made.data)
 
     def _template_counts(self) -> tuple[int, int]:
-        return (self._engine.hits, self._engine.misses) if self._engine else (0, 0)
+        hits = misses = 0
+        for engine in self._engines.values():
+            hits += engine.hits
+            misses += engine.misses
+        return hits, misses
 
     def _trace(self, made: _Made, seconds: float) -> Trace:
         """Return what is recorded of a step; `made` is when its outputs' bytes last changed."""
@@ -300,10 +331,12 @@ class Workshop:
     # Templates --------------------------------------------------------------------------
 
     def _cache_template(self, step: Step, recorded: Recorded) -> _Made:
-        source = self.engine.parse(step.template)
-        shape = self.world.declaration("environment", "bytecode")
-        entry = self.engine.entry_path(step.template)
-        inputs = (source, Input("environment", "bytecode", shape))
+        kind = kind_of(step.template)
+        engine, shaped = self.engine_of(kind), compiled_by(kind)
+        source = engine.parse(step.template)
+        shape = self.world.declaration("environment", shaped)
+        entry = engine.entry_path(step.template)
+        inputs = (source, Input("environment", shaped, shape))
         kept = disk.stat(entry) if entry is not None else None
         if entry is None or kept is None:
             return _Made(inputs)
@@ -332,7 +365,8 @@ class Workshop:
         """
         if step.problem is not None:
             raise step.problem
-        engine = self.engine  # made before a context function runs, see `World.settle`
+        # Made before a context function runs, see `World.settle`.
+        engine = self.engine_for(step.template)
         loaded = [self.world.library.load(path) for path in step.patterns]
         judged = self._judged(step, loaded)
         view = self._view(step, loaded)
@@ -417,7 +451,7 @@ class Workshop:
         else:
             named: dict[str, Any] = {"pattern": loaded[0].names()} if loaded else {}
             view = View(tops, {**named, **more}, notes)
-        if self.engine.tracks and not _may_read_all(rule):
+        if self.engine_for(step.template).tracks and not _may_read_all(rule):
             return view
         return self._without_notes(step, view)
 
@@ -477,7 +511,7 @@ class Workshop:
         # What renders have in common are the same objects, made once.
         key = (step.rule, record.used())
         if key not in self._shared:
-            templates = self.engine.template_inputs(record)
+            templates = self.engine_for(step.template).template_inputs(record)
             before = [*self._declared_inputs(step.rule), *templates]
             self._shared[key] = (before, self._functions_used(record))
         before, after = self._shared[key]
@@ -487,7 +521,8 @@ class Workshop:
         """Return the inputs of every step of a rule, besides patterns."""
         now = self.world.declared_input
         context = [] if self.project.rules[rule].context is None else [now("context", rule)]
-        return [*context, now("rule", rule), now("environment", "jinja2")]
+        engine = kind_of(self.project.rules[rule].template).name
+        return [*context, now("rule", rule), now("environment", engine)]
 
     def _functions_used(self, record: Record) -> list[Input]:
         """Return the filters, tests, functions and globals that a render used.
@@ -501,6 +536,7 @@ class Workshop:
         used += [
             ("function" if name in project.functions else "global", name) for name in record.names
         ]
+        used += [("module", name) for name in record.modules]
         return [self.world.declared_input(kind, name) for kind, name in used]
 
     def _references(self, step: Step, text: str) -> tuple[str, ...]:

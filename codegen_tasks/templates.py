@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import posixpath
 import re
 import time
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
@@ -22,13 +19,16 @@ import jinja2
 from jinja2.runtime import Context, Macro, new_context
 from jinja2.utils import _PassArg, internalcode
 
-from . import digest, disk, keys, sandbox, texts
+from . import digest, keys, sandbox
 from .bytecode import TemplateCache
+from .engines.base import Reader
+from .engines.base import Spec as Spec
+from .engines.explained import first_line
 from .errors import DeclarationError, StepError
-from .explain import Explained, first_line
+from .explain import Explained
 from .keys import View
-from .model import Input, Stat
-from .record import Read, Record
+from .model import Input
+from .record import Record
 
 #: Under this name, which no pattern can have, contexts hand on what a render sees.
 _VIEW = "\0view"
@@ -162,32 +162,18 @@ def _is_usual(context: Context | None) -> bool:
 
 
 class _Loader(jinja2.BaseLoader):
-    """Templates below one folder, and nothing outside of it, links included."""
+    """Jinja2's view of the templates."""
 
-    def __init__(self, root: str, folder: str):
-        self._root = root
-        self._folder = folder
-        self._fence = os.path.realpath(os.path.join(root, folder)) + os.sep
-        self.loaded: dict[str, tuple[str, Stat | None]] = {}
-        self.guard: Callable[[str], None] | None = None
+    def __init__(self, reader: Reader):
+        self._reader = reader
 
     def get_source(
         self, environment: jinja2.Environment, template: str
     ) -> tuple[str, str, Callable[[], bool] | None]:
-        path = f"{self._folder}/{template}"
-        full = os.path.join(self._root, path)
-        if ".." in template.split("/") or os.path.isabs(template):
-            raise StepError(path, "a template cannot lie outside the templates folder")
-        if self.guard is not None:
-            self.guard(posixpath.normpath(path))
-        signature = disk.signature(full)
-        if signature is None:
+        found = self._reader.source(template)
+        if found is None:
             raise jinja2.TemplateNotFound(template)
-        if not os.path.realpath(full).startswith(self._fence):
-            raise StepError(path, "a template cannot lie outside the templates folder")
-        raw = disk.read(full)
-        self.loaded[template] = (digest.of_bytes(raw), signature)
-        return texts.decoded(path, raw), path, None
+        return (*found, None)
 
 
 class _Bytecode(jinja2.BytecodeCache):
@@ -198,6 +184,8 @@ class _Bytecode(jinja2.BytecodeCache):
         self._shape = shape
         self._started = 0.0
         self.keys: dict[str, str] = {}
+        self.hits = 0
+        self.misses = 0
 
     def get_bucket(
         self, environment: jinja2.Environment, name: str, filename: str | None, source: str
@@ -211,49 +199,24 @@ class _Bytecode(jinja2.BytecodeCache):
 
     def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
         bucket.code = self._cache.get(bucket.key, bucket.checksum)
+        self.hits += bucket.code is not None
 
     def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
         milliseconds = (time.perf_counter() - self._started) * 1000
         if isinstance(bucket.code, CodeType):
+            self.misses += 1
             self._cache.put(bucket.key, bucket.checksum, bucket.code, milliseconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What an environment is made from.
-
-    Args:
-        root: absolute path of the project.
-        folder: the templates folder, relative to it.
-        options: Jinja2's options, extensions included.
-        filters, tests, globals: what the project adds to the templates.
-        sandbox: render in Jinja2's sandbox.
-        sandbox_bytes: how much one render may make there.
-        state: the state folder, project-relative, which no template may read there.
-        key_tracking: note which keys of a pattern a render reads.
-    """
-
-    root: str
-    folder: str
-    options: Mapping[str, Any]
-    filters: Mapping[str, Callable[..., Any]]
-    tests: Mapping[str, Callable[..., Any]]
-    globals: Mapping[str, Any]
-    sandbox: bool
-    sandbox_bytes: int = 0
-    state: str = ""
-    key_tracking: bool = True
-
-    @property
-    def tracks(self) -> bool:
-        """Whether all that may reach a pattern can be seen; else every pattern counts whole."""
-        extensions = self.options.get("extensions", ())
-        given = (*self.filters.values(), *self.tests.values(), *self.globals.values())
-        return (
-            self.key_tracking
-            and all(name in _SEEN_THROUGH for name in extensions)
-            and not any(_takes_context(one) for one in (*given, self.options.get("finalize")))
-        )
+def _tracks(spec: Spec) -> bool:
+    """Tell whether all that may reach a pattern can be seen; else every pattern counts whole."""
+    extensions = spec.options.get("extensions", ())
+    given = (*spec.filters.values(), *spec.tests.values(), *spec.globals.values())
+    return (
+        spec.key_tracking
+        and all(name in _SEEN_THROUGH for name in extensions)
+        and not any(_takes_context(one) for one in (*given, spec.options.get("finalize")))
+    )
 
 
 #: Extensions that ask a context for nothing but what a template names.
@@ -271,7 +234,7 @@ def _takes_context(value: Any) -> bool:
         return True
 
 
-class Engine:
+class Engine(Reader):
     """A warm environment: renders templates and tells what each render read.
 
     Args:
@@ -281,16 +244,26 @@ class Engine:
     """
 
     def __init__(self, spec: Spec, cache: TemplateCache | None, shape: str):
-        self._spec = spec
-        self._loader = _Loader(spec.root, spec.folder)
+        super().__init__(spec)
+        self._loader = _Loader(self)
         self._cache = cache
         self._bytecode = _Bytecode(cache, shape) if cache else None
         self._environment = self._made()
         self._furnish(self._environment)
         self.last_undefined: tuple[Any, str] | None = None
-        self._data: dict[tuple[str, str], Any] = {}
         #: Whether it is noted which keys of a pattern a render reads.
-        self.tracks = spec.tracks
+        self.tracks = _tracks(spec)
+
+    @property
+    def record(self) -> Record:
+        """What the render has read that is going on."""
+        found: Record = self._environment.record
+        return found
+
+    @property
+    def hands_tables(self) -> bool:
+        """Whether templates get tables that note what is read of them."""
+        return self.tracks
 
     def _made(self) -> Any:
         limit = self._spec.sandbox_bytes
@@ -322,9 +295,7 @@ class Engine:
         for name, function in self._spec.tests.items():
             environment.tests[name] = _given_plain(function)
         environment.globals.update(self._spec.globals)
-        environment.globals.update(
-            read_text=self._read_text, read_json=self._read_json, read_toml=self._read_toml
-        )
+        environment.globals.update(self.functions())
         environment.filters = _Used(
             environment.filters, lambda name: environment.record.filters.setdefault(name)
         )
@@ -335,12 +306,12 @@ class Engine:
     @property
     def hits(self) -> int:
         """Templates this process found in the cache."""
-        return self._cache.hits if self._cache else 0
+        return self._bytecode.hits if self._bytecode else 0
 
     @property
     def misses(self) -> int:
         """Templates this process parsed."""
-        return self._cache.misses if self._cache else len(self._loader.loaded)
+        return self._bytecode.misses if self._bytecode else len(self.loaded)
 
     def warm_up(self) -> None:
         """Make what every parser of templates needs, for processes that are to be forked."""
@@ -353,10 +324,10 @@ class Engine:
             StepError: it does not exist or has a syntax error.
         """
         self._environment.record = Record()
-        self._loader.guard = None
+        self.guard = None
         with Explained(self, name, {}), self._limits():
             self._environment.get_template(name)
-        return self._template_input(name)
+        return self.template_input(name)
 
     def tree(self, name: str) -> jinja2.nodes.Template:
         """Return a template as Jinja2 parses it.
@@ -364,7 +335,7 @@ class Engine:
         Raises:
             StepError: it does not exist or has a syntax error.
         """
-        self._loader.guard = None
+        self.guard = None
         with Explained(self, name, {}):
             source, path, _ = self._loader.get_source(self._environment, name)
             tree: jinja2.nodes.Template = self._environment._parse(source, name, path)
@@ -394,7 +365,7 @@ class Engine:
         Raises:
             StepError: whatever went wrong, with template and line.
         """
-        self._loader.guard = guard
+        self.guard = guard
         record = self._environment.record = Record()
         self.last_undefined = None
         with Explained(self, name, view.variables, made_by, view), self._limits():
@@ -406,77 +377,6 @@ class Engine:
         if not self._spec.sandbox:
             return contextlib.nullcontext()
         return sandbox.limited_memory(self._spec.sandbox_bytes)
-
-    def template_inputs(self, record: Record) -> list[Input]:
-        """Return the templates of a record, those that are missing too, as inputs."""
-        found = [self._template_input(name, via) for name, via in record.templates.items()]
-        return found + [Input("missing template", name, "") for name in record.missing]
-
-    def _template_input(self, name: str, via: str = "") -> Input:
-        content, signature = self._loader.loaded[name]
-        folder = self._spec.folder
-        loader = f"{folder}/{via}" if via else ""
-        return Input("template", f"{folder}/{name}", content, signature, via=loader)
-
-    # The functions every template has -------------------------------------------------
-
-    def _read_text(self, path: str) -> str:
-        """Return a text file's content, path relative to the project; recorded as an input."""
-        return self._read(path, "file")[0]
-
-    def _refuse_hostile(self, where: str, full: str, signature: Stat | None) -> None:
-        """Refuse what would never end, and to a template in the sandbox what is not its own."""
-        if signature is None and os.path.exists(full) and not os.path.isdir(full):
-            raise StepError(where, "cannot read: not a regular file")
-        if not self._spec.sandbox:
-            return
-        real = disk.relative(full, os.path.realpath(self._spec.root))
-        if any(sandbox.is_private(path, self._spec.state) for path in (where, real)):
-            raise StepError(where, "a template in the sandbox cannot read this file")
-        if signature is not None and signature[0] > self._spec.sandbox_bytes:
-            what = f"is larger than {self._spec.sandbox_bytes} bytes (sandbox_bytes)"
-            raise StepError(where, what)
-
-    def _read_json(self, path: str) -> Any:
-        """Return a JSON file's data; recorded as an input."""
-        return self._read_data(path, "json")
-
-    def _read_toml(self, path: str) -> dict[str, Any]:
-        """Return a TOML file's data; recorded as an input."""
-        found: dict[str, Any] = self._read_data(path, "toml")
-        return found
-
-    def _read(self, path: str, kind: str) -> tuple[str, Read]:
-        """Return a file's text, and what is recorded of it."""
-        where = posixpath.normpath(path.replace(os.sep, "/"))
-        if "\0" in path:
-            raise StepError(repr(path), "no file has such a name")
-        full = os.path.realpath(os.path.join(self._spec.root, path))
-        if not disk.is_inside(full, self._spec.root):
-            raise StepError(where, "a template cannot read outside the project")
-        if self._loader.guard is not None:
-            self._loader.guard(where)
-        record = self._environment.record
-        signature = disk.signature(full)
-        self._refuse_hostile(where, full, signature)
-        try:
-            raw = disk.read(full)
-        except OSError as error:
-            record.add_file((kind, where), Read("", None))
-            raise StepError(where, f"cannot read: {(error.strerror or '').lower()}") from None
-        read = record.add_file((kind, where), Read(digest.of_bytes(raw), signature))
-        return texts.decoded(where, raw), read
-
-    def _read_data(self, path: str, kind: str) -> Any:
-        """Parse a text once in this process; every caller gets a copy of its own to change.
-
-        Recorded as an input by the keys that are read, as patterns are, not by its bytes.
-        """
-        text, read = self._read(path, kind)
-        if (kind, text) not in self._data:
-            self._data[kind, text] = texts.parsed(path, text, texts.PARSERS[kind])
-        read.data = self._data[kind, text]
-        return keys.handed(read.data, read.notes, self.tracks)
 
     # Messages -------------------------------------------------------------------------
 
@@ -496,21 +396,6 @@ class Engine:
         except (jinja2.TemplateNotFound, StepError):
             return []
         return re.findall(r"\b(?:macro|set)\s+(\w+)", source)
-
-    @property
-    def spec(self) -> Spec:
-        """What the environment is made from."""
-        return self._spec
-
-    @property
-    def root(self) -> str:
-        """Absolute path of the project."""
-        return self._spec.root
-
-    @property
-    def folder(self) -> str:
-        """The templates folder, relative to the project."""
-        return self._spec.folder
 
     @property
     def filter_names(self) -> list[str]:

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any
 
 from . import patterns, snapshot
-from .plan import is_template
+from .engines import is_template
 from .snapshot import ABSENT, PRESENT, Kept
 
 #: Names of files that we write and rename, see `disk`.

@@ -595,9 +595,9 @@ def _run_steps(
 
 
 def _warm_up(build: Build) -> None:
-    """Make the engine, whose making is no part of a render."""
+    """Make the engines, whose making is no part of a render."""
     with contextlib.suppress(Exception):  # the render will say it
-        _ = build.workshop.engine
+        build.workshop.make_engines()
 
 
 def _outcomes(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import digest, disk, texts
+from .engines import JINJA2, KINDS, Kind, kind_of
 from .errors import StepError
 from .folders import Folders
 from .functions import Sources
@@ -16,7 +17,13 @@ from .model import DATA_KINDS, FILE_KINDS, PATH_KINDS, Input, Output, Stat, Step
 from .patterns import Library, selected
 from .process import find
 from .project import Project
+from .record import ANY_MODULE
 from .toolchains import Tool
+
+
+def compiled_by(kind: Kind) -> str:
+    """Return the name of what shapes an engine's compiled templates, an input "environment"."""
+    return "bytecode" if kind is JINJA2 else f"{kind.name} bytecode"
 
 
 class World:
@@ -48,7 +55,8 @@ class World:
     def declared(self, step: Step) -> list[tuple[str, str]]:
         """Return kind and name of each input that the declaration gives to a step."""
         if step.phase == "templates":
-            return [("template", self._template(step)), ("environment", "bytecode")]
+            shape = compiled_by(kind_of(step.template))
+            return [("template", self._template(step)), ("environment", shape)]
         if step.phase == "compile":
             toolchain = self.project.toolchain(step.rule, step.link)
             return [
@@ -59,7 +67,7 @@ class World:
             ]
         found = [
             ("rule", step.rule),
-            ("environment", "jinja2"),
+            ("environment", kind_of(step.template).name),
             ("template", self._template(step)),
             *(("pattern", path) for path in step.patterns),
         ]
@@ -177,8 +185,8 @@ class World:
 
     def _shown_of(self, kind: str, name: str) -> str:
         project = self.project
-        if kind == "environment" and name != "bytecode":
-            return digest.text_of(project.environment_facts(self.sources))
+        if kind == "environment" and name in KINDS:
+            return digest.text_of(project.environment_facts(self.sources, name))
         if kind == "rule" and name in project.rules:
             return digest.text_of(project.rule_facts(name))
         if kind == "global" and name in project.globals:
@@ -197,8 +205,9 @@ class World:
     def _of_declaration(self, kind: str, name: str) -> str:
         project = self.project
         if kind == "environment":
-            shape = project.shape_digest if name == "bytecode" else project.environment_digest
-            return shape(self.sources)
+            return self._of_environment(name)
+        if kind == "module":
+            return self.sources.of_module(name) if name != ANY_MODULE else self.sources.of_all()
         if kind == "rule":
             return project.rule_digest(name) if name in project.rules else ""
         if kind == "context":
@@ -212,6 +221,12 @@ class World:
         }
         functions = known.get(kind, {})
         return self.sources.of(functions[name]) if name in functions else ""
+
+    def _of_environment(self, name: str) -> str:
+        if name in KINDS:
+            return self.project.environment_digest(self.sources, name)
+        engine = name.removesuffix("bytecode").strip() or JINJA2.name
+        return self.project.shape_digest(self.sources, engine) if engine in KINDS else ""
 
     # Compilers --------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing is taken from builds of the user's, nor left there.
 os.environ["CODEGEN_OUTPUT_CACHE"] = "false"
+os.environ["CODEGEN_OUTPUT_CACHE_FOLDER"] = os.path.join(tempfile.gettempdir(), "no-store")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,6 +63,7 @@ def environment() -> dict[str, str]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith("CODEGEN_")}
     environ["NO_COLOR"] = "1"
     environ["CODEGEN_OUTPUT_CACHE"] = "false"
+    environ["CODEGEN_OUTPUT_CACHE_FOLDER"] = os.path.join(tempfile.gettempdir(), "no-store")
     # Python takes a dodo.py of the same second and size for the one it compiled before.
     environ["PYTHONDONTWRITEBYTECODE"] = "1"
     return environ

@@ -378,11 +378,9 @@ CODEGENS = {
         "Codegen environment: a key must be a string, not 3\n",
     ),
     "too many arguments without names": (
-        'Codegen("templates", "generated", ".codegen", "", {}, {}, False, 1)',
-        """
-        Codegen: takes 7 arguments at most, not 8
-          hint: by name: templates=, output=, state=, name=, environment=, globals=, sandbox=
-        """,
+        'Codegen("templates", "generated", ".codegen", "", {}, {}, False, {}, 1)',
+        "Codegen: takes 8 arguments at most, not 9\n  hint: by name: templates=, output=, state=, "
+        "name=, environment=, globals=, sandbox=, engines=\n",
     ),
     "delimiters that are the same": (
         'Codegen(environment={"block_start_string": "{{"})',

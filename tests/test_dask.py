@@ -236,6 +236,7 @@ codegen.rule("more", template="more.c.j2", target="more.c", compile=headed)
 codegen.rule("h", template="own.h.j2", target="own.h")
 codegen.rule("python", template="code.py.j2", patterns="patterns/*.toml", target="{stem}.py",
              compile=["python", copy])
+codegen.rule("mako", template="one.mako", patterns="patterns/*.toml", target="{stem}.mako.txt")
 codegen.rule("chained", template="chained.j2", target="chained.txt")
 
 
@@ -272,6 +273,8 @@ FILES = {
     "templates/each.j2": "{{ item }} of {{ name }}\n",
     "templates/code.c.j2": '#include "own.h"\nint {{ name }} = OWN;\n',
     "templates/more.c.j2": '#include "by_hand.h"\nint more = BY_HAND;\n',
+    "templates/one.mako": '<%include file="two.mako"/> ${name}\n',
+    "templates/two.mako": "two",
     "templates/own.h.j2": "#define OWN 1\n",
     "templates/code.py.j2": "{{ name }} = {{ gain }}\n",
     "templates/chained.j2": '{{ read_text("generated/all.txt") }}',

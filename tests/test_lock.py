@@ -16,6 +16,7 @@ from conftest import Project
 from codegen_tasks.lock import Lock
 
 DODO = """
+import os
 import time
 from codegen_tasks import Codegen
 
@@ -29,6 +30,8 @@ def note(name):
     time.sleep(0.3)
     with open("rendered", "a") as file:
         file.write(name + "\\n")
+    while os.path.exists("held"):
+        time.sleep(0.01)
     return name
 
 
@@ -74,6 +77,16 @@ def start_building(project: Project, *arguments: str) -> subprocess.Popen[str]:
     return running
 
 
+def hold(project: Project) -> subprocess.Popen[str]:
+    """Start a run that stays at its first render until `let_go`."""
+    project.write("held", "")
+    return start_building(project)
+
+
+def let_go(project: Project) -> None:
+    project.remove("held")
+
+
 def rendered(project: Project) -> list[str]:
     return sorted(project.read("rendered").split())
 
@@ -93,11 +106,12 @@ def test_of_two_cold_runs_one_waits_and_nothing_is_rendered_twice(slow: Project)
 
 
 def test_a_run_that_waited_sees_what_changed_meanwhile(slow: Project) -> None:
-    first = start_building(slow)
+    first = hold(slow)
     second = start(slow)
     assert second.stderr is not None
     assert re.fullmatch(WAITING, second.stderr.readline())
     slow.write("patterns/new.toml", "x = 1\n")
+    let_go(slow)
     assert second.communicate(timeout=60)[1] == ""
     assert first.wait() == second.returncode == 0
     assert rendered(slow) == ["a", "b", "c", "d", "e", "f", "new"]
@@ -105,8 +119,9 @@ def test_a_run_that_waited_sees_what_changed_meanwhile(slow: Project) -> None:
 
 
 def test_no_wait_stops_at_once_with_exit_code_3(slow: Project) -> None:
-    first = start_building(slow)
+    first = hold(slow)
     second = slow.doit("--no-wait", "generate")
+    let_go(slow)
     assert second.code == 3
     assert re.fullmatch(
         rf"ERROR: \.codegen: pid {first.pid}, building since \d\d:\d\d:\d\d\n"
@@ -118,20 +133,22 @@ def test_no_wait_stops_at_once_with_exit_code_3(slow: Project) -> None:
 
 
 def test_the_users_tasks_wait_for_no_build(slow: Project) -> None:
-    first = start_building(slow)
+    first = hold(slow)
     mine = slow.doit("mine")
     assert (mine.code, mine.err) == (0, "")
     assert first.poll() is None
+    let_go(slow)
     assert first.wait(timeout=60) == 0
     assert slow.doit("info").code == 0
 
 
 @pytest.mark.parametrize("command", [["info"], ["list", "--all", "-s"], ["manifest", "status"]])
 def test_readers_neither_wait_nor_fail(slow: Project, command: list[str]) -> None:
-    first = start_building(slow)
+    first = hold(slow)
     reader = (slow.codegen if command[0] == "manifest" else slow.doit)(*command)
     assert (reader.code in (0, 1), reader.err) == (True, "")
     assert first.poll() is None
+    let_go(slow)
     assert first.wait(timeout=60) == 0
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from codegen_tasks import staleness
-from codegen_tasks.build import Build
 from codegen_tasks.model import Input, Output, Trace
+from codegen_tasks.world import World
 
 OLD, NEW = "aaaa", "bbbb"  # shorter than digests, so shown whole
 
@@ -92,10 +92,9 @@ def test_templates_that_load_each_other_are_told_once_each() -> None:
 def test_only_a_file_that_is_equal_after_its_signature_was_taken_gets_that(
     digest: str, signature: tuple[int, ...]
 ) -> None:
-    world = SimpleNamespace(
+    world: Any = SimpleNamespace(
         signature=lambda step, item: (1, 3, 3, 7), current=lambda step, item: (digest, "")
     )
-    build: Any = SimpleNamespace(world=world)
-    trace = Trace((Input("file", "data.csv", OLD, (1, 2, 2, 7)),), (), "2026-01-01T00:00:00Z")
-    found = Build.refreshed(build, build, trace) or trace
-    assert found.inputs[0].stat == signature
+    step: Any = None
+    found = World.signed(world, step, Input("file", "data.csv", OLD, (1, 2, 2, 7)))
+    assert found.stat == signature

@@ -52,7 +52,8 @@ class Cache(Helped, DoitCmdBase):
         act = getattr(self, f"_{action}")
         builds = builds_of(self.loader)
         code = max((act(build, words[1:]) for build in builds), default=0)
-        stores = {(store := store_of(build.project)).folder: (store, build) for build in builds}
+        used = [b for b in builds if b.project.settings.output_cache or action == "status"]
+        stores = {(store := store_of(build.project)).folder: (store, build) for build in used}
         of_store = getattr(self, f"_{action}_outputs")
         return max([code, *(int(of_store(store, build)) for store, build in stores.values())])
 

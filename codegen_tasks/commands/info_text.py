@@ -9,6 +9,7 @@ from .. import keys
 from ..build import Build
 from ..causes import MANY, Cause, Forest, Node, causes_of, edited, few, left_out, some
 from ..digest import short
+from ..engines import JINJA2, KINDS
 from ..kin import Kin
 from ..model import DATA_KINDS, FACT_KINDS, Input
 from ..survey import StepState, Survey
@@ -199,6 +200,7 @@ _HEADS = {
     "filter": "filters",
     "test": "tests",
     "function": "functions",
+    "module": "modules",
     "global": "globals",
     "toolchain": "compiler",
     "command": "command line",
@@ -208,7 +210,7 @@ _HEADS = {
 #: Arguments of a rule, as its facts name them.
 _RULE = ("template", "each", "patterns", "schema", "format", "mode", "newline")
 #: Kinds that are told by their names alone, side by side.
-_NAMES = ("filter", "test", "function")
+_NAMES = ("filter", "test", "function", "module")
 #: Kinds of which there is one, so that its name says nothing.
 _UNNAMED = ("environment", "rule", "command", "context")
 _COLUMN = 16
@@ -365,8 +367,9 @@ def _said(item: Input, whole: bool) -> str:
         return "" if item.kind == "missing template" else "absent"
     if item.kind in DATA_KINDS:
         return _keys_read(item, whole)
-    if item.kind == "environment" and item.name == "bytecode":
-        return "options and version of Jinja2"
+    if item.kind == "environment" and item.name not in KINDS:
+        engine = KINDS.get(item.name.removesuffix(" bytecode"), JINJA2)
+        return f"options and version of {engine.label}"
     if item.kind in ("environment", "command"):
         return _facts(item.shown)
     if item.kind == "context":

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
+from ..engines import JINJA2
 from ..errors import known_or_nearest
 from .common import counted, options_first, planned, say_whatever_the_encoding
 from .helped import Helped
@@ -96,6 +97,7 @@ class Lint(Helped, DoitCmdBase):
             self.outstream.writelines(f"{one}\n" for one in found)
             told = counted(len(found), "finding") if found else "no findings"
             print(told, file=sys.stderr)
+            _say_unparsed(builds)
         return int(bool(found))
 
     # Rendering again, in a process that orders sets otherwise ------------------------------
@@ -120,6 +122,14 @@ class Lint(Helped, DoitCmdBase):
             return {}
         time.sleep(_PAUSE)
         return _elsewhere(dodo, build.project.root, digests)
+
+
+def _say_unparsed(builds: Iterable[Build]) -> None:
+    """Say of which templates only the renders were looked at."""
+    kinds = {kind.label for build in builds for kind in build.project.kinds()} - {JINJA2.label}
+    if kinds:
+        what = f"not looked at, but for what they read: {' and '.join(sorted(kinds))} templates"
+        print(what, file=sys.stderr)
 
 
 def _not_again(build: Build, digests: Mapping[str, str]) -> Mapping[str, str]:

@@ -23,13 +23,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from doit.cmd_base import DodoTaskLoader, get_loader
 from doit.doit_cmd import DoitMain
 
 from ..code_digest import Codes
+from ..engines import MAKO
 from ..glance import path_of
 from ..modules import Modules
 from ..ours import is_ours
@@ -156,7 +157,17 @@ def _looked_at(found: Sequence[Any]) -> Iterator[str]:
         if not one.quiet:
             with contextlib.suppress(Exception):  # a step has told of it
                 one.build.world.settle()
+                _look_at_imports(one.build)
             yield from one.build.world.sources.files()
+
+
+def _look_at_imports(build: Any) -> None:
+    """Look at the modules that templates import themselves, which a worker may have found."""
+    if MAKO not in build.project.kinds():
+        return
+    found = (item for trace in build.latest.values() for item in trace.inputs)
+    for name in {item.name for item in found if item.kind == "module"}:
+        build.world.declaration("module", name)
 
 
 # Importing ------------------------------------------------------------------------------
@@ -218,8 +229,8 @@ def _import(notes: Notes, loading: Mapping[str, Any]) -> None:
         if type(loader) is DodoTaskLoader:
             with notes.taking():
                 loader.setup(dict(loading))
-            if codegens(loader.namespace):
-                _import_ours()
+            if found := codegens(loader.namespace):
+                _import_ours(found)
     except (Exception, SystemExit):
         return
     finally:
@@ -227,11 +238,13 @@ def _import(notes: Notes, loading: Mapping[str, Any]) -> None:
         os.chdir(folder)
 
 
-def _import_ours() -> None:
+def _import_ours(found: Iterable[Any]) -> None:
     import jinja2
 
-    for name in ("causes", "chains", "runner", "tasks", "templates", "texts"):
+    for name in ("causes", "chains", "runner", "tasks", "texts"):
         importlib.import_module(f"codegen_tasks.{name}")
+    for kind in {kind for one in found for kind in one.project.kinds()}:
+        importlib.import_module(kind.module)
     jinja2.Environment().parse("")  # makes the lexer
 
 

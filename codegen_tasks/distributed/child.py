@@ -126,7 +126,8 @@ def _answers(
         yield "unfit", unfit
         return
     with contextlib.suppress(CodegenError):  # the render will say it
-        _ = job.steps[0].phase == "compile" or shop.engine
+        for step in job.steps:
+            _ = step.phase == "compile" or shop.engine_for(step.template)
     yield "begun", ""
     for step, made in _made(shop, job, reads):
         if isinstance(made, AwaitedError):
@@ -140,9 +141,10 @@ def _answers(
 
 
 def _unfit(shop: Workshop, job: Job) -> tuple[str, str] | None:
-    """Return which tool is another here, "" for all, and what differs; None if nothing does."""
-    if job.environment and shop.world.declaration("environment", "jinja2") != job.environment:
-        return "", "what all renders hang on is another there"
+    """Return which tool or engine is another here, and what differs; None if nothing does."""
+    for engine, wanted in job.engines.items():
+        if shop.world.declaration("environment", engine) != wanted:
+            return engine, f"{engine}, or an option or extension of it, is another there"
     for step in {step.rule: step for step in job.steps}.values():
         try:
             found = shop.world.compiler_inputs(step)

@@ -45,7 +45,7 @@ class Job:
         steps: these.
         together: they share a compiler.
         seconds: after so many, no further step is begun: they take longer than was thought.
-        environment: digest of what every render hangs on.
+        engines: digest of what every render of an engine hangs on, by its name.
         tools: digest of each compiler's version and command, by kind and name.
     """
 
@@ -53,7 +53,7 @@ class Job:
     steps: tuple[Step, ...]
     together: bool = False
     seconds: float = math.inf
-    environment: str = ""
+    engines: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 

@@ -25,7 +25,7 @@ from ..model import Outcome, Result, Step
 from .adoption import Adoption
 from .cluster import Cluster, UnreachableError, WorkerState, shown
 from .fitness import Fitness
-from .parcels import Parcels, TooMuchError
+from .parcels import Parcels, TooMuchError, engines_of
 
 #: An order is sent so often at most, if workers or schedulers are lost meanwhile.
 _TRIES = 3
@@ -243,8 +243,9 @@ class Orders:
     def _allowed(self, job: StepsJob) -> list[str] | None:
         """Return the workers that may do a job; None if any may."""
         build = self._builds[job.build]
-        tools = (build.project.tool(build.plan.steps[name]) for name in job.tasks)
-        names = {tool.name for tool in tools if tool is not None}
+        steps = [build.plan.steps[name] for name in job.tasks]
+        tools = (build.project.tool(step) for step in steps)
+        names = {tool.name for tool in tools if tool is not None} | engines_of(steps)
         return self._fitness.allowed(names, self._workers)
 
     def _keep_here(self, job: StepsJob, why: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import digest, disk
 from ..build import Build
+from ..engines import kind_of
 from ..jobs import StepsJob
 from ..model import PATH_KINDS, Stat, Step
 from .messages import Job, Load, facts, machine
@@ -185,10 +186,8 @@ class Parcels:
         for path in more:
             self._add(parcel, path, modes=True)
         tools = self._tools(build, steps)
-        environment = ""
-        if steps[0].phase == "generate":
-            environment = build.world.declaration("environment", "jinja2")
-        inner = Job(build.project.name, steps, job.together, _LONGEST, environment, tools)
+        engines = {name: build.world.declaration("environment", name) for name in engines_of(steps)}
+        inner = Job(build.project.name, steps, job.together, _LONGEST, engines, tools)
         return {
             **parcel,
             "packs": tuple(packs),
@@ -291,6 +290,11 @@ class Parcels:
     def learn(self, paths: Iterable[str]) -> None:
         """Note what a compiler has read: others of its steps may read it too."""
         self._headers |= {path for path in paths if not os.path.isabs(path)}
+
+
+def engines_of(steps: Iterable[Step]) -> set[str]:
+    """Return the names of the engines that render some steps."""
+    return {kind_of(step.template).name for step in steps if step.phase == "generate"}
 
 
 def _is_installed(path: str) -> bool:
