@@ -450,9 +450,11 @@ class Orders:
         if len(gone) < sum(bool(worker.tasks) for worker in workers.values()):
             self._alive = now
         self._end_overdue(begun, silent, now)
-        if now - self._alive > self._wait:
+        # Where there are workers, an order of a silent one is first to be sent to another.
+        patience = self._wait + (silent if workers else 0.0)
+        if now - self._alive > patience:
             what = "no worker has come" if not workers else "no worker has begun anything"
-            self._give_up(f"{what} in {self._wait:g} s")
+            self._give_up(f"{what} in {patience:g} s")
 
     def _leave_silent(self, worker: WorkerState) -> None:
         """Have done elsewhere what a worker has to do that is heard of no more."""
@@ -485,6 +487,7 @@ class Orders:
                 late.append(key)
         orders = [self._orders.pop(key) for key in late]
         self._cluster.drop(late)
+        self._alive = now if late else self._alive
         for order in orders:
             self._again(order, "what was to be heard of an order was not")
 
