@@ -12,10 +12,13 @@ from .toolchains import Toolchain
 
 if TYPE_CHECKING:
     from .formats import Formatter
+    from .toolchains.cfamily import CC, CXX
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CC",
+    "CXX",
     "Codegen",
     "CodegenError",
     "DeclarationError",
@@ -29,6 +32,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what few declarations need when one asks for it."""
+    if name in ("CC", "CXX"):
+        from .toolchains import cfamily
+
+        return getattr(cfamily, name)
     if name != "Formatter":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .formats import Formatter

@@ -164,6 +164,11 @@ class Build:
         if outcome.entries is not None:
             self._entries[outcome.task] = outcome.entries
 
+    def has_made(self, task: str) -> bool:
+        """Tell whether what a step makes is there: it is up to date, or has run and not failed."""
+        known = (self.latest, self.rows, self._entries, self.fresh)
+        return any(task in each for each in known)
+
     def told(self, step: Step, trace: Trace) -> Told | None:
         """Return a step's row for the snapshot; None if that cannot be told before the run ends."""
         if step.phase == "compile":

@@ -87,7 +87,8 @@ _EXTENSIONS = tuple(
         "LoopControlExtension",
     )
 )
-_OUR_FUNCTIONS = ("read_text", "read_json", "read_toml")
+#: Functions that every template has.
+OUR_FUNCTIONS = ("read_text", "read_json", "read_toml", "read_yaml")
 
 
 def table(key: str, value: Any) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def table(key: str, value: Any) -> dict[str, Any]:
 def refuse_taken(names: Iterable[str]) -> None:
     """Refuse globals that would hide a function which every template has."""
     for name in names:
-        if name in _OUR_FUNCTIONS:
+        if name in OUR_FUNCTIONS:
             what = f"every template already has a function '{name}'"
             raise DeclarationError("Codegen globals", what)
 
@@ -267,7 +268,7 @@ def function(kind: str, name: str, known: Mapping[str, Any], given: Any) -> Any:
     if not name or name == "<lambda>":
         hint = f'use @codegen.{kind}("name")'
         raise DeclarationError(kind, "a function without a name needs one", hint)
-    if kind == "function" and name in _OUR_FUNCTIONS:
+    if kind == "function" and name in OUR_FUNCTIONS:
         raise DeclarationError(f"function {name}", "every template already has one of that name")
     if name in known:
         raise DeclarationError(f"{kind} {name}", "is declared twice")

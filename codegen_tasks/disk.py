@@ -440,6 +440,12 @@ def relative(path: str, folder: str = os.curdir) -> str:
     return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
+def meant(name: str, folder: str) -> tuple[str, str]:
+    """Return the paths by which people name a file: its own, plain, and that below a folder."""
+    path = relative(name)
+    return path, f"{folder}/{path}"
+
+
 def walk(folder: str) -> list[str]:
     """Return all files below `folder`, relative to it, sorted, forward slashes."""
     return sorted(

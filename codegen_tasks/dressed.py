@@ -1,7 +1,7 @@
 """A message as a terminal shows it: broken at words, in colours that lead the eye.
 
-Loaded when a terminal is told of a failure.  What is to be copied, and lines of files, are not
-broken.
+Loaded when a terminal is told of a failure.  What is to be copied is not broken; lines of files
+are cut around what is marked in them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from .columns import wrap
+from .columns import cells, wrap
 
 _RED, _CYAN, _BLUE = "1;31", "36", "94"
 #: A line of a file: its number, a bar, the line.
@@ -20,6 +20,8 @@ _SOURCE = re.compile(r"( *\d+ \|)( .*)?")
 #: What stands below such a line.
 _MARK = re.compile(r"( *\|)( *[\^~]+ *)")
 _HEAD = re.compile(r"( *)(failed:|hint:)( .*)?")
+#: On fewer columns than this nothing is to be seen of a line.
+_LEAST = 20
 #: What people copy.
 _COMMAND = re.compile(r"to run (?:it|them) again: ")
 
@@ -40,7 +42,31 @@ def dressed(text: str, width: int, environ: Mapping[str, str]) -> str:
         environ: `NO_COLOR` is obeyed.
     """
     plain = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
-    return "\n".join(_line(line, width, plain) for line in text.split("\n"))
+    lines = text.split("\n")
+    for place, line in enumerate(lines):
+        if _SOURCE.fullmatch(line):
+            _fit(lines, place, width)
+    return "\n".join(_line(line, width, plain) for line in lines)
+
+
+def _fit(lines: list[str], place: int, width: int) -> None:
+    """Cut a line of a file, and the mark below it, to the width of a terminal."""
+    head, _, text = lines[place].partition(" | ")
+    mark = lines[place + 1] if place + 1 < len(lines) else ""
+    marked = _MARK.fullmatch(mark)
+    room = width - len(head) - len(" | ")
+    # Of what fills more or less than a column a character, the mark would lie elsewhere.
+    if len(text) <= room or room < _LEAST or "\t" in text or cells(text) != len(text):
+        return
+    start = mark.index("^") - len(head) - len(" | ") if marked and "^" in mark else 0
+    length = mark.count("^") if marked else 0
+    first = max(min(start - room // 3, len(text) - room), 0)
+    last = first + room
+    shown = text[first + bool(first) : last - (last < len(text))]
+    lines[place] = f"{head} | {'…' if first else ''}{shown}{'…' if last < len(text) else ''}"
+    if marked and "^" in mark:
+        below = "^" * max(min(length, room - (start - first)), 1)
+        lines[place + 1] = f"{mark.partition('|')[0]}| {' ' * (start - first)}{below}"
 
 
 def _line(line: str, width: int, plain: bool) -> str:

@@ -9,7 +9,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from types import FrameType, TracebackType
+from types import BuiltinMethodType, FrameType, MethodType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
@@ -95,7 +95,8 @@ class Explained:
         if isinstance(error, jinja2.TemplateError):
             return self._unknown_kind(first_line(error))
         said = f": {first_line(error)}" if str(error) else ""
-        return type(error).__name__ + _raised_in(error, self._engine) + said, ""
+        hint = _UNCALLED if re.search(_METHOD, said) else ""
+        return type(error).__name__ + _raised_in(error, self._engine) + said, hint
 
     def _undefined(self, error: Exception) -> tuple[str, str]:
         what, last = first_line(error), self._engine.last_undefined
@@ -245,12 +246,23 @@ def _values(frame: FrameType) -> Iterator[object]:
             yield from value.values()
 
 
+#: How Python tells of a method that was not called.
+_METHOD = r"'(method|builtin_function_or_method)'|<(bound|built-in) method "
+_UNCALLED = "a table's methods come before its keys: a key 'items' is ['items'], not .items"
+
+
 def _absent(what: str, owner: Any, key: str) -> tuple[str, str]:
     """Return what to say of a key that an object lacks, and the nearest it has."""
     if isinstance(owner, Mapping):
         keys = [name for name in owner if isinstance(name, str)]
         hint = known_or_nearest(key, keys) if keys else "the table is empty"
         return f"the table has no key '{key}'", hint
+    if isinstance(owner, (MethodType, BuiltinMethodType)):
+        name = owner.__name__
+        return (
+            what,
+            f"'{name}' is a method of tables: a key of that name is ['{name}'], not .{name}",
+        )
     known = [name for name in dir(owner) if not name.startswith("_")]
     if isinstance(owner, TemplateModule):
         return f"template '{owner.__name__}' defines no '{key}'", nearest(key, known)

@@ -146,8 +146,9 @@ class Glance:
             if "*" in name:
                 tasks = enumerate(self.kept.tasks)
                 found.update(n for n, task in tasks if fnmatch.fnmatch(task, name))
-            elif name in self._named:
-                found.add(self._named[name])
+            else:
+                ways = (name, *disk.meant(name, self.project.output))
+                found.update({self._named[way] for way in ways if way in self._named})
         return found
 
     # Nothing to do ----------------------------------------------------------------------

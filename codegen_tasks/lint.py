@@ -24,6 +24,7 @@ from jinja2.tests import TESTS
 
 from . import digest, disk, places
 from .build import Build
+from .checks import OUR_FUNCTIONS
 from .engines import JINJA2, is_template, kind_of
 from .errors import CodegenError
 from .keys import How, Reads
@@ -44,6 +45,8 @@ CODES = {
 }
 #: A comment that silences findings: in its line, or if it begins one, in the next too.
 _IGNORE = re.compile(r"(^\W*)?codegen:\s*ignore(-file)?\[([^\]]*)\]")
+#: What a dot finds in a table before any key.
+_METHODS = {name for name in dir(dict) if not name.startswith("_")}
 #: Names that a template has without anybody defining them.
 _SPECIAL = {"self", "super", "caller", "varargs", "kwargs", "loop", "_"}
 
@@ -82,6 +85,7 @@ class _Read:
         loops: names that its loops give a value, and where.
         mentioned: every name and text in it that could mean a key or a macro.
         macros: those that it defines, and where.
+        methods: of tables, that it names and does not call, and where.
         names: of templates that it names; globs where only a part of a name is told.
         problem: why it cannot be parsed.
     """
@@ -91,6 +95,7 @@ class _Read:
     loops: dict[str, int] = field(default_factory=dict)
     mentioned: set[str] = field(default_factory=set)
     macros: dict[str, int] = field(default_factory=dict)
+    methods: dict[str, int] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     problem: str = ""
 
@@ -180,6 +185,7 @@ class _Lint:
         self._keys()
         self._unused()
         self._shadowed()
+        self._hidden_keys()
         self._unsteady()
         return self._found
 
@@ -276,7 +282,7 @@ class _Lint:
             own = name.startswith((f"{self._project.state}/", "/dev/"))
             if name in known or own or name.endswith((".py", ".pyc")) or real.startswith("/dev/"):
                 continue
-            hint = "hand it what read_text(), read_json() or read_toml() returns"
+            hint = "hand it what read_text(), read_json(), read_toml() or read_yaml() returns"
             if verb != "reads":
                 hint = "what it tells can change, and no target is stale then"
             self._tell(path, line, "undeclared-read", f"{verb} {shown} in {step.task}", hint)
@@ -375,9 +381,27 @@ class _Lint:
 
     # Names that hide others -------------------------------------------------------------
 
+    def _hidden_keys(self) -> None:
+        """Tell where a template writes the name of a key, and gets a method of the table."""
+        keys: dict[str, set[str]] = {name: set() for name in self._project.rules}
+        for rule, path in dict.fromkeys(
+            (step.rule, path)
+            for step in self._build.plan.of_phase("generate")
+            for path in step.patterns
+        ):
+            with contextlib.suppress(CodegenError):
+                keys[rule] |= set(_names_in(self._build.world.library.load(path).data))
+        for rule, names in keys.items():
+            for template in self._reach(rule):
+                for name, line in self._templates[template].methods.items():
+                    if name in names:
+                        path = f"{self._project.templates}/{template}"
+                        text = f"the method '{name}' of tables hides the key of that name"
+                        self._tell(path, line, "shadowed", text, f"write ['{name}'], not .{name}")
+
     def _shadowed(self) -> None:
         ours = {**self._project.globals, **self._project.functions}
-        taken = {*DEFAULT_NAMESPACE, *ours, "read_text", "read_json", "read_toml"}
+        taken = {*DEFAULT_NAMESPACE, *ours, *OUR_FUNCTIONS}
         told: set[str] = set()
         for path in self._reads:
             with contextlib.suppress(CodegenError):
@@ -444,6 +468,15 @@ def _places(data: Mapping[str, Any], above: tuple[Any, ...] = ()) -> Iterator[tu
             yield from _places(value, (*above, key))
 
 
+def _names_in(data: Any) -> Iterator[str]:
+    """Yield the names of all keys, those of tables in lists too."""
+    if isinstance(data, Mapping):
+        yield from map(str, data)
+    if isinstance(data, (Mapping, list)):
+        for value in data.values() if isinstance(data, Mapping) else data:
+            yield from _names_in(value)
+
+
 def _is_read(place: tuple[Any, ...], taken: Set[tuple[tuple[Any, ...], How]]) -> bool:
     """Tell whether something was read of a key, or all of what is around it."""
     whole = any((place[:length], "value") in taken for length in range(len(place) + 1))
@@ -460,6 +493,10 @@ def _seen(tree: nodes.Template) -> _Read:
         _note(node, found, undeclared)
     for name in _guarded(tree):
         found.undeclared.pop(name, None)
+    called = {id(call.node) for call in tree.find_all(nodes.Call)}
+    for one in tree.find_all(nodes.Getattr):
+        if one.attr in _METHODS and id(one) not in called:
+            found.methods.setdefault(one.attr, one.lineno)
     return found
 
 

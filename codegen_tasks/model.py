@@ -24,7 +24,7 @@ UNSETTLED = -1
 #: Kinds of input whose digest is that of a file's bytes; `name` is the path.
 FILE_KINDS = frozenset({"file", "source", "import", "template"})
 #: Kinds whose digest is that of what a file says; `name` is the path.
-DATA_KINDS = frozenset({"pattern", "toml", "json"})
+DATA_KINDS = frozenset({"pattern", "toml", "json", "yaml"})
 PATH_KINDS = FILE_KINDS | DATA_KINDS
 #: Kinds that are told by named facts, as JSON in `Input.shown`: an option, a version.
 FACT_KINDS = frozenset({"environment", "rule", "command"})

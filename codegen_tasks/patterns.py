@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from . import digest, disk, keys, texts
-from .errors import DeclarationError, StepError, cause
+from .errors import StepError, cause
 from .folders import Folders
 from .keys import Notes, Reads
 from .model import UNSETTLED, Input, Pattern, Stat
@@ -28,8 +28,6 @@ FEW = 200
 YAML_SUFFIXES = (".yaml", ".yml")
 #: In so many bytes of TOML or JSON no number is too large to be written, and no table too deep.
 _HARMLESS = 1_000
-#: Characters and values of a YAML pattern with all aliases replaced; more is taken for an attack.
-_LARGEST = 10_000_000
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -157,13 +155,14 @@ def data_input(
         room: characters of what was read that may be kept, so that a change can be shown.
     """
     reads = notes.reads()
-    content, text = selected(path, data, reads)
+    content, text = selected(kind, path, data, reads)
     return Input(kind, path, content, stat, text if len(text) <= room else "", reads)
 
 
-def selected(path: str, data: Any, reads: Reads) -> tuple[str, str]:
+def selected(kind: str, path: str, data: Any, reads: Reads) -> tuple[str, str]:
     """Return digest and text of what was read of a file of data, see `keys.select`."""
-    return keys.select(data, reads, string_keys=not _is_yaml(path))
+    is_yaml = _is_yaml(path) if kind == "pattern" else kind == "yaml"
+    return keys.select(data, reads, string_keys=not is_yaml)
 
 
 def _is_yaml(path: str) -> bool:
@@ -256,83 +255,8 @@ def _parser_for(path: str) -> Callable[[str], Any]:
     if suffix == ".json":
         return json.loads
     if suffix in YAML_SUFFIXES:
-        return _yaml
+        return texts.yaml
     raise StepError(path, f"unknown pattern format '{suffix}'", "use .toml, .json or .yaml")
-
-
-def _yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise DeclarationError(
-            "patterns", "YAML needs an extra", "pip install 'codegen-tasks[yaml]'"
-        ) from None
-    try:
-        return _constructed(yaml.SafeLoader(text), len(text))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        what = error.problem or "invalid YAML"
-        if what.startswith("but "):  # the second half of a sentence
-            what = f"{error.context}, {what}"
-        raise ValueError(f"{what} (at line {line})") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        what = f"the character {chr(error.character)!a} is not allowed"
-        raise ValueError(f"{what} (at line {line})") from None
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
-
-
-def _constructed(loader: Any, length: int) -> Any:
-    """Return the data of a YAML text; its aliases are looked at before they are followed."""
-    try:
-        node = loader.get_single_node()
-        _refuse_twins(node, set())
-        _refuse_bomb(node, length)
-        return None if node is None else loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _refuse_twins(node: Any, seen: set[int]) -> None:
-    """Refuse a key that stands twice in one table: the parser would take the last one."""
-    if node is None or id(node) in seen or isinstance(node.value, str):
-        return
-    seen.add(id(node))
-    known: set[tuple[str, str]] = set()
-    for part in node.value:
-        key, value = part if type(part) is tuple else (None, part)
-        # `<<` may stand more than once: each merges another table.
-        if key is not None and isinstance(key.value, str) and not key.tag.endswith(":merge"):
-            if (key.tag, key.value) in known:
-                line = key.start_mark.line + 1
-                raise ValueError(
-                    f"the key '{key.value}' stands here a second time (at line {line})"
-                )
-            known.add((key.tag, key.value))
-        _refuse_twins(value, seen)
-
-
-def _refuse_bomb(node: Any, length: int) -> None:
-    """Refuse a document that a few aliases make larger than anybody could have written.
-
-    Each alias counts with all it stands for, as templates and digests would meet it.
-    """
-    if _expanded(node, {}) > max(_LARGEST, 10 * length):
-        raise ValueError("its aliases make it too large")
-
-
-def _expanded(node: Any, sizes: dict[int, int]) -> int:
-    """Return the characters and values of a YAML node; one that holds itself counts once."""
-    if id(node) not in sizes:
-        sizes[id(node)] = 1
-        value = getattr(node, "value", "")
-        if isinstance(value, str):
-            sizes[id(node)] += len(value)
-        else:
-            parts = (part for item in value for part in (item if type(item) is tuple else (item,)))
-            sizes[id(node)] += sum(_expanded(part, sizes) for part in parts)
-    return sizes[id(node)]
 
 
 def noun(data: Any) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import disk, items, patterns, schemas
+from . import disk, items, patterns, schemas, yamls
 from .engines import is_template
 from .errors import DeclarationError, StepError, nearest
 from .folders import Folders
@@ -271,8 +271,7 @@ def _check_schema(project: Project, rule: Rule, made: Mapping[str, str]) -> None
 def _check_yaml(rule: Rule, found: Sequence[str]) -> None:
     first = next((path for path in found if path.endswith(patterns.YAML_SUFFIXES)), None)
     if first is not None and importlib.util.find_spec("yaml") is None:
-        hint = "pip install 'codegen-tasks[yaml]'"
-        raise DeclarationError(f"rule {rule.name}", f"reading {first} needs PyYAML", hint)
+        raise DeclarationError(f"rule {rule.name}", f"reading {first} needs PyYAML", yamls.HINT)
 
 
 class Fence:

@@ -44,6 +44,7 @@ class CodegenReporter(ConsoleReporter):
     """Console output for code generation: steps that run, failures, one summary line."""
 
     desc = "console output of codegen-tasks: what ran, what failed, one summary"
+    failures: list[Any]
 
     def __init__(self, outstream: Any, options: Any):
         super().__init__(outstream, options)
@@ -182,7 +183,8 @@ class CodegenReporter(ConsoleReporter):
         if task.name in self._steps:
             self._finished.add(task.name)
         if phase is None and isinstance(fail, UnmetDependency):
-            self.write(f"not run: {task.name}, for {fail.message} failed or was not run\n")
+            kept_by = ", ".join(str(fail.message).split(" "))  # doit's own list of names
+            self.write(f"not run: {task.name}, for {kept_by} failed or was not run\n")
         elif phase is None:
             self._reasons[task.name] = f"{fail.get_name()}: {fail.message}"
             super().add_failure(task, fail)
@@ -340,6 +342,7 @@ class CodegenReporter(ConsoleReporter):
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
         self._end_view()
         away = self._written_since > _AWAY
+        self._tell_captured()
         super().complete_run()
         for line in self._summary():
             self._write_message(line)
@@ -351,6 +354,29 @@ class CodegenReporter(ConsoleReporter):
             self.outstream.flush()
         except BrokenPipeError:
             self._write_no_more()
+
+    def _tell_captured(self) -> None:
+        """Print what other tasks that failed have printed, as doit does, if it is anything."""
+        failures, self.failures = self.failures, []
+        for failure in failures:
+            task = failure["task"]
+            shown = {
+                "err": task.verbosity < 1 or self.failure_verbosity > 0,
+                "out": task.verbosity < 2 or self.failure_verbosity == 2,
+            }
+            said = {
+                name: "".join(getattr(action, name) or "" for action in task.actions)
+                for name in shown
+                if task.executed and shown[name]
+            }
+            if not any(said.values()):
+                continue
+            self.write("#" * 40 + "\n")
+            if shown["err"]:
+                self._write_failure(failure, write_exception=self.failure_verbosity)
+            for name, text in said.items():
+                if text:
+                    self.write(f"{task.name} <std{name}>:\n{text}\n")
 
     def _summary(self) -> list[str]:
         parts = [

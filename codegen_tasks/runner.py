@@ -296,8 +296,8 @@ class CodegenRunner(Runner):
             for index, build in enumerate(self._builds):
                 if name == build.project.task("output"):
                     self._made.pop(index, None)  # it had the manifest say all
-        for waiting, path in self._awaited.pop(name, ()):
-            self._resume(waiting, path, name)
+        for waiting, _ in self._awaited.pop(name, ()):
+            self._resume(waiting, name)
 
     def _postpone(self, node: Any, path: str) -> None:
         """Keep a step that reads what another task makes until that has run."""
@@ -307,18 +307,19 @@ class CodegenRunner(Runner):
         assert maker is not None
         self._may_read.setdefault(name, set()).add(maker)
         if maker in self._over:
-            self._resume(node, path, maker)
+            self._resume(node, maker)
             return
         self._awaited.setdefault(maker, []).append((node, path))
         wanted = self._dispatcher._gen_node(None, maker)
         if wanted is not None:
             self._dispatcher.ready.append(wanted)
 
-    def _resume(self, node: Any, path: str, maker: str) -> None:
+    def _resume(self, node: Any, maker: str) -> None:
         if self._over[maker] in ("successful", "up-to-date", "ignore"):
             self._queue(node)
         else:
-            self._fail([node.task.name], f"reads {path}, for which {maker} failed or was not run")
+            node.bad_deps.append(self._dispatcher.nodes[maker])
+            self._finish_task(node, UnmetDependency(maker))
 
     def _break_circle(self) -> None:
         """Fail the steps that can never go on: what they wait for waits for them.

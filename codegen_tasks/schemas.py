@@ -203,7 +203,7 @@ class _Reader:
         stat = disk.recorded(signature)
         try:
             data = texts.parsed(path, texts.decoded(path, raw), json.loads)
-            content, text = selected(path, data, WHOLE)
+            content, text = selected("json", path, data, WHOLE)
         except (RecursionError, TypeError, ValueError):
             raise StepError(path, "is nested too deeply, or holds what no schema does") from None
         if not isinstance(data, (dict, bool)):

@@ -848,7 +848,8 @@ class Workshop:
             content = digest.of_bytes(data)
             there = self._there(path, full)
             if there and there not in (content, recorded.get(path)):
-                notes.append(f"{path}: was edited by hand, kept aside as {self.keep(path)}")
+                how = "edited by hand" if path in recorded else "there before"
+                notes.append(f"{path}: was {how}, kept aside as {self.keep(path)}")
             if there != content:
                 self._write(path, full, data, there is None, mode, like.get(path, ""))
                 changed = True

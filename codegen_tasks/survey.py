@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import orphans
-from .build import Build
-from .model import PATH_KINDS, Reason, Step, Trace
+from .build import Build, Verdict
+from .model import DATA_KINDS, PATH_KINDS, Reason, Step, Trace
 
 
 @dataclass(slots=True)
@@ -82,6 +82,7 @@ class States(Mapping[str, StepState]):
         self._home = {task: build for build in builds for task in build.plan.steps}
         self._dep_manager = dep_manager
         self._would_run = would_run
+        self._verdicts: dict[str, Verdict] = {}
         self._states: dict[str, StepState] = {}
         self._follows: dict[str, list[str]] = {}
 
@@ -95,11 +96,38 @@ class States(Mapping[str, StepState]):
         """Return a step's state, without what it follows: see `followed`."""
         found = self._states.get(task)
         if found is None:
+            build, verdict = self._home[task], self._verdict(task)
+            reasons = tuple(r for r in verdict.reasons if not self._passes(task, r))
+            step = build.plan.steps[task]
+            found = self._states[task] = StepState(step, verdict.trace, reasons)
+        return found
+
+    def _verdict(self, task: str) -> Verdict:
+        found = self._verdicts.get(task)
+        if found is None:
             build = self._home[task]
             step = build.plan.steps[task]
-            verdict = build.verdict(step, self._dep_manager.get_values(task))
-            found = self._states[task] = StepState(step, verdict.trace, verdict.reasons)
+            found = self._verdicts[task] = build.verdict(step, self._dep_manager.get_values(task))
         return found
+
+    def _passes(self, task: str, reason: Reason) -> bool:
+        """Tell whether a reason may be none any more when the step's turn comes.
+
+        It read a target that was edited or removed since, and is made anew first.
+        """
+        if reason.kind not in PATH_KINDS or reason.change not in ("changed", "missing"):
+            return False
+        maker = self._home[task].plan.maker(reason.name)
+        if maker is None or maker == task or maker not in self._home:
+            return False
+        if maker in self._home[maker].fresh:
+            return False
+        anew = self._verdict(maker)
+        spoilt = any(
+            r.change in ("edited", "missing") and (r.kind, r.name) == ("target", reason.name)
+            for r in anew.reasons
+        )
+        return spoilt and _read_as_made(self._verdict(task).trace, anew.trace, reason)
 
     def followed(self, task: str) -> StepState:
         """Return a step's state, and with it the stale tasks that it hangs on."""
@@ -146,6 +174,16 @@ class States(Mapping[str, StepState]):
         if build is None or task in build.fresh:
             return task in self._would_run
         return bool(self[task].reasons or self._follows.get(task))
+
+
+def _read_as_made(reader: Trace | None, maker: Trace | None, reason: Reason) -> bool:
+    """Tell whether a step had read a file as the one that makes it had left it."""
+    if reader is None or maker is None:
+        return False
+    if reason.kind in DATA_KINDS:  # what was read of it has another digest than all of it
+        return reader.made >= maker.made
+    made = {output.digest for output in maker.outputs if output.path == reason.name}
+    return any(item.digest in made for item in reader.inputs if item.name == reason.name)
 
 
 def survey(

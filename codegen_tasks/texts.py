@@ -21,20 +21,31 @@ def toml(text: str) -> Any:
     return tomli.loads(text)
 
 
+def yaml(text: str) -> Any:
+    """Return what a YAML text says.
+
+    Raises:
+        ImportError: PyYAML is not installed.
+    """
+    from . import yamls
+
+    return yamls.load(text)
+
+
 def warm_up() -> None:
     """Import what parses patterns, for processes that are to be forked."""
     toml("")
 
 
 #: Parsers of the formats that templates read data from, by kind of input.
-PARSERS: dict[str, Callable[[str], Any]] = {"toml": toml, "json": json.loads}
+PARSERS: dict[str, Callable[[str], Any]] = {"toml": toml, "json": json.loads, "yaml": yaml}
 
 
 def load(path: str, kind: str) -> Any:
-    """Return what a TOML or JSON file says.
+    """Return what a TOML, JSON or YAML file says.
 
     Raises:
-        StepError: it is not UTF-8 or not of its format.
+        StepError: it is not UTF-8 or not of its format, or PyYAML is not installed.
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
@@ -45,10 +56,17 @@ def parsed(path: str, text: str, parser: Callable[[str], Any]) -> Any:
     """Return what a parser of TOML, JSON or YAML makes of a file's text.
 
     Raises:
-        StepError: with the line, as far as the parser tells, and what stands there.
+        StepError: with the line, as far as the parser tells, and what stands there; or
+            PyYAML is not installed.
     """
     try:
         return parser(text)
+    except ImportError:
+        from . import yamls
+
+        raise StepError(path, "to read it needs PyYAML", yamls.HINT) from None
+    except RecursionError:
+        raise StepError(path, "is nested too deeply") from None
     except ValueError as error:
         line, what = _inside(text, *_position(error, text))
         where = f"{path}:{line}" if line else path

@@ -138,7 +138,7 @@ class World:
                 data = self.library.load(item.name).data
             else:
                 data = texts.load(self.project.full(item.name), item.kind)
-            return selected(item.name, data, item.reads)
+            return selected(item.kind, item.name, data, item.reads)
         except (StepError, TypeError, OSError):
             return digest.of_parts("unreadable", self.file(item.name, None)), ""
 

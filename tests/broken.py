@@ -12,7 +12,7 @@ from typing import Any
 
 #: Kinds of inputs; a build can be blind to each.
 KINDS = (
-    *("pattern", "template", "missing template", "file", "toml", "json"),
+    *("pattern", "template", "missing template", "file", "toml", "json", "yaml"),
     *("filter", "test", "function", "global", "context", "environment", "rule"),
     *("source", "import", "toolchain", "command"),
 )

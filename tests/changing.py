@@ -13,6 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import yaml
+
 # What the project can be like -----------------------------------------------------------
 
 DODO = """
@@ -207,12 +209,12 @@ TEMPLATES: dict[str, list[str | None]] = {
     ],
     "plain.j2": [
         '{% include ["mine.j2", "parts/leaf.j2", "base.j2"] %}{{ read_json("data.json").a }}'
-        '{{ read_toml("data.toml").a.b }}\n',
+        '{{ read_toml("data.toml").a.b }}{{ read_yaml("data.yaml").a.c }}\n',
         "{{ 'plain'|shout }}{% if 'upper' is filter %}{{ 'const'|upper }}{% endif %}\n",
         '{% set wanted = read_text("notes.txt").strip() %}{% include wanted ignore missing %}.\n',
         "{% nonsense %}",
         '{% for k, v in read_toml("data.toml").items() %}{{ k }}{{ v.d is mapping }}{% endfor %}'
-        '{{ read_json("data.json")|length }}{{ told(1) }}\n',
+        '{{ read_json("data.json")|length }}{{ read_yaml("data.yaml").b|dump }}{{ told(1) }}\n',
         '{{ read_toml("data.toml").a|dump }}{{ "b" in read_json("data.json") }}{{ told("x") }}\n',
     ],
     "mine.j2": [None, "mine\n", "mine {{ later is defined }}\n"],
@@ -249,6 +251,7 @@ TEMPLATES: dict[str, list[str | None]] = {
     ],
 }
 NOTES = ["noted", "mine.j2", "parts/bark.j2", "deep/words.j2", None]
+DATA_FILES = ["data.json", "data.toml", "data.yaml"]
 DATA = {"a": {"b": 1, "c": 2, "d": {"e": 1}}, "b": [1, 2]}
 STEMS = ["ash", "birch", "deep/cedar", "oak"]
 NAMES = ["ash", "elm", "cedar", "ünï"]
@@ -291,7 +294,7 @@ def toml(value: Any) -> str:
 
 def as_text(name: str, data: Any) -> str:
     """Return data as the text of a file of that name."""
-    if name.endswith(".json"):
+    if name.endswith((".json", ".yaml")):  # JSON is YAML, too
         return json.dumps(data, ensure_ascii=False, default=str) + "\n"
     return "".join(f"{toml(key)} = {toml(value)}\n" for key, value in data.items())
 
@@ -299,8 +302,10 @@ def as_text(name: str, data: Any) -> str:
 def parsed(name: str, text: str) -> Any:
     """Return what a file of that name says; None if it is broken."""
     try:
+        if name.endswith(".yaml"):
+            return yaml.safe_load(text)
         return json.loads(text) if name.endswith(".json") else tomllib.loads(text)
-    except ValueError:
+    except (ValueError, yaml.YAMLError):
         return None
 
 
@@ -351,6 +356,7 @@ class Project:
         self.write("notes.txt", NOTES[0])
         self.write("data.json", as_text("data.json", DATA))
         self.write("data.toml", as_text("data.toml", DATA))
+        self.write("data.yaml", as_text("data.yaml", DATA))
         self.write("schema.json", SCHEMAS[0])
         self.write("stamp.inc", INCLUDED[0])
         self.write_tool("stamped")
@@ -463,7 +469,7 @@ class Project:
 
     def edit_a_key(self, draw: Random) -> None:
         """Add, change, remove or move one key or item of a pattern or another file of data."""
-        name = draw.choice([*self.below("patterns"), "data.toml", "data.json"])
+        name = draw.choice([*self.below("patterns"), *DATA_FILES])
         data = parsed(name, self.read(name))
         if isinstance(data, dict):
             self._change(draw, draw.choice(list(containers(data))))
@@ -525,14 +531,14 @@ class Project:
         for name in ("page.j2", "plain.j2"):
             if "nonsense" in self.read(f"templates/{name}"):
                 self.write(f"templates/{name}", TEMPLATES[name][0])
-        for name in ("data.json", "data.toml"):
+        for name in DATA_FILES:
             self.write(name, as_text(name, DATA))
         self.write("notes.txt", NOTES[0])
         self.write("schema.json", SCHEMAS[0])
 
     def edit_what_templates_read(self, draw: Random) -> None:
         self.write("notes.txt", draw.choice(NOTES))
-        name = draw.choice(["data.json", "data.toml"])
+        name = draw.choice(DATA_FILES)
         texts = [as_text(name, DATA), as_text(name, {**DATA, "a": {"b": 3}}), "= {", None]
         self.write(name, draw.choice([*texts, *texts[:2]]))
         self.write("schema.json", draw.choice(SCHEMAS))
@@ -609,7 +615,7 @@ class Project:
 
     def comment(self, draw: Random) -> None:
         names = [name for name in self.below("patterns") if name.endswith(".toml")]
-        name = draw.choice([*names, "data.toml"])
+        name = draw.choice([*names, "data.toml", "data.yaml"])
         if parsed(name, text := self.read(name)):
             self.edits += 1
             self.write(name, f"{text}# comment {self.edits}\n")

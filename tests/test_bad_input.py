@@ -1920,6 +1920,103 @@ def test_data_to_read_with_a_syntax_error_shows_its_line(project: Project) -> No
     )
 
 
+@pytest.mark.parametrize("function", ["read_text", "read_json", "read_toml", "read_yaml"])
+def test_a_missing_file_to_read_gets_the_nearest_one_in_its_folder_as_a_hint(
+    project: Project, function: str
+) -> None:
+    project.write("data/units.toml", "a = 1\n")
+    project.write("data/other.toml", "a = 1\n")
+    project.write("templates/page.txt.j2", f'{{{{ {function}("data/unit.toml") }}}}\n')
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          data/unit.toml: cannot read: no such file or directory
+            from templates/page.txt.j2:1
+            pattern patterns/ash.toml
+            hint: did you mean 'data/units.toml'?
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
+METHODS = {
+    "{{ t.values.first }}": (
+        "'method object' has no attribute 'first'",
+        "'values' is a method of tables: a key of that name is ['values'], not .values",
+    ),
+    "{% for x in t.items %}{{ x }}{% endfor %}": (
+        "TypeError: 'method' object is not iterable",
+        "a table's methods come before its keys: a key 'items' is ['items'], not .items",
+    ),
+}
+
+
+@pytest.mark.parametrize("template", METHODS)
+def test_a_method_where_a_key_was_meant_gets_a_hint(project: Project, template: str) -> None:
+    what, hint = METHODS[template]
+    project.write("patterns/ash.toml", 'name = "ash"\n[t]\nvalues = {first = 1}\nitems = [2]\n')
+    project.write("templates/page.txt.j2", template)
+    result = project.doit("generate:ash.txt")
+    assert result.code == 1
+    assert f"templates/page.txt.j2:1: {what}\n" in result.out
+    assert f"    hint: {hint}\n" in result.out
+
+
+REFUSED_YAML = {
+    "a key that stands twice": (
+        "a: 1\nb: {c: 1,\n  c: 2}\n",
+        "units.yaml:3: the key 'c' stands here a second time\n    3 |   c: 2}",
+    ),
+    "an alias bomb": (
+        "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
+        "units.yaml: its aliases make it too large",
+    ),
+    "what never ends": ("[" * 5000, "units.yaml: is nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_YAML)
+def test_yaml_to_read_is_refused_as_a_pattern_would_be(project: Project, case: str) -> None:
+    text, said = REFUSED_YAML[case]
+    project.write("units.yaml", text)
+    project.write("templates/page.txt.j2", '{{ read_yaml("units.yaml").a }}\n')
+    fails(
+        project,
+        f"""
+.  generate:ash.txt
+failed: generate:ash.txt
+  {said}
+    from templates/page.txt.j2:1
+    pattern patterns/ash.toml
+1 failed in N s
+""",
+        ASH,
+    )
+
+
+def test_yaml_to_read_without_a_parser_says_what_to_install(project: Project) -> None:
+    project.write("units.yaml", "a: 1\n")
+    project.write("templates/page.txt.j2", '{{ read_yaml("units.yaml").a }}\n')
+    project.write("dodo.py", 'import sys\n\nsys.modules["yaml"] = None\n' + dodo(page()))
+    fails(
+        project,
+        """
+        .  generate:ash.txt
+        failed: generate:ash.txt
+          units.yaml: to read it needs PyYAML
+            from templates/page.txt.j2:1
+            pattern patterns/ash.toml
+            hint: pip install 'codegen-tasks[yaml]'
+        1 failed in N s
+        """,
+        ASH,
+    )
+
+
 # Writing ----------------------------------------------------------------------------------
 
 

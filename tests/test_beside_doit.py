@@ -750,3 +750,54 @@ def test_an_unknown_kind_of_parallelism_is_refused(library: Project) -> None:
     refused = library.doit("-n", "2", "-P", "fibres")
     assert (refused.code, refused.err) == (3, "ERROR: Invalid parallel type fibres\n")
     assert library.doit("-P", "fibres").code == 0
+
+
+def test_a_target_may_be_named_by_its_path_below_the_output_folder(project: Project) -> None:
+    assert project.doit("ash.txt").code == 0
+    assert os.listdir(project.path / "generated") == ["ash.txt"]
+    assert project.doit("./generated/ash.txt").out.startswith("1 up to date")
+    assert project.doit().code == 0
+    assert project.doit("ash.txt").out.startswith("1 up to date")
+    project.write("patterns/ash.toml", 'name = "ash"\ngain = 5\n')
+    project.write("patterns/birch.toml", 'name = "birch"\ngain = 5\n')
+    found = project.codegen("diff", "ash.txt")
+    assert found.out.startswith("--- a/generated/ash.txt\n")
+    assert found.out.count("\n--- ") == 0
+    assert ".  generate:ash.txt\n1 generated" in project.doit("ash.txt").out
+
+
+def test_what_a_task_takes_as_its_arguments_is_left_alone(project: Project) -> None:
+    task = "\ndef task_say():\n    return {'actions': [(print,)], 'pos_arg': 'x',"
+    task = task.replace("(print,)", "show") + " 'verbosity': 2}\n"
+    show = "\ndef show(x):\n    print('given', x)\n"
+    project.write("dodo.py", project.read("dodo.py") + show + task)
+    assert "given ['ash.txt']\n" in project.doit("say", "ash.txt").out
+
+
+def test_an_unknown_name_gets_the_nearest_task_or_target_as_a_hint(project: Project) -> None:
+    said = 'ERROR: Invalid parameter: "generat". Must be a command, task, or a target.\n'
+    for _ in range(2):  # before the first build, and where there is nothing to do
+        result = project.doit("generat")
+        assert (result.code, result.err) == (3, said + "  hint: did you mean 'generate'?\n")
+        result = project.doit("asch.txt")
+        assert result.code == 3
+        assert result.err.endswith("  hint: did you mean 'ash.txt'?\n")
+        assert project.doit().code == 0
+    result = project.codegen("diff", "generate:asch.txt")
+    assert result.code == 3
+    assert result.err.endswith("  hint: did you mean 'generate:ash.txt'?\n")
+    assert 'list" to see available tasks' in project.doit("nothing at all").err  # none is near
+
+
+def test_what_a_failed_task_of_the_users_printed_is_told_if_it_is_anything(
+    project: Project,
+) -> None:
+    task = "\ndef task_{0}():\n    return {{'actions': ['{1}false'], 'verbosity': {2}}}\n"
+    tasks = task.format("quiet", "", 1) + task.format("loud", "echo said; ", 0)
+    tasks += "\ndef task_last():\n    return {'actions': None, 'task_dep': ['quiet', 'loud']}\n"
+    project.write("dodo.py", project.read("dodo.py") + tasks)
+    said = project.doit("-c", "last").out
+    assert "quiet <std" not in said
+    assert "loud <stdout>:\nsaid\n" in said
+    assert "<stderr>" not in said
+    assert "not run: last, for quiet, loud failed or was not run\n" in said

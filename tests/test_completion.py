@@ -107,6 +107,19 @@ def test_help_says_what_a_command_does_before_its_options(opted_in: Project, com
     assert max(map(len, result.out.splitlines())) <= 80
 
 
+def test_help_tells_of_no_option_that_is_not_for_people(opted_in: Project) -> None:
+    options = re.findall(r"^ +--(\w+)", opted_in.doit("help", "lint").out, re.MULTILINE)
+    assert {"json", "ignore"} <= set(options)
+    assert "again" not in options
+
+
+@pytest.mark.parametrize("command", ["help", "help lint", "tabcompletion", "manifest status"])
+def test_a_pipe_that_is_closed_ends_a_command_in_order(opted_in: Project, command: str) -> None:
+    assert opted_in.doit().code == 0
+    result = opted_in.run("bash", "-c", f'(sleep 0.2; exec "{DOIT}" {command}) | true; echo done')
+    assert (result.out, result.err) == ("done\n", "")
+
+
 @pytest.mark.slow
 def test_the_examples_of_help_do_what_they_say(opted_in: Project) -> None:
     """But for those that need a browser, a compiler or a pattern of its own, or do not end."""

@@ -379,3 +379,20 @@ def test_what_the_output_cache_has_is_not_sent(
     assert made(kinds) == made(other)
     assert result.out.count(", restored)") >= len(targets(kinds)) - 1
     assert "of them restored" in result.out
+
+
+@slow
+def test_what_reads_a_failed_target_is_not_run(project: Project, two: Cluster) -> None:
+    dodo = project.read("dodo.py").replace(
+        "@codegen.filter",
+        'codegen.rule("chained", template="chained.j2", target="chained.txt")\n\n\n@codegen.filter',
+    )
+    project.write("dodo.py", dodo)
+    project.write("templates/chained.j2", "{{ read_text('generated/list.txt') }}")
+    assert on_dask(project, two).code == 0
+    project.write("templates/list.txt.j2", "{{ nothing }}")
+    project.write("templates/chained.j2", "again {{ read_text('generated/list.txt') }}")
+    result = on_dask(project, two, "-c")
+    assert result.code == 1
+    assert "1 failed, 1 not run" in result.out
+    assert not project.read("generated/chained.txt").startswith("again")

@@ -175,3 +175,10 @@ def commands(job: str) -> Iterator[str]:
 def test_what_is_shown_in_a_language_is_written_in_it(page: str) -> None:
     for block in blocks(content(page), *PARSERS):
         PARSERS[block.language](block.content)
+
+
+def test_the_reference_names_every_extra_but_those_for_developers() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    text = (ROOT / "docs/reference.md").read_text("utf-8").partition("\n## Extras\n")[2]
+    named = re.findall(r"^\| `(\w+)` \|", text.partition("\n## ")[0], re.MULTILINE)
+    assert named == sorted({*declared["optional-dependencies"]} - {"test", "dev"})

@@ -35,12 +35,22 @@ def test_without_colours_it_is_the_same_text(environ: dict[str, str]) -> None:
     assert dressed(MESSAGE, 80, environ) == MESSAGE
 
 
-def test_words_are_not_broken_and_neither_are_commands_nor_lines_of_files() -> None:
+def test_words_are_not_broken_and_neither_are_commands() -> None:
     lines = dressed(MESSAGE, 30, {"NO_COLOR": "1"}).split("\n")
     assert lines[1:4] == ["  templates/a.ts.j2:3: a", "    message of quite a few", "    words"]
     assert lines[-1] == MESSAGE.split("\n")[-1]
-    source = f"    3 | {'wide ' * 20}end"
-    assert dressed(source, 30, {"NO_COLOR": "1"}) == source
+
+
+def test_a_line_of_a_file_is_cut_around_its_mark_to_the_width_of_a_terminal() -> None:
+    text = f"  a.j2:1: what\n    1 | {'x' * 60}{{{{ name }}}}{'y' * 60}\n      | {' ' * 63}^^^^"
+    head, source, mark = dressed(text, 40, {"NO_COLOR": "1"}).split("\n")
+    assert head == "  a.j2:1: what"
+    assert (len(source), source[:8], source[-1]) == (40, "    1 | ", "…")
+    assert source[8] == "…"
+    assert source[mark.index("^") : mark.index("^") + 4] == "name"
+    assert mark.count("^") == 4
+    short = "    1 | short\n      | ^^^^^"
+    assert dressed(short, 40, {"NO_COLOR": "1"}) == short
 
 
 def test_a_failing_run_is_dressed_on_a_terminal_and_plain_elsewhere(project: Project) -> None:

@@ -114,7 +114,7 @@ MAKO = """
 <%namespace name="m" file="sub/macros.mako"/>\\
 ${name | shout} ${double(gain)} ${site} ${m.item(name)}\\
 <%include file="sub/part.mako" args="x=3"/>\\
-${read_toml("data.toml")["key"]}
+${read_toml("data.toml")["key"]}${read_yaml("data.yaml")["key"]}
 """
 MUSTACHE = """
 {{name}} {{#shout}}x{{name}}{{/shout}} {{double}} {{site}} {{{mark}}} {{mark}}
@@ -132,6 +132,7 @@ def mako(project: Project) -> Project:
     project.write("templates/sub/macros.mako", '<%def name="item(x)">[${x}]</%def>')
     project.write("templates/sub/part.mako", '<%page args="x"/>(${x} ${pattern["stem"]}) ')
     project.write("data.toml", "key = 7\n")
+    project.write("data.yaml", "key: 6\n")
     return project
 
 
@@ -147,7 +148,7 @@ def test_mako_templates_inherit_include_and_call_what_the_project_declares(
     empty_project: Project,
 ) -> None:
     project = mako(empty_project)
-    assert made(project) == "begin ASH! 2 here [ash](3 ash) 7\nend\n"
+    assert made(project) == "begin ASH! 2 here [ash](3 ash) 76\nend\n"
     assert again(project) == "1 up to date"
 
 
@@ -228,6 +229,7 @@ def test_what_a_mako_template_reads_makes_its_target_stale(empty_project: Projec
         ("templates/sub/macros.mako", "[", "<", "templates/sub/macros.mako: "),
         ("templates/sub/part.mako", "(", "<", "templates/sub/part.mako: "),
         ("data.toml", "7", "8", "data.toml: "),
+        ("data.yaml", "6", "8", "data.yaml: "),
         ("p/ash.toml", "gain = 1", "gain = 2", "p/ash.toml: gain 1 → 2"),
         ("dodo.py", '+ "!"', '+ "?"', "filter shout: source changed"),
         ("dodo.py", "number * 2", "number * 3", "function double: source changed"),

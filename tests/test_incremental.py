@@ -241,6 +241,7 @@ def test_what_an_imported_template_loads_is_an_input_of_every_importer(project: 
         ("read_text('notes')", "1", "2"),
         ("read_json('notes').a", '{"a": 1}', '{"a": 2}'),
         ("read_toml('notes').a", "a = 1", "a = 2"),
+        ("read_yaml('notes').a", "a: 1", "a: 2"),
     ],
 )
 def test_a_file_read_while_rendering_is_an_input(
@@ -329,6 +330,21 @@ def test_a_comment_in_data_that_a_template_reads_rebuilds_nothing(project: Proje
     assert ran(project) == set()
     project.write("notes.toml", "a = 2\n")
     assert ran(project) == {"plain.txt"}
+
+
+def test_of_yaml_data_the_keys_that_are_read_count_whatever_its_file_is_called(
+    project: Project,
+) -> None:
+    project.write("templates/plain.txt.j2", "{{ read_yaml('notes.txt').leds[2] }}")
+    project.write("notes.txt", "leds: {1: red, 2: green}\n")
+    assert project.doit().code == 0
+    assert project.read("generated/plain.txt") == "green"
+    project.write("notes.txt", "# a comment\nleds:\n  1: red\n  2: green\nmore: yes\n")
+    assert ran(project) == set()
+    project.write("notes.txt", "leds: {1: red, '2': green, 2: blue}\n")
+    assert "notes.txt: leds" in project.codegen("info").out
+    assert ran(project) == {"plain.txt"}
+    assert project.read("generated/plain.txt") == "blue"
 
 
 def test_data_that_is_gone_or_broken_makes_what_read_it_stale(project: Project) -> None:

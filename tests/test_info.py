@@ -675,3 +675,46 @@ def test_a_screen_without_arrows_is_no_error(built: Project) -> None:
     assert result.code == 1
     assert "  patterns/ash.toml: gain 0 \\u2192 7\n    -> ash.txt\n" in result.out
     assert "\\u2192 7\n`- ash.txt\n" in built.doit("info", "--tree", **plain).out
+
+
+def test_what_reads_an_edited_target_follows_it_as_doit_finds_it_up_to_date(
+    built: Project,
+) -> None:
+    dodo = built.read("dodo.py").replace('target="plain.txt")', 'target="m.py", compile="python")')
+    dodo += (
+        'codegen.rule("data", template="data.j2", target="data.json")\n'
+        'codegen.rule("sum", template="sum.j2", patterns="generated/*.json", target="sum.txt")\n'
+    )
+    built.write("dodo.py", dodo)
+    built.write("templates/plain.txt.j2", "x = 1\n")
+    built.write("templates/data.j2", '{"x": 1}')
+    built.write("templates/sum.j2", "{% for p in patterns %}{{ p.x }}\n{% endfor %}")
+    assert built.doit().code == 0
+    built.write("generated/m.py", "x = 2\n")
+    built.write("generated/data.json", '{"x": 2}')
+    said = built.doit("info").out
+    assert said.startswith(
+        "to follow, if what they are made from changes:\n"
+        "  sum.txt\n    after data.json\n  m.pyc\n    after m.py\nedited by hand"
+    )
+    assert said.endswith("2 stale, 2 to follow, 4 up to date\n")
+    found = built.doit("info", "compile:m.pyc").out
+    assert "  status        to follow\n                - after generate:m.py\n" in found
+    ran = built.doit().out
+    assert sorted(line for line in ran.splitlines() if line.startswith(".  ")) == [
+        ".  generate:data.json",
+        ".  generate:m.py",
+    ]
+    built.remove("generated/m.py")
+    assert "1 stale, 1 to follow, 6 up to date\n" in built.doit("info").out
+
+
+def test_what_reads_an_edited_target_is_stale_if_it_had_read_another(built: Project) -> None:
+    dodo = built.read("dodo.py").replace('target="plain.txt")', 'target="m.py", compile="python")')
+    built.write("dodo.py", dodo)
+    built.write("templates/plain.txt.j2", "x = 1\n")
+    assert built.doit().code == 0
+    built.write("templates/plain.txt.j2", "x = 2\n")
+    assert built.doit("generate:m.py").code == 0
+    built.write("generated/m.py", "x = 3\n")
+    assert [step["task"] for step in info(built)["stale"]] == ["generate:m.py", "compile:m.pyc"]

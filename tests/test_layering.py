@@ -17,6 +17,7 @@ LAYERS = [
     ["code_digest", "keys"],
     ["modules"],
     ["model"],
+    ["yamls"],
     ["disk", "process", "texts"],
     ["actions", "store"],
     ["lock", "folders", "rows", "blame", "runs", "maps", "places"],

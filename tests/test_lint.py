@@ -257,6 +257,19 @@ def test_names_that_hide_others_are_told(empty_project: Project) -> None:
 # What fails -----------------------------------------------------------------------------
 
 
+def test_a_key_that_a_method_of_tables_hides_is_told(empty_project: Project) -> None:
+    template = "{{ name }}\n{{ led.values }}{{ led.items() }}{{ led['keys'] }}{{ led.get }}\n"
+    project = declared(empty_project, template=template)
+    project.write("p/ash.toml", 'name = "ash"\n[[leds]]\nvalues = 1\nitems = 2\nkeys = 3\n')
+    template = template.replace("led.", "leds[0].").replace("led[", "leds[0][")
+    project.write("templates/page.j2", template)
+    assert found(project) == [
+        "templates/page.j2:2: the method 'values' of tables hides the key of that name [shadowed]"
+    ]
+    hint = "  hint: write ['values'], not .values\n"
+    assert hint in project.codegen("lint", "--ignore", "unsteady").out
+
+
 def test_what_cannot_be_rendered_is_told_and_the_rest_looked_at(empty_project: Project) -> None:
     declared(empty_project, template="{{ name }}{{ size }}")
     empty_project.write("p/birch.toml", 'name = "b"\nsize = 1\n')

@@ -527,6 +527,15 @@ def test_where_says_what_it_cannot_find(empty_project: Project, asked: str, said
     assert "Traceback" not in result.out + result.err
 
 
+def test_where_says_of_a_blank_line_that_it_is_empty(empty_project: Project) -> None:
+    project = declared(empty_project, "x.j2", ".py", "python")
+    project.write("templates/x.j2", "x = 1\n\ny = 2\n")
+    project.write("patterns/a.toml", "")
+    assert project.doit().code == 0
+    result = project.codegen("where", "a.py:2")
+    assert result.out == "a.py:2\n  the line is empty\n  near templates/x.j2:1\n"
+
+
 def test_maps_are_written_at_each_render_if_that_is_set_and_cleaned(
     empty_project: Project,
 ) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from broken import KINDS, RULES
-from changing import Project, parsed
+from changing import DATA_FILES, Project, parsed
 from conftest import Result
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -81,7 +81,7 @@ class Machine:
     def note(self) -> None:
         """Remember what files of data say."""
         schemas = ("schema.json", "box.schema.json")
-        for name in [*self.project.below("patterns"), "data.toml", "data.json", *schemas]:
+        for name in [*self.project.below("patterns"), *DATA_FILES, *schemas]:
             said = self.history.setdefault(name, [])
             data = parsed(name, self.project.read(name))
             if not said or repr(said[-1]) != repr(data):

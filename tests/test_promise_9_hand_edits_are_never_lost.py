@@ -115,7 +115,8 @@ def test_what_a_failed_step_left_is_ours_without_a_manifest(built: Project) -> N
 
 def test_a_file_that_stood_there_before_the_first_build_is_kept_aside(project: Project) -> None:
     project.write("generated/plain.txt", "mine\n")
-    assert f"kept aside as {KEPT}plain.txt" in project.doit().out
+    said = f"generated/plain.txt: was there before, kept aside as {KEPT}plain.txt"
+    assert said in project.doit().out
     assert project.read(KEPT + "plain.txt") == "mine\n"
 
 

@@ -469,7 +469,7 @@ PRIVATE = [
 @pytest.mark.parametrize("sandbox", [True, False])
 @pytest.mark.parametrize("path", OUTSIDE)
 def test_no_template_reads_outside_of_the_project(vault: Path, path: str, sandbox: bool) -> None:
-    for function in ("read_text", "read_json", "read_toml"):
+    for function in ("read_text", "read_json", "read_toml", "read_yaml"):
         message = refused(vault, f"{{{{ {function}('{path}') }}}}", sandbox=sandbox)
         assert "cannot read outside the project" in message
         assert "s3cret" not in message
@@ -477,7 +477,7 @@ def test_no_template_reads_outside_of_the_project(vault: Path, path: str, sandbo
 
 @pytest.mark.parametrize("path", PRIVATE)
 def test_a_sandboxed_template_reads_nothing_private(vault: Path, path: str) -> None:
-    for function in ("read_text", "read_json", "read_toml"):
+    for function in ("read_text", "read_json", "read_toml", "read_yaml"):
         message = refused(vault, f"{{{{ {function}('{path}') }}}}")
         assert "a template in the sandbox cannot read this file" in message
         assert "s3cret" not in message

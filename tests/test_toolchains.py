@@ -334,6 +334,41 @@ def test_a_generated_header_that_needs_another_include_first_is_an_error(headers
     assert not headers.exists("generated/odd.o")
 
 
+@needs_cxx
+def test_a_built_in_compiler_with_more_flags_is_the_same_compiler(headers: Project) -> None:
+    plain = headers.read("dodo.py")
+    assert plain.count('compile="c++"') >= 1
+
+    def flags(*given: str) -> None:
+        words = ", ".join(map(repr, given))
+        text = plain.replace('compile="c++"', f"compile=CXX.with_flags({words})")
+        text = text.replace("import Codegen", "import CXX, Codegen")
+        headers.write("dodo.py", text)
+
+    headers.write("include/own.hpp", "#define OWN 1\n")
+    table = (
+        '#include "own.hpp"\n' + TABLE + "static_assert(LEVEL == OWN && __cplusplus > 201703L);\n"
+    )
+    headers.write("templates/table.hpp.j2", table)
+    flags("-Iinclude", "-DLEVEL=1", "-std=c++20")
+    assert "odd.o" in ran(succeed(headers))
+    assert ran(succeed(headers)) == set()
+    headers.write("include/own.hpp", "#define OWN 2\n")  # what it reads is an input still
+    assert "static assertion failed" in headers.doit().out
+    flags("-Iinclude", "-DLEVEL=2", "-std=c++20")
+    assert "odd.o" in ran(succeed(headers))
+    flags("-Iinclude", "-DLEVEL=2", "-std=c++20", "-g")
+    assert "command c++: " in headers.doit("info").out
+
+
+def test_a_flag_that_is_no_word_is_refused(headers: Project) -> None:
+    text = headers.read("dodo.py").replace('compile="c++"', "compile=CXX.with_flags(1)")
+    headers.write("dodo.py", text.replace("import Codegen", "import CXX, Codegen"))
+    result = headers.doit()
+    assert result.code == 3
+    assert "toolchain c++: with_flags must be a list of words, not (1,)\n" in result.err
+
+
 # --- python -------------------------------------------------------------------------------------
 
 MODULE = "def answer():\n    return 42\n\n\ndef place():\n    return answer.__code__.co_filename\n"

@@ -19,11 +19,12 @@ from ..steps import template_cache
 from ..store import ACTIONS, CONTENTS, Store
 from .common import builds_of, counted, options_first, sized
 from .helped import Helped
+from .piped import Piped
 
 _ACTIONS = ("status", "cleanup", "verify", "clear")
 
 
-class Cache(Helped, DoitCmdBase):
+class Cache(Piped, Helped, DoitCmdBase):
     """The caches of templates and outputs: status, cleanup, verify, clear."""
 
     name = "cache"

@@ -6,6 +6,8 @@ from typing import Any
 
 from doit.cmd_completion import TabCompletion as CoreTabCompletion
 
+from .piped import Piped
+
 _OPTIONS = """
             if [[ $cur == -* ]] ; then
                 COMPREPLY=( $(compgen -W "{options}" -- $cur) )
@@ -18,7 +20,7 @@ _WORDS = """
             fi"""
 
 
-class TabCompletion(CoreTabCompletion):
+class TabCompletion(Piped, CoreTabCompletion):
     """Core's `tabcompletion`, with more to complete."""
 
     name = "tabcompletion"

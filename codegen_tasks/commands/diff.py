@@ -13,8 +13,10 @@ from doit.control import TaskControl
 
 from .. import orphans
 from ..preview import Difference, preview
-from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
+from . import named
+from .common import claimed, codegens, counted, options_first, planned, say_whatever_the_encoding
 from .helped import Helped
+from .piped import Piped
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -25,7 +27,7 @@ _COLOURS = {b"-": b"31", b"+": b"32", b"@": b"36"}
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 
 
-class Diff(Helped, DoitCmdBase):
+class Diff(Piped, Helped, DoitCmdBase):
     """Shows how targets differ from what a build would make of them."""
 
     name = "diff"
@@ -48,18 +50,14 @@ class Diff(Helped, DoitCmdBase):
         builds = planned(self)
         chosen = self._chosen(names)
         taken = claimed(self.task_list)
-        try:
-            codes = [self._diff(build, chosen, taken) for build in builds]
-        except BrokenPipeError:
-            # Whoever reads the patch, such as `head`, has seen enough.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        return max(codes, default=0)
+        return max([self._diff(build, chosen, taken) for build in builds], default=0)
 
     def _chosen(self, names: Sequence[str]) -> set[str]:
         """Return what doit would run for the names: those tasks, and all they wait for."""
         control = TaskControl(self.task_list)
-        control.process(names or None)
+        declared = codegens(self.loader.namespace)
+        meant = named.resolved(names or None, self.task_list, declared)
+        named.process(control, meant, declared, self.task_list)
         todo, found = list(control.selected_tasks), set()
         while todo:
             name = todo.pop()

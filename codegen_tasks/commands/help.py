@@ -8,6 +8,8 @@ from typing import Any
 
 from doit.cmd_help import Help as CoreHelp
 
+from .piped import Piped
+
 #: What people look for, and the commands that do it.
 _GROUPS = {
     "build": ("run", "watch"),
@@ -18,10 +20,11 @@ _GROUPS = {
 _NAME, _WIDTH = 14, 80
 
 
-class Help(CoreHelp):
+class Help(Piped, CoreHelp):
     """Core's `help`, with another list of commands."""
 
     name = "help"
+    unread = 0
 
     def print_usage(self, cmds: Mapping[str, Any]) -> None:
         """Print the list of commands."""

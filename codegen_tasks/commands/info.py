@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import gc
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from .common import (
     planned,
     say_whatever_the_encoding,
 )
+from .piped import let_go_of
 
 if TYPE_CHECKING:
     from ..build import Build
@@ -116,7 +116,7 @@ class Info(OverCore, CoreInfo):
                     return self._one(builds, names[0], hide_status or params["hide_status"])
                 return self._all(builds)
             except BrokenPipeError:
-                _let_go_of(self.outstream)
+                let_go_of(self.outstream)
                 return 1
 
     def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
@@ -278,12 +278,6 @@ def _not_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _let_go_of(stream: Any) -> None:
-    """Have nothing more be written to a pipe that nobody reads, as `doit info | head` leaves it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def _is_stale(found: Survey) -> bool:
     return any(state.step.phase != "templates" for state in found.stale)
 
@@ -294,8 +288,7 @@ def _step_named(builds: Sequence[Build], name: str) -> tuple[Build, str] | None:
         if name in build.plan.steps:
             return build, name
     for build in builds:
-        path = disk.relative(name)
-        for known in (path, f"{build.project.output}/{path}"):
+        for known in disk.meant(name, build.project.output):
             if known in build.plan.makers and build.plan.makers[known] in build.plan.steps:
                 return build, build.plan.makers[known]
     return None

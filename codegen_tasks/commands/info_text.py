@@ -196,6 +196,7 @@ _HEADS = {
     "file": "files",
     "toml": "files",
     "json": "files",
+    "yaml": "files",
     "context": "context",
     "filter": "filters",
     "test": "tests",

@@ -18,10 +18,12 @@ from ..engines import JINJA2
 from ..errors import known_or_nearest
 from .common import counted, options_first, planned, say_whatever_the_encoding
 from .helped import Helped
+from .piped import Piped
 
 if TYPE_CHECKING:
     from ..build import Build
 
+_AGAIN = "_CODEGEN_LINT_AGAIN"
 _OPTIONS: tuple[dict[str, Any], ...] = (
     {
         "name": "as_json",
@@ -38,18 +40,18 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
         "help": "a kind of finding to leave out; may be given again",
     },
     {
+        # Lint's own, so no word of the command line: compare with the digests in this file.
         "name": "again",
-        "long": "again",
+        "env_var": _AGAIN,
         "type": str,
         "default": "",
-        "help": "used by lint itself: compare renders with the digests in a file",
     },
 )
 #: Seconds after which a render that tells the time in seconds tells another.
 _PAUSE = 1.1
 
 
-class Lint(Helped, DoitCmdBase):
+class Lint(Piped, Helped, DoitCmdBase):
     """Renders everything twice in memory, and tells what looks like a mistake."""
 
     name = "lint"
@@ -72,7 +74,6 @@ class Lint(Helped, DoitCmdBase):
         if names:
             raise InvalidCommand(f"`lint` takes no names, such as '{names[0]}'")
         builds = planned(self)
-        again = again or params["again"]
         if again:
             return self._compare(builds, again)
         left_out = {*ignore, *params["ignore"]}
@@ -146,8 +147,8 @@ def _elsewhere(dodo: str, root: str, digests: Mapping[str, str]) -> Mapping[str,
             json.dump(digests, file)
         command = [sys.executable, "-m", "codegen_tasks", "lint", "-f", dodo, "-d", root]
         done = subprocess.run(
-            [*command, "--again", path],
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            command,
+            env={**os.environ, "PYTHONHASHSEED": seed, _AGAIN: path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

@@ -11,11 +11,12 @@ from ..digest import short
 from ..errors import nearest
 from .common import builds_of, counted, options_first, sized
 from .helped import Helped
+from .piped import Piped
 
 _ACTIONS = ("status", "verify")
 
 
-class Manifest(Helped, DoitCmdBase):
+class Manifest(Piped, Helped, DoitCmdBase):
     """The manifest: status, verify."""
 
     name = "manifest"

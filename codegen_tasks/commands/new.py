@@ -14,6 +14,7 @@ from ..errors import CodegenError, known_or_nearest
 from ..project import Project
 from .common import codegens, options_first, say_whatever_the_encoding
 from .helped import Helped
+from .piped import Piped
 from .screen import Screen
 
 _OPT_TOOLCHAIN = {
@@ -35,7 +36,7 @@ _OPT_LIKE = {
 }
 
 
-class New(Helped, DoitCmdBase):
+class New(Piped, Helped, DoitCmdBase):
     """Makes files that are not there yet; replaces none."""
 
     name = "new"

@@ -16,6 +16,7 @@ from ..orphans import Orphan
 from ..tasks import hold
 from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
 from .helped import Helped
+from .piped import Piped
 
 _OPT_DRY_RUN = {
     "name": "dry_run",
@@ -34,7 +35,7 @@ _OPT_EDITED = {
 }
 
 
-class Prune(Helped, DoitCmdBase):
+class Prune(Piped, Helped, DoitCmdBase):
     """Removes orphans: files, and what is remembered of them."""
 
     name = "prune"

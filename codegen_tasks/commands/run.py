@@ -23,6 +23,7 @@ from .. import disk
 from ..errors import DeclarationError
 from ..ours import is_ours
 from ..settings import check_address
+from . import named
 from .common import (
     OverCore,
     builds_of,
@@ -90,10 +91,16 @@ class Run(OverCore, CoreRun):
         """Tell whether nothing runs before ours that could give it work, or can be looked after."""
         from ..glance import come_between, preceding
 
+        self._resolve()
         self.first = preceding(self.task_list, self.sel_tasks)
         if come_between(self.task_list, self.sel_tasks):
             return False
         return not self.first or all(one.quiet for one in found)
+
+    def _resolve(self) -> None:
+        """Take names below the output folder for the targets that they mean."""
+        found = codegens(self.loader.namespace)
+        self.sel_tasks = named.resolved(self.sel_tasks, self.task_list, found)
 
     def names(self, params: Mapping[str, Any], args: Sequence[str]) -> Collection[str] | None:
         """Return what is selected; None if all tasks are to run, or each is to be told of."""
@@ -348,6 +355,7 @@ class Run(OverCore, CoreRun):
         self.control = TaskControl(self.task_list)
         with contextlib.suppress(InvalidCommand):  # perhaps a target that is not known yet
             self._parse_anew()
+            self._resolve()
             self.control.process(self.sel_tasks)
         self.control.selected_tasks = sorted(late)
 
@@ -390,7 +398,9 @@ class Run(OverCore, CoreRun):
         """Decide what is to run, as core does."""
         self.control = TaskControl(self.task_list, auto_delayed_regex=auto_delayed_regex)
         self._parse_anew()
-        self.control.process(self.sel_tasks)
+        self._resolve()
+        found = codegens(self.loader.namespace)
+        named.process(self.control, self.sel_tasks, found, self.task_list)
         if any(build.fresh for build in builds_of(self.loader)):
             from .. import chains
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
@@ -19,15 +20,17 @@ from ..errors import cause, nearest
 from . import annotate
 from .common import options_first, planned, say_whatever_the_encoding
 from .helped import Helped
+from .piped import Piped
 
 if TYPE_CHECKING:
     from ..build import Build
 
+_EMPTY = "the line is empty"
 #: What a command comes to that is not there, or cannot be run; of shells.
 _NOT_FOUND, _NOT_RUNNABLE = 127, 126
 
 
-class Where(Helped, DoitCmdBase):
+class Where(Piped, Helped, DoitCmdBase):
     """Tells what made a place of a target."""
 
     name = "where"
@@ -98,9 +101,12 @@ class Where(Helped, DoitCmdBase):
             print(f"{path}: is no target of ours{f', {hint}' if hint else ''}", file=sys.stderr)
             return 1
         lines = list(_told(builds, path, match))
+        empty = any(_is_blank(build.project.full(path), match) for build in builds)
         if not lines:
-            print(f"{name}: there is no such place, or no map that leads from it", file=sys.stderr)
+            what = "there is no such place, or no map that leads from it"
+            print(f"{name}: {_EMPTY if empty else what}", file=sys.stderr)
             return 1
+        lines = [_EMPTY, *lines] if empty else lines
         self._say(name)
         for line in lines:
             self._say(f"  {line}")
@@ -157,6 +163,15 @@ def _relative(builds: Sequence[Build], path: str) -> str:
         if os.path.isabs(path):
             return disk.relative(os.path.realpath(path), os.path.realpath(build.project.root))
     return os.path.normpath(path).replace(os.sep, "/")
+
+
+def _is_blank(full: str, match: re.Match[str]) -> bool:
+    """Tell whether a file has a line in which nothing stands."""
+    with contextlib.suppress(OSError):
+        lines = disk.read(full).removesuffix(b"\n").split(b"\n")
+        number = int(match["line"])
+        return 0 < number <= len(lines) and not lines[number - 1].strip()
+    return False
 
 
 def _told(builds: Sequence[Build], path: str, match: re.Match[str]) -> Iterator[str]:

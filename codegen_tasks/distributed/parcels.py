@@ -247,7 +247,7 @@ class Parcels:
         maker = build.plan.maker(path)
         if maker is None or maker in over:
             return True
-        return maker in build.ran or maker in build.latest or maker in build.fresh
+        return build.has_made(maker)
 
     def _referred(self, build: Build, step: Step) -> Iterator[str]:
         """Yield the files that a source refers to, at any remove."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .. import digest, disk, keys, texts
-from ..errors import StepError
+from ..errors import StepError, nearest
 from ..keys import View
 from ..model import Input, Stat
 from ..record import Read, Record
@@ -193,6 +193,7 @@ class Reader:
             "read_text": self._read_text,
             "read_json": self._read_json,
             "read_toml": self._read_toml,
+            "read_yaml": self._read_yaml,
         }
 
     def _read_text(self, path: str) -> str:
@@ -223,6 +224,10 @@ class Reader:
         found: dict[str, Any] = self._read_data(path, "toml")
         return found
 
+    def _read_yaml(self, path: str) -> Any:
+        """Return a YAML file's data; recorded as an input."""
+        return self._read_data(path, "yaml")
+
     def _read(self, path: str, kind: str) -> tuple[str, Read]:
         """Return a file's text, and what is recorded of it."""
         where = posixpath.normpath(path.replace(os.sep, "/"))
@@ -240,9 +245,21 @@ class Reader:
             raw = disk.read(full)
         except OSError as error:
             record.add_file((kind, where), Read("", None))
-            raise StepError(where, f"cannot read: {(error.strerror or '').lower()}") from None
+            what, hint = f"cannot read: {(error.strerror or '').lower()}", self._near(where)
+            raise StepError(where, what, hint if signature is None else "") from None
         read = record.add_file((kind, where), Read(digest.of_bytes(raw), signature))
         return texts.decoded(where, raw), read
+
+    def _near(self, where: str) -> str:
+        """Return a hint naming the file beside one that is missing whose name is nearest."""
+        if self._spec.sandbox:
+            return ""  # what lies there is nothing for a template that is not trusted
+        folder = posixpath.dirname(where)
+        try:
+            beside = os.listdir(os.path.join(self._spec.root, folder))
+        except OSError:
+            return ""
+        return nearest(where, [posixpath.join(folder, name) for name in sorted(beside)])
 
     def _read_data(self, path: str, kind: str) -> Any:
         """Parse a text once in this process; every caller gets a copy of its own to change.

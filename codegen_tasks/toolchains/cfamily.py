@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from ..errors import StepError
-from .base import Compiled, Site, Toolchain, Unit
+from .base import Compiled, Site, Toolchain, Unit, command_words
 
 
 class CFamily(Toolchain):
@@ -16,6 +16,18 @@ class CFamily(Toolchain):
     A header is compiled as if a source file included it first, which proves that it stands
     alone.
     """
+
+    def with_flags(self, *flags: str) -> CFamily:
+        """Return the same compiler with more flags, such as `CC.with_flags("-Iinclude", "-g")`.
+
+        They come after its own, so that the last of `-O2 -O0` counts.
+
+        Raises:
+            DeclarationError: one is no word, or there is none.
+        """
+        words = command_words(f"toolchain {self.name}", "with_flags", flags)
+        place = self.command.index("-c")
+        return replace(self, command=(*self.command[:place], *words, *self.command[place:]))
 
     _HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inc")
 
