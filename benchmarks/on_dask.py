@@ -95,9 +95,8 @@ def cluster(folder: Path, workers: int, environ: Mapping[str, str]) -> Iterator[
         _wait_for(address, workers)
         yield address
     finally:
-        for process in reversed(processes):
-            process.terminate()
         for process in processes:
+            process.kill()  # asked to end all at once, workers may wait for the scheduler for ever
             process.wait()
 
 
