@@ -68,7 +68,7 @@ class Watch:
         Raises:
             MeasurementError: not with 0.
         """
-        self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(signal.SIGTERM)  # which a shell has no background job ignore
         if self._process.wait(_LIMIT):
             raise MeasurementError(f"the watch ended badly\n{self._log.read_text()}")
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakMethod
 
@@ -23,6 +25,7 @@ from .errors import DeclarationError, refuse_unknown
 from .model import Rule
 from .project import Project
 from .toolchains import Toolchain, check_timeout, refuse_surplus
+from .young import Young
 
 if TYPE_CHECKING:
     from .build import Build
@@ -271,7 +274,9 @@ class Codegen:
         """Return our tasks; None if doit has met us under another name of the `dodo.py`."""
         if not self._is_first_request():
             return None
+        _tell_interrupts_shortly()
         self._build, self.glance, self.quiet = None, None, False
+        Young(self.project.root).forget()
         reference = ASKED.get()
         asked = reference() if reference is not None else None
         names = asked() if asked is not None else None
@@ -341,3 +346,18 @@ class Codegen:
         checks.refuse_namesakes(codegen.project.name for codegen in (*asked, self))
         asked.append(self)
         return True
+
+
+def _tell_interrupts_shortly() -> None:
+    """Have Ctrl-C end a command with a line where nothing else minds it, as while it plans."""
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _told_shortly
+
+
+def _told_shortly(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

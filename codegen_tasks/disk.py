@@ -287,11 +287,14 @@ def set_mode(path: str, mode: int) -> None:
 
 
 def _keep_mode(path: str, temporary: str) -> None:
-    """Give a file the permissions of the one it is to replace, if there is one."""
+    """Give a file the permissions of the one it is to replace, if there is one; a link has none."""
     try:
-        mode = modes.S_IMODE(os.stat(path).st_mode) & 0o777
+        status = os.lstat(path)
     except OSError:
         return
+    if not modes.S_ISREG(status.st_mode):
+        return
+    mode = modes.S_IMODE(status.st_mode) & 0o777
     if modes.S_IMODE(os.stat(temporary).st_mode) != mode:
         os.chmod(temporary, mode)
 

@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from itertools import accumulate
 from types import CodeType, ModuleType
 
-from . import digest
+from . import digest, young
 from .code_digest import Codes, Import
 
 _STDLIB = tuple(
@@ -183,6 +183,8 @@ def _code(name: str) -> CodeType | None:
         code = get_code(name) if get_code is not None else None
     except (ImportError, OSError, SyntaxError, ValueError):
         return None
+    if spec is not None and spec.origin and spec.cached and not sys.dont_write_bytecode:
+        young.forget(spec.origin, spec.cached)
     return code if isinstance(code, CodeType) else None
 
 

@@ -98,7 +98,32 @@ def _made(
             found.setdefault(path, content)
     for key, entry in listed.items():
         found.setdefault(f"{project.output}/{key}", entry["checksum"])
+    for name in _of_former_names(project, dep_manager):
+        for path, content in _in_output(project, dep_manager, name).items():
+            found.setdefault(path, content)
     return found
+
+
+def _of_former_names(project: Project, dep_manager: Any) -> Iterator[str]:
+    """Yield our recorded tasks of names that no Codegen has any more: one may have been renamed."""
+    if dep_manager is None:
+        return
+    present = {project.name}
+    present |= {other.project.name for other in vars(dep_manager).get("codegens", ())}
+    for name in recorded_tasks(dep_manager) or ():
+        codegen, _, phase = name.partition(":")[0].rpartition(".")
+        if phase in _PHASES and codegen not in present:
+            yield name
+
+
+def _in_output(project: Project, dep_manager: Any, name: str) -> dict[str, str]:
+    """Return what a task has made in the output folder of a project, and its digest."""
+    values = dep_manager.get_values(name) or {}
+    trace = Trace.from_values(values.get("trace"))
+    made = {each.path: each.digest for each in trace.outputs} if trace is not None else {}
+    prefix = f"{project.output}/"
+    all_of_it = {**left_in(values), **made}.items()
+    return {path: content for path, content in all_of_it if path.startswith(prefix)}
 
 
 def _records(project: Project, dep_manager: Any, planned: Iterable[str] = ()) -> Iterator[str]:
@@ -188,6 +213,10 @@ def forget(build: Build, dep_manager: Any, staying: Collection[str]) -> None:
     """
     for name in list(_records(build.project, dep_manager, build.plan.steps)):
         _forget_record(build, dep_manager, name, staying)
+    for name in list(_of_former_names(build.project, dep_manager)):
+        made = _in_output(build.project, dep_manager, name)
+        if made and not any(path in staying for path in made):
+            dep_manager.remove(name)
     entries, problem = manifest.read(build.project)
     prefix = f"{build.project.output}/"
     wanted = {prefix + key: entry for key, entry in entries.items()}

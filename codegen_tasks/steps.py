@@ -40,6 +40,7 @@ from .project import Project
 from .schemas import Schemas
 from .toolchains import Compiled, Site, Unit
 from .world import World, compiled_by
+from .young import Young
 
 if TYPE_CHECKING:
     from .engines.base import Engine, Spec
@@ -99,6 +100,7 @@ class Workshop:
         self._guarding: Guard | None = None
         self._reads: dict[Reads, Reads] = {}
         self._second = (0, "")
+        self._young = Young(project.root)
         self._formatters: dict[str, Sequence[Input]] = {}
         self._shared: dict[Any, tuple[list[Input], list[Input]]] = {}
 
@@ -377,6 +379,8 @@ class Workshop:
             text, record = engine.render(step.template, view, made_by, self._guarding)
         except StepError as error:
             raise self._at_keys(step, error) from None
+        finally:
+            self._young.forget()
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -2183,3 +2184,25 @@ def test_a_compilers_own_message_is_shown(project: Project) -> None:
         """,
         changed=["ash.txt", "birch.txt", "cedar.txt", "x.py"],
     )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a signal is no exception there")
+@pytest.mark.parametrize("command", ["run", "info"])
+def test_an_interrupt_while_it_is_decided_what_to_do_is_no_traceback(
+    project: Project, command: str
+) -> None:
+    dodo = project.read("dodo.py").replace("Codegen(", "Codegen(globals={'it': Impatient()}, ", 1)
+    impatient = """
+        import os, signal
+
+        class Impatient:
+            def __reduce__(self):
+                if "NO_TIME" in os.environ:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return Impatient, ()
+        """
+    project.write("dodo.py", textwrap.dedent(impatient) + dodo)
+    project.write("templates/plain.txt.j2", "{{ it is defined }}")
+    assert project.doit().code == 0
+    result = project.started_doit(command, NO_TIME="1")
+    assert (result.code, result.out, result.err) == (-signal.SIGINT, "", "interrupted\n")

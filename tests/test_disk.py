@@ -52,6 +52,16 @@ def test_a_new_file_has_the_permissions_that_the_umask_leaves(
     assert mode(tmp_path / "a") == 0o640
 
 
+@pytest.mark.skipif(os.name == "nt", reason="files have no such permissions there")
+def test_what_replaces_a_link_gets_nothing_of_where_that_leads(tmp_path: Path) -> None:
+    (tmp_path / "program").write_bytes(b"1")
+    (tmp_path / "program").chmod(0o777)
+    (tmp_path / "a").symlink_to(tmp_path / "program")
+    assert disk.write(str(tmp_path / "a"), b"2")
+    assert not (tmp_path / "a").is_symlink()
+    assert not mode(tmp_path / "a") & 0o111
+
+
 @pytest.mark.parametrize("kept", [0o600, 0o755, 0o444])
 def test_a_replaced_file_keeps_its_permissions(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "a"

@@ -350,6 +350,19 @@ def test_modules_of_the_project_that_a_mako_template_imports_count(
     assert again(project) == f"{len(texts) + 1} up to date"
 
 
+def test_a_module_of_the_project_that_is_named_as_one_of_python_counts(
+    empty_project: Project,
+) -> None:
+    project = declared(
+        empty_project, "page.mako", "<%! import colorsys %>${hasattr(colorsys, 'A')}"
+    )
+    assert made(project) == "False"
+    for text, counts in (("A = 1\n", "True"), ("B = 1000\n", "False"), ("A = 20\n", "True")):
+        project.write("colorsys.py", text)
+        assert reasons(project).startswith("module ")
+        assert made(project) == counts
+
+
 def test_a_template_may_ask_mako_for_all_variables_and_all_count(empty_project: Project) -> None:
     project = declared(empty_project, "page.mako", "${sorted(pageargs)} ${sorted(context.kwargs)}")
     assert (

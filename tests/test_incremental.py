@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -406,3 +407,56 @@ def test_a_function_that_remembers_what_it_did_is_not_stale_for_it(
     project.write("patterns/ash.toml", 'name = "oak"\ngain = 0\n')
     assert ran(project, *workers) == {"ash.txt", "ash.memo", "list.txt"}
     assert ran(project, *workers) == set()
+
+
+def test_code_that_is_edited_twice_in_a_second_counts_though_its_size_is_the_same(
+    empty_project: Project,
+) -> None:
+    project = empty_project
+    project.write("templates/page.txt.j2", "{{ 1|own }} {{ 1|named }} {{ 1|late }}")
+    project.write("templates/page.mako", "<%! import third %>${third.WORD}")
+    soon = time.time() + 5  # so that it is the same second, however long a run takes
+
+    def write(word: str) -> str:
+        project.write("first.py", f"WORD = '{word}'\n")
+        project.write("second.py", f"WORD = '{word}'\n")
+        project.write("third.py", f"WORD = '{word}'\n")
+        project.write("dodo.py", EDITED_TWICE.replace("WORD", f"'{word}'", 1))
+        for name in ("dodo.py", "first.py", "second.py", "third.py"):
+            os.utime(project.path / name, (soon, soon))
+        result = project.started_doit(PYTHONDONTWRITEBYTECODE="")
+        assert result.code == 0, result.out + result.err
+        return project.read("generated/page.txt") + " " + project.read("generated/other.txt")
+
+    assert write("one") == "one one one one"
+    assert write("two") == "two two two two"
+
+
+EDITED_TWICE = """
+from codegen_tasks import Codegen
+import first
+
+codegen = Codegen()
+codegen.rule("page", template="page.txt.j2", target="page.txt")
+codegen.rule("other", template="page.mako", target="other.txt")
+
+
+@codegen.filter
+def own(number):
+    return WORD
+
+
+@codegen.filter
+def named(number):
+    return first.WORD
+
+
+@codegen.filter
+def late(number):
+    import second
+
+    return second.WORD
+
+
+DOIT_CONFIG = codegen.doit_config
+"""

@@ -205,6 +205,30 @@ def test_a_changed_name_of_the_codegen_removes_nothing_that_is_made(built: Proje
     assert len(outputs(built)) == 6
 
 
+def test_what_a_codegen_made_under_its_former_name_is_its_own(built: Project) -> None:
+    built.write("templates/json.j2", '{"number": {{ pattern.stem|length }}}')
+    built.write("templates/number.j2", "{{ number }}")
+    rules = """
+        codegen.rule("json", template="json.j2", patterns="patterns/*.toml", target="{stem}.json")
+        codegen.rule("n", template="number.j2", patterns="generated/*.json", target="{stem}.n")
+        """
+    rules = rules.replace("\n        ", "\n")
+    built.write("dodo.py", built.read("dodo.py").replace("\n@", rules + "\n@", 1))
+    assert built.doit().code == 0
+    built.write("dodo.py", built.read("dodo.py").replace("Codegen(", 'Codegen(name="other", '))
+    built.remove("patterns/ash.toml")
+    result = built.doit()
+    assert result.code == 0
+    assert "ash.n" not in result.out  # its pattern is an orphan
+    assert [each["path"] for each in orphans(built)] == [
+        "generated/ash.json", "generated/ash.n", "generated/ash.txt"
+    ]  # fmt: skip
+    assert built.codegen("prune").out.endswith("3 orphans removed\n")
+    settled(built)
+    built.write("generated/ash.txt", "of somebody else")
+    settled(built)
+
+
 def test_a_failed_target_stays_ours_after_its_rule_is_gone(built: Project) -> None:
     built.write("patterns/ash.toml", "name =")
     assert built.doit("-c").code == 1

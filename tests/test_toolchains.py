@@ -149,6 +149,36 @@ def test_a_header_that_vanishes_is_an_error_of_its_users_only(units: Project) ->
 
 
 @needs_cc
+@pytest.mark.parametrize("made", [False, True], ids=["written", "generated"])
+def test_a_header_that_was_looked_for_in_vain_counts_once_it_is_there(
+    units: Project, made: bool
+) -> None:
+    text = """
+        #include "stdbool.h"
+        #if __has_include("extra.h")
+        #include "extra.h"
+        #else
+        #define EXTRA 1
+        #endif
+        int {{ pattern.stem }}(void) { return true + EXTRA; }
+        """
+    units.write("templates/unit.c.j2", text)
+    for name, header in (("stdbool.h", "#define true 40\n"), ("extra.h", "#define EXTRA 2\n")):
+        succeed(units)
+        assert ran(succeed(units)) == set()
+        before = outputs(units, "a.o")
+        if made:
+            rule = f'codegen.rule("{name[:-2]}", template="{name}", target="{name}")\nDOIT_CONFIG'
+            units.write(f"templates/{name}", header)
+            units.write("dodo.py", units.read("dodo.py").replace("DOIT_CONFIG", rule, 1))
+        else:
+            units.write(f"generated/{name}", header)
+        assert f"generated/{name}: " in units.doit("info", "--all").out or made
+        assert ran(succeed(units)) == {"a.o", "b.o", "c.o"}
+        assert outputs(units, "a.o") != before
+
+
+@needs_cc
 def test_info_names_headers_by_their_plain_path_from_the_project(units: Project) -> None:
     succeed(units)
     units.write("include/shared.h", "#define SHARED 7\n")

@@ -291,9 +291,7 @@ def _top(name: str) -> str:
 
 
 def _modules_of(name: str, taken: Sequence[str]) -> Iterator[str]:
-    """Yield the modules that an import has run, but for Python's own."""
-    if _top(name) in sys.stdlib_module_names:
-        return
+    """Yield the modules that an import has run; one that lies in Python may be the project's."""
     yield from accumulate(name.split("."), "{}.{}".format)
     yield from (each for part in taken if (each := f"{name}.{part}") in sys.modules)
 

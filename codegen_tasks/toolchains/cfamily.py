@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import replace
 
+from .. import disk
 from ..errors import StepError
 from .base import Compiled, Site, Toolchain, Unit, command_words
 
@@ -32,6 +33,12 @@ class CFamily(Toolchain):
     _HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inc")
 
     def _one(self, program: str, unit: Unit, site: Site, limit: float | None) -> Compiled:
+        done = self._compiled(program, unit, site, limit)
+        if done.error is not None:
+            return done
+        return replace(done, discovered=(*done.discovered, *_in_vain(unit, done, site)))
+
+    def _compiled(self, program: str, unit: Unit, site: Site, limit: float | None) -> Compiled:
         if os.path.splitext(unit.source)[1].lower() not in self._HEADERS:
             if os.path.basename(unit.source).startswith("@"):
                 # gcc hands the name without its folder on, and what gets it reads options
@@ -49,6 +56,28 @@ class CFamily(Toolchain):
     def references(self, text: str) -> list[str]:
         """Return the names between quotes of all #include lines."""
         return re.findall(r'^\s*#\s*include\s*"([^"\n]+)"', text, re.MULTILINE)
+
+
+#: Where a compiler asks for a header that it may find elsewhere, or do without.
+_ASKED = re.compile(rb'(?:^[ \t]*#[ \t]*include|\b__has_include)[ \t(]*"([^"\n]+)"', re.MULTILINE)
+
+
+def _in_vain(unit: Unit, done: Compiled, site: Site) -> list[str]:
+    """Return the headers that would be read if they were there, as no depfile tells."""
+    found: dict[str, None] = {}
+    for file in (unit.source, *done.discovered):
+        if os.path.isabs(file) or file.startswith("../"):
+            continue
+        try:
+            text = disk.read(os.path.join(site.root, file))
+        except OSError:
+            continue
+        for name in _ASKED.findall(text):
+            path = os.path.normpath(os.path.join(os.path.dirname(file), os.fsdecode(name)))
+            path = path.replace(os.sep, "/")
+            if not os.path.isabs(path) and not path.startswith("../"):
+                found[path] = None
+    return [path for path in found if not os.path.lexists(os.path.join(site.root, path))]
 
 
 _FLAGS = ("-O2", "-Wall", "-Wextra", "-c", "{source}", "-o", "{target}")
