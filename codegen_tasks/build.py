@@ -131,6 +131,10 @@ class Build:
             self.latest[step.task] = refreshed or trace
         return Verdict(reasons, trace, refreshed)
 
+    def trace_before(self, step: Step) -> Trace | None:
+        """Return what a step's last run recorded, if its verdict was asked for."""
+        return self._before.get(step.task, (None, {}))[0]
+
     def seconds_before(self) -> list[tuple[str, float]]:
         """Return the steps whose verdict was asked for, and how long each took the last time."""
         before = list(self._before.items())
@@ -159,6 +163,11 @@ class Build:
             self.rows[outcome.task] = self._rows.heard(outcome.row)
         if outcome.entries is not None:
             self._entries[outcome.task] = outcome.entries
+
+    def has_made(self, task: str) -> bool:
+        """Tell whether what a step makes is there: it is up to date, or has run and not failed."""
+        known = (self.latest, self.rows, self._entries, self.fresh)
+        return any(task in each for each in known)
 
     def told(self, step: Step, trace: Trace) -> Told | None:
         """Return a step's row for the snapshot; None if that cannot be told before the run ends."""

@@ -383,6 +383,7 @@ class Outcome:
         cached: what the output cache did: "restored", "kept", or why not; "" if it was not asked.
         stored: bytes by which the output cache has grown.
         saved: seconds that the output cache spared.
+        worker: name of the machine or worker that ran it, if it was not this machine's.
         record: the text of its record, if that was made already; see `rows`.
         parts: what the text names that is to be stored with it.
         entries: what the manifest is to say, beside such a record.
@@ -407,6 +408,7 @@ class Outcome:
     cached: str = ""
     stored: int = 0
     saved: float = 0.0
+    worker: str = ""
     record: str = ""
     parts: Mapping[str, str] | None = None
     entries: Mapping[str, Any] | None = None

@@ -23,8 +23,9 @@ _ROWS = 8
 #: Steps that took so many seconds together tell how fast this run is.
 _ENOUGH = 0.2
 
-#: Who is at work (a process id, 0 for this process), and the steps under way there.
-UnderWay: TypeAlias = Sequence[tuple[int, Sequence[str]]]
+#: Who is at work (a process id, 0 for this process, or the name of a worker elsewhere), and the
+#: steps under way there.
+UnderWay: TypeAlias = Sequence[tuple[int | str, Sequence[str]]]
 
 
 class Work(Protocol):
@@ -221,7 +222,7 @@ class View:
         self._todo = todo
         self._sample = sample
         self._environ = environ
-        self._since: dict[int, tuple[str, float]] = {}  # by worker: a step, first seen when
+        self._since: dict[int | str, tuple[str, float]] = {}  # by worker: a step, first seen when
         self._left: float | None = None
         self._estimated = 0.0  # when the next estimate is due
         self._rows: Callable[[Shown, int, int], list[str]] = plain
@@ -248,16 +249,19 @@ class View:
         long = elapsed >= _SURE and elapsed + (self._left or 0.0) >= _RICH
         if long and self._rows is plain and not self._plain_for_good:
             self._load_rich()
-        told = [(_told(names), since) for names, since in running]
+        told = [(_told(who, names), since) for who, names, since in running]
         return self._rows(Shown(counts, told, self._left), width, height)
 
-    def _running(self, work: Work | None, now: float) -> list[tuple[Sequence[str], float]]:
-        found, since = [], {}
+    def _running(
+        self, work: Work | None, now: float
+    ) -> list[tuple[int | str, Sequence[str], float]]:
+        found: list[tuple[int | str, Sequence[str], float]] = []
+        since = {}
         for who, names in work.under_way() if work is not None else ():
             first = names[0] if names else ""
             before = self._since.get(who)
             since[who] = before if before is not None and before[0] == first else (first, now)
-            found.append((names, now - since[who][1]))
+            found.append((who, names, now - since[who][1]))
         self._since = since
         return found
 
@@ -265,11 +269,11 @@ class View:
         self,
         work: Work | None,
         counts: Counts,
-        running: Sequence[tuple[Sequence[str], float]],
+        running: Sequence[tuple[int | str, Sequence[str], float]],
         elapsed: float,
     ) -> float | None:
         recorded = chain(self._sample.items(), work.recorded() if work is not None else ())
-        busy = [one for one in running if one[0]]
+        busy = [(names, since) for _, names, since in running if names]
         places = work.places if work is not None else 1
         return seconds_left(self._todo(), recorded, counts, busy, elapsed, places)
 
@@ -282,11 +286,12 @@ class View:
             self._rows = Table(self._stream, self._environ).rows
 
 
-def _told(names: Sequence[str]) -> str:
+def _told(who: int | str, names: Sequence[str]) -> str:
     if not names:
         return ""
     first = printable(names[0])
-    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
+    told = first if len(names) == 1 else f"{first} and {len(names) - 1} more"
+    return f"{printable(who)}: {told}" if isinstance(who, str) else told
 
 
 def fit_rows(running: Sequence[tuple[str, float]], height: int) -> Collection[tuple[str, float]]:

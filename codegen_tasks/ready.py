@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Hashable
 
 #: A job for a worker should take about this long, in seconds: long enough that a message
 #: costs little beside it, short enough that a failure elsewhere is heard of soon.
 _JOB_SECONDS = 0.05
 _JOB_STEPS = 256
-#: Steps that take longer than this, in seconds, are jobs of their own, and begun first.
-_LONG = 0.02
+#: Steps that take longer than this part of a job are jobs of their own, and begun first.
+_LONG = 0.4
 
 
 class Ready:
@@ -23,10 +24,13 @@ class Ready:
 
     Args:
         workers: how many processes run them; 0 if all run in this one.
+        seconds: that a job should take; None for those of this machine.
     """
 
-    def __init__(self, workers: int):
-        self._workers = workers
+    def __init__(self, workers: int, seconds: float | None = None):
+        self.workers = workers
+        self._far = seconds is not None
+        self._seconds = _JOB_SECONDS if seconds is None else seconds
         self._heap: list[tuple[float, int, int, str]] = []
         self._serial = itertools.count()
         self._pace = 0.0  # seconds that a step takes, as far as is known: the last count most
@@ -42,7 +46,9 @@ class Ready:
             place: in the plan; tasks of one place go in the order in which they were added.
             seconds: that it took the last time, 0 if that is not known.
         """
-        long = seconds if self._workers > 1 and seconds > _LONG else 0.0
+        if self._far and not self._pace and 0 < seconds < math.inf:
+            self._pace = seconds  # what goes far is not sent to find that out
+        long = seconds if self.workers > 1 and seconds > self._long else 0.0
         heapq.heappush(self._heap, (-long, place, next(self._serial), name))
 
     @property
@@ -81,7 +87,11 @@ class Ready:
     @property
     def is_short(self) -> bool:
         """Whether steps are known to be short, so that a worker may have some in advance."""
-        return 0 < self._pace <= _LONG
+        return 0 < self._pace <= self._long
+
+    @property
+    def _long(self) -> float:
+        return _LONG * self._seconds
 
     def may_wait(self, offered: bool) -> bool:
         """Tell whether what goes next may be given to a worker that has something to do.
@@ -96,9 +106,10 @@ class Ready:
         """Return how many steps the next job takes: one, until we know how long they are."""
         if not self._pace:
             return 1
-        fair = len(self._heap) // max(1, self._workers)
+        fair = len(self._heap) // max(1, self.workers)
         return max(1, min(self._worth(), fair))
 
     def _worth(self) -> int:
         """Return how many steps are worth a job."""
-        return max(1, min(int(_JOB_SECONDS / self._pace), _JOB_STEPS))
+        most = _JOB_STEPS * (8 if self._far else 1)
+        return max(1, min(int(self._seconds / self._pace), most))

@@ -252,7 +252,8 @@ class CodegenReporter(ConsoleReporter):
         restored = outcome.cached.startswith("restored")
         self._restored += restored
         if task.verbosity == 2:
-            took = f"pid {outcome.pid}, {outcome.seconds * 1000:.0f} ms"
+            who = outcome.worker or f"pid {outcome.pid}"
+            took = f"{who}, {outcome.seconds * 1000:.0f} ms"
             took += f", {outcome.cached}" if restored else ""
             self.write(f".  {task.name}  ({took})\n")
         for note in outcome.notes:

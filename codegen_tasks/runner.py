@@ -14,7 +14,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -31,28 +31,32 @@ from . import disk, lock, manifest, rows, runs, state
 from .build import Build
 from .errors import StepError
 from .glance import remember
-from .model import Outcome, Step, Trace
-from .ours import is_ours
-from .process import Keeper
-from .ready import Ready
-from .steps import internal, iso
-from .tasks import adopt, adopt_packed, packed
-from .workers import (
+from .jobs import (
     Died,
-    Knowledge,
+    Executor,
     Overdue,
     Part,
     Parted,
-    Pool,
     StepsJob,
     TaskDone,
     TaskJob,
     Unbegun,
     Unreadable,
 )
+from .model import Outcome, Step, Trace
+from .ours import is_ours
+from .process import Keeper
+from .ready import Ready
+from .steps import internal, iso
+from .tasks import adopt, adopt_packed, packed
+from .workers import Knowledge, Pool
 
 #: So often, in seconds, workers are listened to while they have enough to do.
 _LISTEN = 0.005
+#: A job for another machine should take about this long, in seconds: beside that, the way is short.
+_AFAR = 1.0
+#: So many steps are worth to be sent there while doit offers more.
+_MANY = 5_000
 #: From so many files on, a batch is worth a second compiler beside the first.
 _COMPILE_BATCH = 200
 
@@ -67,6 +71,8 @@ class CodegenRunner(Runner):
         stages: what is to be run after the first dispatcher, each when it is asked for: builds
             and a dispatcher.
         selected: what the command line names; empty for all.
+        elsewhere: returns who has steps done on other machines, given the processes of this one
+            and the builds; None if nobody does.
         others: see doit's `Runner`.
     """
 
@@ -78,6 +84,7 @@ class CodegenRunner(Runner):
         wait: bool = True,
         stages: Iterable[tuple[Sequence[Build], Any]] = (),
         selected: Sequence[str] = (),
+        elsewhere: Callable[[Pool, Sequence[Build]], Executor] | None = None,
     ):
         super().__init__(*others)
         self._stages = iter(stages)
@@ -94,12 +101,14 @@ class CodegenRunner(Runner):
         self._told: set[str] = set()  # names of those that are run after all
         self._keeper = Keeper()
         self.final_result: int = SUCCESS
-        self._workers = workers
-        self._pool: Pool | None = None
+        self._processes = workers  # asked for
+        self._elsewhere = elsewhere
+        self._workers = workers or (2 if elsewhere is not None else 0)
+        self._pool: Executor | None = None
         self._nodes: dict[str, Any] = {}
         self._announced: set[str] = set()
         self._set_up: dict[str, Any] = {}  # tasks that workers are to tear down
-        self._ready = Ready(workers)
+        self._ready = Ready(self._workers, _AFAR if elsewhere is not None else None)
         self._unable = False  # to start workers
         self._compiles: dict[tuple[Any, ...], list[Any]] = {}  # nodes that may share a process
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
@@ -204,6 +213,8 @@ class CodegenRunner(Runner):
             self._ready.clear()
             self._compiles.clear()
             self._awaited.clear()
+            if self._pool is not None:
+                self._take_in(self._pool.call_off())
         self._dispatch()
         if self._in_flight():
             self._start_ahead()
@@ -255,7 +266,7 @@ class CodegenRunner(Runner):
                 self._compiles.setdefault((index, *key), []).append(node)
             else:
                 self._queue(node)
-        elif self._workers and task._actions and not is_ours(task):
+        elif self._processes and task._actions and not is_ours(task):
             self._queue(node)
         else:
             self._run_task_here(node)
@@ -465,6 +476,8 @@ class CodegenRunner(Runner):
         Args:
             offered: there is more to come at once, so that others had better wait for that.
         """
+        if offered and self._elsewhere is not None and len(self._ready) < _MANY:
+            return  # much may be out there at once: what takes longest is to be among the first
         while self._ready and self._workers and not self._stop_running:
             pool = self._opened_pool()
             if pool is None:
@@ -495,17 +508,19 @@ class CodegenRunner(Runner):
             return False
         return self._ready.may_wait(offered)
 
-    def _opened_pool(self) -> Pool | None:
+    def _opened_pool(self) -> Executor | None:
         """Return the workers; None if there can be none, and all runs here."""
         if self._pool is None and not self._unable:
             self._keeper.start()  # it gets ready while we do
             for build in self._builds:
                 build.workshop.warm_up()  # once here, and every fork has it
-            packs = self._packer is not None
+            packs = self._packer is not None and self._elsewhere is None
             mark = self._keeper.mark
             knowledge = Knowledge(self._builds, self._tasks, self.stream, mark, packs)
-            self._pool = Pool(max(1, self._workers), knowledge, self._keeper)
-            problem = self._pool.problem()
+            self._pool = pool = Pool(max(1, self._processes), knowledge, self._keeper)
+            problem = pool.problem()
+            if not problem and self._elsewhere is not None:
+                self._pool = self._elsewhere(pool, self._builds)
             if problem:
                 what = "all runs in one process" if self._workers else "no render is ended in time"
                 self._pool, self._workers, self._unable = None, 0, True
@@ -591,12 +606,16 @@ class CodegenRunner(Runner):
         """Return the next job: one step that takes long, or several of one build."""
         return self._steps_job(self._ready.take_job(self._kind))
 
-    def _kind(self, name: str) -> tuple[int, bool] | None:
-        """Return what renders that make one job have in common; None for anything else."""
+    def _kind(self, name: str) -> tuple[Any, ...] | None:
+        """Return what steps that make one job have in common; None for what makes one alone."""
         known = self._steps.get(name)
-        if known is None or known[1].phase == "compile":
+        if known is None:
             return None
-        return known[0], self._limit(name) is not None
+        index, step = known
+        afar = self._pool is not None and self._pool.goes_out(index, step)
+        if step.phase == "compile" and not afar:
+            return None
+        return index, step.phase, self._limit(name) is not None, afar
 
     def _steps_job(self, names: Sequence[str], together: bool = False) -> StepsJob:
         limits = tuple(map(self._limit, names))
@@ -623,7 +642,13 @@ class CodegenRunner(Runner):
             if self._pool.steps_left > 2 * self._workers:
                 time.sleep(early)
         self._listened = time.monotonic()
-        for result in self._pool.results(None if block else 0):
+        self._take_in(self._pool.results(None if block else 0))
+        if self._elsewhere is not None:
+            self._workers = self._ready.workers = self._pool.places
+        self._dispatch(offered=not block and self._elsewhere is not None)
+
+    def _take_in(self, results: Iterable[Any]) -> None:
+        for result in results:
             if isinstance(result, TaskDone):
                 self._finish_worker_task(result)
             elif isinstance(result, Died):
@@ -637,7 +662,6 @@ class CodegenRunner(Runner):
                 self._again(result.job.tasks)
             elif isinstance(result, Part):
                 self._finish_steps(result.outcomes)
-        self._dispatch()
 
     def _bury(self, died: Died) -> None:
         """Fail the task that killed its worker; of some that ran together, find out which."""
@@ -681,7 +705,7 @@ class CodegenRunner(Runner):
         for nodes in batches:
             if self._stop_running:
                 return
-            spread = len(batches) > 1 and self._workers
+            spread = self._workers and (len(batches) > 1 or self._elsewhere is not None)
             apart = spread or self._asks_afar(nodes[0].task.name)
             pool = self._opened_pool() if apart else None
             if pool is None:
@@ -689,7 +713,7 @@ class CodegenRunner(Runner):
             else:
                 self._submit_batch(pool, nodes)
 
-    def _submit_batch(self, pool: Pool, nodes: Sequence[Any]) -> None:
+    def _submit_batch(self, pool: Executor, nodes: Sequence[Any]) -> None:
         while not pool.free:
             self._collect(block=True)
         if self._stop_running:
@@ -709,9 +733,10 @@ class CodegenRunner(Runner):
     @property
     def places(self) -> int:
         """How many steps can be under way at once."""
-        return max(1, self._workers)
+        pool = self._pool
+        return pool.places if pool is not None else max(1, self._workers)
 
-    def under_way(self) -> list[tuple[int, Sequence[str]]]:
+    def under_way(self) -> list[tuple[int | str, Sequence[str]]]:
         """Return who is at work, 0 for this process, and the steps under way there."""
         pool = self._pool
         if pool is None:
@@ -743,7 +768,7 @@ class CodegenRunner(Runner):
         if outcome.awaits:
             self._postpone(node, outcome.awaits)
             return
-        if outcome.seconds:
+        if outcome.seconds and (self._elsewhere is None or outcome.worker):
             self._ready.took(outcome.seconds)
         index, step = self._steps[outcome.task]
         if self._packer is not None and not outcome.record:
@@ -891,7 +916,7 @@ class CodegenRunner(Runner):
             self._collected,
             self._builds,
             selected=self._selected,
-            workers=self._workers,
+            workers=self._processes,
             ended="interrupted" if self._broken_off else "failed" if self.final_result else "done",
             up_to_date=self._up_to_date(),
             always=self.always_execute,

@@ -56,7 +56,8 @@ class StepRun(NamedTuple):
         task: its task.
         phase: its phase; "" if the task is not ours.
         outcome: one of `OUTCOMES`.
-        pid: of the process that ran it; 0 if none is known.
+        pid: of the process that ran it, or the name of who did on another machine; 0 if none is
+            known.
         start: seconds after the run's; None if that is not known.
         seconds: how long it took; of steps that shared a compiler, each has its part.
         hits, misses: templates found in the cache, templates parsed.
@@ -66,7 +67,7 @@ class StepRun(NamedTuple):
     task: str
     phase: str
     outcome: str
-    pid: int
+    pid: int | str
     start: float | None
     seconds: float
     hits: int
@@ -141,7 +142,7 @@ class Collected:
         self._rows.append(
             (
                 outcome.task,
-                outcome.pid,
+                outcome.worker or outcome.pid,
                 outcome.start,
                 outcome.seconds,
                 _how(outcome),
@@ -416,7 +417,7 @@ def _head(path: str, number: int, data: Any) -> Head:
 
 def _steps(data: Any) -> Iterable[StepRun]:
     texts = [_text(text) for text in data["texts"]]
-    pids = [_whole(pid) for pid in data["pids"]]
+    pids = [who if type(who) is str else _whole(who) for who in data["pids"]]
     whys = [tuple(texts[_whole(place)] for place in why) for why in data["whys"]]
     for row in zip(*(data[name] for name in _COLUMNS), strict=True):
         start = row[4]

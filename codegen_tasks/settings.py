@@ -6,6 +6,7 @@ What a project *is* stands in dodo.py; what is here may change speed, never an o
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from .errors import (
 )
 
 PREFIX = "CODEGEN_"
+_ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*://)?[^\s/]+:\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Settings:
         remote_cache_write: whether ours are sent there: "true", "false", or "auto" for what CI
             with a key makes.
         remote_cache_seconds: how long one transfer may take.
+        dask_scheduler: address of the Dask scheduler that `doit -P dask` uses.
+        dask_wait: so many seconds `doit -P dask` waits for workers before it goes on here.
     """
 
     template_cache: bool = True
@@ -68,6 +72,8 @@ class Settings:
     remote_cache: str = ""
     remote_cache_write: str = "auto"
     remote_cache_seconds: int = 5
+    dask_scheduler: str = ""
+    dask_wait: int = 60
 
     @property
     def asks_afar(self) -> bool:
@@ -106,6 +112,17 @@ def load(folder: str, environ: Mapping[str, str] | None = None) -> Settings:
             elif name not in _SECRETS:
                 _warn_of(variable, known)
     return Settings(**values)
+
+
+def check_address(where: str, address: str) -> None:
+    """Refuse what no scheduler's address can be.
+
+    Raises:
+        DeclarationError: it is none.
+    """
+    if not _ADDRESS.fullmatch(address):
+        hint = "like tcp://host:8786, as the scheduler tells when it starts"
+        raise DeclarationError(where, f"'{address}' is no address of a scheduler", hint)
 
 
 def _table(path: str) -> dict[str, Any]:

@@ -802,6 +802,72 @@ class Workshop:
             start=began,
         )
 
+    # For elsewhere ----------------------------------------------------------------------
+
+    def known(self, step: Step, recorded: Recorded, over: Collection[str]) -> Outcome | None:
+        """Return the outcome of a step that need not be sent elsewhere: the output cache has it.
+
+        Args:
+            step: to be run.
+            recorded: the digests its targets had when they were recorded.
+            over: tasks that it waited for, see `run`.
+        """
+        try:
+            return self._restored(step, recorded, self._guard(step, over))
+        except (AwaitedError, CodegenError):
+            return None  # whoever runs it will meet the same
+
+    def take_in(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
+        """Return the outcome of a step that ran elsewhere: as `adopt`, and kept in the cache."""
+        outcome = replace(self.adopt(step, result, recorded), seconds=result.seconds)
+        return self._kept(step, outcome, result.outputs)
+
+    def result(self, step: Step, guard: Guard | None = None) -> Result:
+        """Return what a generating step comes to, for whoever will `adopt` it.
+
+        Args:
+            step: to run.
+            guard: is called with each path that it is about to read; may raise.
+
+        Raises:
+            CodegenError: it fails.
+        """
+        start = time.perf_counter()
+        self._guarding = guard
+        try:
+            with _Printed() as printed:
+                rendered = self.rendered(step)
+        finally:
+            self._guarding = None
+        return Result(
+            tuple(replace(item, stat=None) for item in rendered.inputs),
+            {step.outputs[0]: rendered.data},
+            rendered.references,
+            printed.getvalue(),
+            time.perf_counter() - start,
+        )
+
+    def results(self, steps: Sequence[Step]) -> list[Result | CodegenError]:
+        """Return what compile steps come to that share a process, or how each fails."""
+        began, start = time.time_ns(), time.perf_counter()
+        try:
+            sources = [self.world.read_file("source", step.source) for step in steps]
+            found = self.world.compiler_inputs(steps[0])
+            with self._site() as site:
+                made = self.compiled(steps, site)
+        except CodegenError as problem:
+            return [problem] * len(steps)
+        seconds = (time.perf_counter() - start) / len(steps)
+        results: list[Result | CodegenError] = []
+        for source, compiled in zip(sources, made, strict=True):
+            if compiled.error is not None:
+                results.append(compiled.error)
+                continue
+            read = [self._read(name, began) for name in compiled.discovered]
+            inputs = tuple(replace(item, stat=None) for item in (source, *found, *read))
+            results.append(Result(inputs, compiled.outputs, (), compiled.printed, seconds))
+        return results
+
     # Writing ----------------------------------------------------------------------------
 
     def _publish(

@@ -27,11 +27,22 @@ from typing import Any
 
 from . import keeper, rows
 from .build import Build
-from .model import Outcome
+from .jobs import (
+    Died,
+    Overdue,
+    Part,
+    Parted,
+    StepsJob,
+    TaskDone,
+    TaskJob,
+    TornDown,
+    Unbegun,
+    Unreadable,
+)
+from .model import Outcome, Step
 from .process import Keeper, end_worker
 from .steps import internal
 from .tasks import packed
-from .traffic import Traffic
 
 #: How often, in seconds, workers are looked after whose death their pipe may not tell:
 #: something they forked may hold its other end open.
@@ -40,103 +51,6 @@ _PR_SET_PDEATHSIG = 1  # of Linux
 _CHUNK = 1 << 16  # bytes that are read at once
 _NUMBER = 8  # bytes of a claim: pipes take and give so few whole
 _LENGTH = 4  # bytes before each message, its length; -1 stands for one of eight that follow
-
-
-@dataclass(frozen=True, slots=True)
-class StepsJob:
-    """Steps of one build to run one after the other, or together where a compiler can.
-
-    Args:
-        build: index into the worker's builds.
-        tasks: the steps' tasks.
-        recorded: see `Workshop.run`.
-        stop_early: see `Workshop.run`.
-        limits: the seconds each may take, None for no end; empty if none has a limit.
-        over: see `Workshop.run`.
-        together: they share a compiler, so none is under way before the others.
-        first: the number by which the first of them is claimed, see `Worker`.
-    """
-
-    build: int
-    tasks: tuple[str, ...]
-    recorded: Mapping[str, Mapping[str, str]]
-    stop_early: bool
-    limits: tuple[float | None, ...] = ()
-    over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    together: bool = False
-    first: int = 0
-
-    @property
-    def claims(self) -> int:
-        """How many claims it takes: one a step, or one for all that run together."""
-        return 1 if self.together else len(self.tasks)
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether it can wait for the job before it, or another for it."""
-        return not self.together and not self.limits
-
-    def limit(self, number: int) -> float | None:
-        """Return the seconds a step may take, by its place."""
-        return self.limits[number] if number < len(self.limits) else None
-
-
-@dataclass(frozen=True, slots=True)
-class TaskJob:
-    """One task of the user's, executed as doit's own parallel runner would.
-
-    Args:
-        name: the task.
-        state: its attributes that may differ from what the worker knows.
-        pickled: the whole task, for a worker that does not know it.
-    """
-
-    name: str
-    state: Mapping[str, Any] | None
-    pickled: bytes | None = None
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The one task, as `StepsJob` has several."""
-        return (self.name,)
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether it can wait for the job before it, or another for it."""
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class TaskDone:
-    """What executing a user's task came to: doit's failure or None, attributes, output.
-
-    Besides them when it began (nanoseconds since the epoch), how long it took, and where.
-    """
-
-    name: str
-    failure: Any
-    state: Mapping[str, Any]
-    out: list[Any]
-    err: list[Any]
-    start: int = 0
-    seconds: float = 0.0
-    pid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TornDown:
-    """A worker tore a task down; `failure` if that failed."""
-
-    name: str
-    failure: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Parted:
-    """What went between a worker that ends and the remote cache of one of its builds."""
-
-    build: int
-    traffic: Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +73,6 @@ class Knowledge:
 @dataclass(frozen=True, slots=True)
 class Begun:
     """From now on the time of a job's first step runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Outcomes of some steps, in the order in which they ended."""
-
-    outcomes: tuple[Outcome, ...]
 
 
 @dataclass(slots=True)
@@ -312,36 +219,6 @@ class Worker:
         return body, body + length
 
 
-@dataclass(frozen=True, slots=True)
-class Unbegun:
-    """A worker that is no more had this `job` to do next."""
-
-    job: StepsJob | TaskJob
-
-
-@dataclass(frozen=True, slots=True)
-class Died:
-    """A worker ended while it had the `job` still to do; `how` says by what signal or code."""
-
-    job: StepsJob | TaskJob
-    how: str
-
-
-@dataclass(frozen=True, slots=True)
-class Overdue:
-    """The first step of the `job` took longer than its limit, so its worker was killed."""
-
-    job: StepsJob
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A worker answered, but its answer cannot be unpickled here."""
-
-    job: StepsJob | TaskJob
-    why: str
-
-
 @dataclass(slots=True)
 class Pool:
     """Up to `size` workers, started when there is work for them.
@@ -399,7 +276,20 @@ class Pool:
             worker.done for worker in self._workers
         )
 
-    def under_way(self) -> list[tuple[int, Sequence[str]]]:
+    @property
+    def places(self) -> int:
+        """How many jobs can be under way at once."""
+        return self.size
+
+    def goes_out(self, build: int, step: Step) -> bool:
+        """Tell whether a step is done on another machine: none is."""
+        return False
+
+    def call_off(self) -> list[Any]:
+        """Leave it to the workers what they have not begun: they hear of failures in time."""
+        return []
+
+    def under_way(self) -> list[tuple[int | str, Sequence[str]]]:
         """Return each worker's process id and what it is doing; in any thread, at any moment."""
         return [(worker.process.pid, worker.under_way) for worker in list(self._workers)]
 

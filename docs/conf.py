@@ -35,6 +35,7 @@ navigation = {
         "Use it in CI <how-to/ci>",
         "Share caches <how-to/share-caches>",
         "Share outputs in a team <how-to/remote-cache>",
+        "Build on Dask <how-to/build-on-dask>",
         "Render untrusted templates <how-to/untrusted-templates>",
         "Migrate from a script <how-to/from-a-script>",
         "Migrate from Make <how-to/from-make>",

@@ -63,11 +63,12 @@ LAYERS = [
     ["orphans", "preview", "lint"],
     ["tasks", "survey"],
     ["causes", "kin"],
-    ["workers", "chains"],
+    ["jobs", "chains"],
+    ["workers"],
     ["screen", "progress", "failures", "dressed"],
     ["table"],
     ["codegen", "reporter"],
-    ["runner", "report"],
+    ["runner", "report", "distributed"],
     ["commands"],
     ["__init__", "__main__"],
 ]
@@ -128,7 +129,7 @@ def test_importing_the_package_loads_no_template_engine() -> None:
         "before = set(sys.modules)\n"
         "import codegen_tasks\n"
         "heavy = {'jinja2', 'mako', 'pystache', 'psutil', 'sqlite3', 'multiprocessing', 'yaml'}\n"
-        "heavy |= {'asyncio'}\n"
+        "heavy |= {'asyncio', 'dask', 'tornado'}\n"
         "print(sorted(heavy & (set(sys.modules) - before)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

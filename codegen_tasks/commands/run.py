@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
+import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +20,9 @@ from doit.runner import Runner
 from doit.task import Stream
 
 from .. import disk
+from ..errors import DeclarationError
 from ..ours import is_ours
+from ..settings import check_address
 from . import named
 from .common import (
     OverCore,
@@ -41,6 +45,14 @@ _OPT_NO_WAIT = {
     "default": False,
     "help": "if another process builds here, stop at once with exit code 3 [default: %(default)s]",
 }
+_OPT_SCHEDULER = {
+    "name": "scheduler",
+    "long": "scheduler",
+    "type": str,
+    "default": "",
+    "help": "address of the Dask scheduler for '-P dask' [default: CODEGEN_DASK_SCHEDULER, "
+    "[tool.codegen] dask_scheduler, what Dask is configured to use; else workers of this machine]",
+}
 
 
 class Run(OverCore, CoreRun):
@@ -50,7 +62,7 @@ class Run(OverCore, CoreRun):
     control: Any
     sel_tasks: Any
     task_list: Any
-    own = (_OPT_NO_WAIT,)
+    own = (_OPT_NO_WAIT, _OPT_SCHEDULER)
     #: Tasks that are not ours and could give work to ours, which have none so far.
     first: Sequence[str] = ()
 
@@ -114,11 +126,14 @@ class Run(OverCore, CoreRun):
         pdb: bool = False,
         pos_args: Sequence[str] = (),
         no_wait: bool = False,
+        scheduler: str = "",
     ) -> Any:
         say_whatever_the_encoding()
+        afar = par_type == "dask"
+        address = self._scheduler(scheduler, afar)
         builds: Sequence[Any] = planned(self)
         if not all(build.project.settings.parallel for build in builds):
-            num_process = 0
+            num_process, afar = 0, False
         if num_process and par_type == "thread" and not self._late():
             self._say_if_less_durable()
             code = CoreRun._execute(
@@ -138,7 +153,7 @@ class Run(OverCore, CoreRun):
             )
             self._keep_record(builds, num_process, always, code)
             return code
-        if num_process and par_type not in ("process", "thread"):
+        if num_process and par_type not in ("process", "thread", "dask"):
             raise InvalidCommand(f"Invalid parallel type {par_type}")
         PythonAction.pm_pdb = pdb
         select = functools.partial(self._select, single, auto_delayed_regex)
@@ -156,7 +171,8 @@ class Run(OverCore, CoreRun):
                     told.names_given = pos_args
                 screen = Stream(verbosity, force_verbosity)
                 shared = [self.dep_manager, told, continue_, always, screen]
-                ended = self._run(shared, builds, num_process, not no_wait, begin)
+                elsewhere = self._on_dask(address, num_process, told) if afar else None
+                ended = self._run(shared, builds, num_process, not no_wait, begin, elsewhere)
                 self._go_on()
                 return ended
         except KeyboardInterrupt as interrupt:
@@ -172,6 +188,7 @@ class Run(OverCore, CoreRun):
         workers: int,
         wait: bool,
         stages: Iterator[tuple[Sequence[Any], Any]],
+        elsewhere: Callable[..., Any] | None,
     ) -> Any:
         if not (builds or workers or self.first):
             return Runner(*shared).run_all(self.control.task_dispatcher())
@@ -184,8 +201,47 @@ class Run(OverCore, CoreRun):
             wait=wait,
             stages=stages,
             selected=self.sel_tasks or (),
+            elsewhere=elsewhere,
         )
         return runner.run_all(self.control.task_dispatcher())
+
+    def _scheduler(self, given: str, afar: bool) -> str:
+        """Return the address of the scheduler that is to be used, "" if none is told.
+
+        Raises:
+            DeclarationError: it is none, or Dask is not installed.
+        """
+        if not afar:
+            if given:
+                raise DeclarationError("--scheduler", "is for Dask's workers only", "-P dask")
+            return ""
+        if importlib.util.find_spec("distributed") is None:
+            raise DeclarationError("-P dask", "needs Dask", "pip install 'codegen-tasks[dask]'")
+        project = codegens(self.loader.namespace)[0].project
+        if given:
+            check_address("--scheduler", given)
+        elif project.settings.dask_scheduler:
+            check_address("dask_scheduler", project.settings.dask_scheduler)
+        return given or project.settings.dask_scheduler
+
+    def _on_dask(self, address: str, processes: int, told: Any) -> Callable[..., Any]:
+        """Return what has steps done by Dask's workers, when the first one is to run."""
+
+        def say(line: str) -> None:
+            if hasattr(told, "names_given"):  # a reporter of ours
+                told.write(f"{line}\n")
+            else:
+                print(line, file=sys.stderr)
+
+        def opened(local: Any, builds: Sequence[Any]) -> Any:
+            from ..distributed.pool import DaskPool
+
+            dodo = str(self.loader.namespace.get("__file__", ""))
+            workers = processes or os.cpu_count() or 1
+            wait = float(builds[0].project.settings.dask_wait)
+            return DaskPool(local, builds, dodo, address, workers, wait, say)
+
+        return opened
 
     def _keep_record(self, builds: Sequence[Any], workers: int, always: bool, code: Any) -> None:
         """Leave a record of a run under core's runner of threads."""

@@ -35,8 +35,8 @@ class Unit:
         return self.steps[0].phase
 
     @property
-    def pid(self) -> int:
-        """The process."""
+    def pid(self) -> int | str:
+        """The process, or the name of who ran it elsewhere."""
         return self.steps[0].pid
 
     @property
@@ -59,7 +59,7 @@ class Unit:
 
 def units(steps: Iterable[StepRun]) -> list[Unit]:
     """Return what ran when, in order; steps of which it is not known are left out."""
-    shared: dict[tuple[int, float], list[StepRun]] = {}
+    shared: dict[tuple[int | str, float], list[StepRun]] = {}
     found: list[Unit] = []
     for step in steps:
         if step.start is None or step.outcome == "not run":
@@ -128,8 +128,9 @@ class Lane:
     """One process: what ran there, in rows of units that do not overlap.
 
     Args:
-        pid: the process.
+        pid: the process; 0 if it is not known, or on another machine.
         name: what to call it.
+        where: the process, in words.
         rows: units in order; more than one row if it had threads.
         busy: seconds in which a step ran.
         phases: number of steps by phase.
@@ -137,6 +138,7 @@ class Lane:
 
     pid: int
     name: str
+    where: str
     rows: tuple[tuple[Unit, ...], ...]
     busy: float
     phases: Mapping[str, int]
@@ -149,7 +151,7 @@ class Lane:
 
 def lanes(run: Run, found: Sequence[Unit]) -> list[Lane]:
     """Return the processes of a run: first the one that led it, then in order of appearance."""
-    by_pid: dict[int, list[Unit]] = {run.head.pid: []}
+    by_pid: dict[int | str, list[Unit]] = {run.head.pid: []}
     for unit in found:
         by_pid.setdefault(unit.pid, []).append(unit)
     lanes_found = []
@@ -157,13 +159,15 @@ def lanes(run: Run, found: Sequence[Unit]) -> list[Lane]:
         led = pid == run.head.pid
         count = number + (run.head.pid not in (p for p, r in by_pid.items() if r))
         name = "main process" if led else f"worker {count}"
+        name, process = (pid, 0) if isinstance(pid, str) else (name, pid)
         phases = {
             phase: sum(len(unit.steps) for unit in ran if unit.phase == phase)
             for phase in (*PHASES, "")
         }
         rows = tuple(map(tuple, _rows(ran)))
         busy = sum(unit.seconds for unit in ran)
-        lanes_found.append(Lane(pid, name, rows, busy, phases))
+        where = "elsewhere" if isinstance(pid, str) else str(pid or "unknown")
+        lanes_found.append(Lane(process, name, where, rows, busy, phases))
     return lanes_found
 
 

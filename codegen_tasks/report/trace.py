@@ -14,6 +14,9 @@ from typing import Any
 from ..runs import Run, StepRun
 from .figures import Lane, Unit, lanes, units
 
+#: Larger than any process id.
+_ELSEWHERE = 1 << 22
+
 
 def trace(run: Run, name: str, critical: Collection[str]) -> str:
     """Return the text of the trace file.
@@ -30,7 +33,11 @@ def trace(run: Run, name: str, critical: Collection[str]) -> str:
         "otherData": {"run": head.number, "began": head.began, "ended": head.ended},
         "traceEvents": [
             _named("process_name", head.pid, head.pid, f"{name}, run {head.number}"),
-            *(event for lane in found for event in _events(lane, head.pid, critical)),
+            *(
+                event
+                for number, lane in enumerate(found)
+                for event in _events(lane, number, head.pid, critical)
+            ),
         ],
     }
     return json.dumps(document, separators=(",", ":"))
@@ -40,10 +47,14 @@ def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
-def _events(lane: Lane, pid: int, critical: Collection[str]) -> Iterator[dict[str, Any]]:
+def _events(
+    lane: Lane, place: int, pid: int, critical: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    # A thread needs a number; what ran elsewhere gets one that no process here has.
+    own = _ELSEWHERE + place if lane.where == "elsewhere" else lane.pid
     for number, row in enumerate(lane.rows):
-        tid = lane.pid if number == 0 else lane.pid * 100 + number
-        yield _named("thread_name", pid, tid, f"{lane.name} ({lane.pid})")
+        tid = own if number == 0 else own * 100 + number
+        yield _named("thread_name", pid, tid, f"{lane.name} ({lane.where})")
         ends = [*(round(unit.start * 1e6) for unit in row[1:]), None]
         for unit, end in zip(row, ends, strict=True):
             yield from _event(unit, pid, tid, critical, end)

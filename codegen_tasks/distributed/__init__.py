@@ -1,0 +1,1 @@
+"""Steps run by Dask workers, which share no file system with us."""
