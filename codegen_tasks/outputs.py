@@ -26,8 +26,8 @@ from .store import ACTIONS, CONTENTS, Held, Store, default_folder
 from .world import World
 
 if TYPE_CHECKING:
-    from .remote import Fetched, RemoteCache
-    from .worth import Kind
+    from .remote.cache import Fetched, RemoteCache
+    from .remote.worth import Kind
 
 #: After so many steps of a kind that were made as soon as restored, and none that was found, no
 #: further ones are looked for.
@@ -91,7 +91,7 @@ def remote_of(project: Project) -> RemoteCache | None:
     if not settings.remote_cache:
         return None
     from . import address
-    from .remote import RemoteCache
+    from .remote.cache import RemoteCache
 
     where = address.parsed("remote_cache", settings.remote_cache)
     secret = os.environ.get("CODEGEN_REMOTE_CACHE_KEY", "").encode()

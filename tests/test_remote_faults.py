@@ -16,8 +16,9 @@ from stores import Web, nginx
 from test_output_cache import ALL, Cached
 from test_remote_cache import KEY, WRITES, clone, url, web
 
-from codegen_tasks import actions, parcels, wire
+from codegen_tasks import actions
 from codegen_tasks.model import Input, Result
+from codegen_tasks.remote import parcels, wire
 
 __all__ = ["clone", "url", "web"]  # fixtures
 

@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import digest, wire
+from .. import digest
+from . import wire
 
 #: Raised when messages are made differently.
 FORMAT = "1"

@@ -16,9 +16,9 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .address import Address
+from ..address import Address
+from ..traffic import Traffic
 from .crew import Crew
-from .traffic import Traffic
 
 #: Transfers under way at once.
 AT_ONCE = 32

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from . import actions, parcels
-from .actions import ReadSet, Stored
-from .address import Address
+from .. import actions
+from ..actions import ReadSet, Stored
+from ..address import Address
+from ..store import ACTIONS, CONTENTS
+from ..traffic import Traffic
+from . import parcels
 from .parcels import ForeignError, Parcel, UnsignedError
-from .store import ACTIONS, CONTENTS
-from .traffic import Traffic
 from .transfers import Transfers
 from .uploads import Uploads
 from .worth import TRIED, Kind, Worth
