@@ -140,6 +140,8 @@ class OutputCache:
         self._seen: dict[tuple[str, str], tuple[str, Stat | None]] = {}
         self._met: dict[tuple[Input, Stat | None], Input] = {}
         self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
+        self._least = project.settings.output_cache_milliseconds
+        self._too_quick = f"took less than {self._least} ms"
         self._quick: Counter[Kind] = Counter()  # in a row
         self._unwritable = False
 
@@ -374,6 +376,14 @@ class OutputCache:
 
     # Keeping ----------------------------------------------------------------------------
 
+    def passes_over(self, step: Step, seconds: float) -> str:
+        """Take in how long a step took; return why it is not kept, if that is why, else ""."""
+        if self.remote is not None:
+            self.remote.took(_kind(step), seconds)
+        quick = seconds * 1000 < self._least
+        self._quick[_kind(step)] += quick
+        return self._too_quick if quick else ""
+
     def keep(self, step: Step, trace: Trace, result: Result) -> tuple[str, int]:
         """Keep what a step came to; return `KEPT`, or why not, and how many bytes that took.
 
@@ -382,8 +392,6 @@ class OutputCache:
             trace: what it read, with the signatures of its files.
             result: the same without them, and what it made.
         """
-        if self.remote is not None:
-            self.remote.took(_kind(step), result.seconds)
         why = self._unfit(step, trace, result)
         if why:
             return why, 0
@@ -407,11 +415,6 @@ class OutputCache:
 
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""
-        least = self._project.settings.output_cache_milliseconds
-        quick = result.seconds * 1000 < least
-        self._quick[_kind(step)] += quick
-        if quick:
-            return f"took less than {least} ms"
         said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
         if any(root in data for data in said for root in self._roots):
             return "holds the path of the checkout"

@@ -316,12 +316,15 @@ class Workshop:
                 self._guarding = None
         seconds = time.perf_counter() - start
         after_hits, after_misses = self._template_counts()
-        outcome = Outcome(
+        trace = None if error else self._trace(made, seconds)
+        said = printed.getvalue()
+        cached, stored = self._keep(step, trace, made, said, seconds)
+        return Outcome(
             step.task,
-            None if error else self._trace(made, seconds),
+            trace,
             made.changed,
             error,
-            printed.getvalue(),
+            said,
             made.references,
             after_hits - hits,
             after_misses - misses,
@@ -329,8 +332,9 @@ class Workshop:
             seconds,
             made.notes,
             start=began,
+            cached=cached,
+            stored=stored,
         )
-        return self._kept(step, outcome, made.data)
 
     def _template_counts(self) -> tuple[int, int]:
         hits = misses = 0
@@ -641,14 +645,16 @@ class Workshop:
                 raise result.error
             made = self._publish(result.outputs, recorded.get(step.task, {}))
             discovered = [self._read(name, began) for name in result.discovered]
-            made.inputs = [*inputs, *discovered]
+            made.inputs, made.data = [*inputs, *discovered], result.outputs
         except CodegenError as problem:
             error = str(problem)
         except Exception:
             error = internal(step.task)
-        outcome = Outcome(
+        trace = None if error else self._trace(made, seconds)
+        cached, stored = self._keep(step, trace, made, result.printed, seconds)
+        return Outcome(
             step.task,
-            None if error else self._trace(made, seconds),
+            trace,
             made.changed,
             error,
             result.printed,
@@ -656,8 +662,9 @@ class Workshop:
             seconds=seconds,
             notes=made.notes,
             start=began,
+            cached=cached,
+            stored=stored,
         )
-        return self._kept(step, outcome, result.outputs)
 
     def _read(self, name: str, began: int) -> Input:
         """Return what a compiler read as an input.
@@ -753,16 +760,20 @@ class Workshop:
         saved = max(0.0, found.result.seconds - outcome.seconds)
         return replace(outcome, cached=found.where, saved=saved, stored=found.stored)
 
-    def _kept(self, step: Step, outcome: Outcome, made: Mapping[str, bytes]) -> Outcome:
-        """Keep what a step came to in the output cache, if that is of use; return its outcome."""
-        trace = outcome.trace
+    def _keep(
+        self, step: Step, trace: Trace | None, made: _Made, printed: str, seconds: float
+    ) -> tuple[str, int]:
+        """Keep what a step came to in the output cache, if that is of use; return what that did.
+
+        That is what `Outcome` says of it: `cached`, `stored`.
+        """
         if self.outputs is None or trace is None or step.phase == "templates":
-            return outcome
-        result = Result(
-            trace.inputs, made, outcome.references, outcome.printed, round(outcome.seconds, 6)
-        )
-        cached, stored = self.outputs.keep(step, trace, result)
-        return replace(outcome, cached=cached, stored=stored)
+            return "", 0
+        why = self.outputs.passes_over(step, seconds)
+        if why:
+            return why, 0
+        result = Result(trace.inputs, made.data, made.references, printed, round(seconds, 6))
+        return self.outputs.keep(step, trace, result)
 
     def adopt(
         self, step: Step, result: Result, recorded: Recorded, looked_at: bool = False
@@ -819,8 +830,10 @@ class Workshop:
 
     def take_in(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
         """Return the outcome of a step that ran elsewhere: as `adopt`, and kept in the cache."""
-        outcome = replace(self.adopt(step, result, recorded), seconds=result.seconds)
-        return self._kept(step, outcome, result.outputs)
+        outcome = self.adopt(step, result, recorded)
+        made = _Made(references=result.references, data=result.outputs)
+        cached, stored = self._keep(step, outcome.trace, made, result.printed, result.seconds)
+        return replace(outcome, seconds=result.seconds, cached=cached, stored=stored)
 
     def result(self, step: Step, guard: Guard | None = None) -> Result:
         """Return what a generating step comes to, for whoever will `adopt` it.
