@@ -310,7 +310,7 @@ class Origins:
         self, step: Step, loaded: list[Pattern], trace: Trace, keyed: bool
     ) -> Mapping[str, Any]:
         """Return what a template sees, of which `trace` knows where it comes from."""
-        plain = self._workshop.variables(step, loaded)
+        plain = self._workshop.views.plain(step, loaded)
         if not keyed:
             return plain
         tops = [trace.keyed(dict(one.data), (one.path, ())) for one in loaded]

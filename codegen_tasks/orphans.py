@@ -195,7 +195,7 @@ def remove(build: Build, orphan: Orphan) -> str:
         OSError: it cannot be removed.
     """
     project = build.project
-    kept = build.workshop.keep(orphan.path) if orphan.edited else ""
+    kept = build.workshop.publisher.keep(orphan.path) if orphan.edited else ""
     full, output = project.full(orphan.path), project.full(project.output)
     disk.remove(full)
     stop = output if full.startswith(output + os.sep) else project.root

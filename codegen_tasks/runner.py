@@ -773,7 +773,7 @@ class CodegenRunner(Runner):
         index, step = self._steps[outcome.task]
         if self._packer is not None and not outcome.record:
             outcome = packed(self._builds[index], outcome, self._packer)
-        self._builds[index].workshop.log(step, outcome)
+        self._builds[index].workshop.publisher.log(step, outcome)
         task = node.task
         task.executed = True
         for action in task.actions:

@@ -18,28 +18,27 @@ import threading
 import time
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import import_module
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import digest, disk, formats, items, keys, texts, toolchains
+from . import disk, formats, texts, toolchains
 from .bytecode import TemplateCache
 from .engines import Kind, kind_of
 from .errors import AwaitedError, CodegenError, StepError
-from .folders import Folders
-from .functions import describe
-from .keys import Notes, Reads, Table, View
-from .model import Input, Outcome, Output, Pattern, Result, Rule, Step, Trace
+from .keys import View
+from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
 from .outputs import Guard, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
+from .publish import Made, Publisher, Recorded
 from .schemas import Schemas
 from .toolchains import Compiled, Site, Unit
 from .traffic import Traffic
+from .views import Views
 from .world import World, compiled_by
 from .young import Young
 
@@ -47,23 +46,6 @@ if TYPE_CHECKING:
     from .engines.base import Engine, Spec
     from .origins import Origins
     from .record import Record
-
-#: Digests of a target's bytes as its trace recorded them, by path: anything else that
-#: stands there was put there by somebody else.
-Recorded: TypeAlias = Mapping[str, str]
-
-
-@dataclass(slots=True)
-class _Made:
-    """What the work of a step came to, before it is timed and recorded."""
-
-    inputs: Sequence[Input] = ()
-    outputs: tuple[Output, ...] = ()
-    references: tuple[str, ...] = ()
-    changed: bool = False
-    notes: tuple[str, ...] = ()
-    data: Mapping[str, bytes] = field(default_factory=dict)
-
 
 #: For each task, the tasks that it waited for.
 Over: TypeAlias = Mapping[str, Collection[str]]
@@ -99,7 +81,8 @@ class Workshop:
         self._renderers: dict[str, Engine] = {}  # the same by template
         self._cache: TemplateCache | None = None
         self._guarding: Guard | None = None
-        self._reads: dict[Reads, Reads] = {}
+        self.views = Views(project, lambda template: self.engine_for(template).tracks)
+        self.publisher = Publisher(project, world.files)
         self._second = (0, "")
         self._young = Young(project.root)
         self._formatters: dict[str, Sequence[Input]] = {}
@@ -296,7 +279,7 @@ class Workshop:
         work = self._cache_template if step.phase == "templates" else self._generate
         hits, misses = self._template_counts()
         began, start = time.time_ns(), time.perf_counter()
-        made, error = _Made(), ""
+        made, error = Made(), ""
         self._guarding = guard
         with _Printed() as printed:
             try:
@@ -343,7 +326,7 @@ class Workshop:
             misses += engine.misses
         return hits, misses
 
-    def _trace(self, made: _Made, seconds: float) -> Trace:
+    def _trace(self, made: Made, seconds: float) -> Trace:
         """Return what is recorded of a step; `made` is when its outputs' bytes last changed."""
         # Files are written only if their bytes change, so the newest one's mtime tells.
         written = [output.stat[1] for output in made.outputs if output.stat]
@@ -360,7 +343,7 @@ class Workshop:
 
     # Templates --------------------------------------------------------------------------
 
-    def _cache_template(self, step: Step, recorded: Recorded) -> _Made:
+    def _cache_template(self, step: Step, recorded: Recorded) -> Made:
         kind = kind_of(step.template)
         engine, shaped = self.engine_of(kind), compiled_by(kind)
         source = engine.parse(step.template)
@@ -369,18 +352,18 @@ class Workshop:
         inputs = (source, Input("environment", shaped, shape))
         kept = disk.stat(entry) if entry is not None else None
         if entry is None or kept is None:
-            return _Made(inputs)
+            return Made(inputs)
         relative = disk.relative(entry, self.project.root)
         # The entry lies in our own cache, which vouches for it: no digest, and no signature
         # either, since another worker may replace it by its like.
-        return _Made(inputs, (Output(relative, "", kept[0]),))
+        return Made(inputs, (Output(relative, "", kept[0]),))
 
     # Generating -------------------------------------------------------------------------
 
-    def _generate(self, step: Step, recorded: Recorded) -> _Made:
+    def _generate(self, step: Step, recorded: Recorded) -> Made:
         rendered = self.rendered(step)
         mode = self.project.rules[step.rule].mode
-        made = self._publish({step.outputs[0]: rendered.data}, recorded, mode)
+        made = self.publisher.publish({step.outputs[0]: rendered.data}, recorded, mode)
         made.inputs, made.references = rendered.inputs, rendered.references
         made.data = {step.outputs[0]: rendered.data}
         if self.project.settings.maps:
@@ -399,7 +382,7 @@ class Workshop:
         engine = self.engine_for(step.template)
         loaded = [self.world.library.load(path) for path in step.patterns]
         judged = self._judged(step, loaded)
-        view = self._view(step, loaded)
+        view = self.views.of(step, loaded)
         if judged:
             view.see_all()  # a key that no template reads may be wrong, too
         made_by = step.patterns[0] if len(step.patterns) == 1 else ""
@@ -437,7 +420,7 @@ class Workshop:
             CodegenError: its patterns cannot be read.
         """
         loaded = [self.world.library.load(path) for path in step.patterns]
-        return set(self._view(step, loaded).variables)
+        return set(self.views.of(step, loaded).variables)
 
     def _finished(self, step: Step, data: bytes) -> tuple[bytes, Sequence[Input]]:
         """Return what is written of a rendered text, and what had a part in that.
@@ -467,64 +450,6 @@ class Workshop:
         if schema is None:
             return ()
         return self.schemas.judge(schema, loaded, self._guarding)
-
-    def _view(self, step: Step, loaded: Sequence[Pattern]) -> View:
-        """Return what the template sees, in copies of its own."""
-        notes = {pattern.path: Notes(self._reads) for pattern in loaded}
-        rule = self.project.rules[step.rule]
-        tops = [Table(pattern.data, notes[pattern.path]) for pattern in loaded]
-        more = {} if _may_read_all(rule) else rule.context or {}
-        if step.many:
-            for table, pattern in zip(tops, loaded, strict=True):
-                keys.give(table, "pattern", pattern.names())
-            view = View([], {"patterns": tops, **more}, notes)
-        elif step.item is not None:
-            view = self._view_of_item(step, loaded[0], tops[0], notes, more)
-        else:
-            named: dict[str, Any] = {"pattern": loaded[0].names()} if loaded else {}
-            view = View(tops, {**named, **more}, notes)
-        if self.engine_for(step.template).tracks and not _may_read_all(rule):
-            return view
-        return self._without_notes(step, view)
-
-    def variables(self, step: Step, loaded: Sequence[Pattern]) -> dict[str, Any]:
-        """Return what the template sees as plain data; what is noted of it is lost."""
-        view = self._view(step, loaded)
-        if _may_read_all(self.project.rules[step.rule]):
-            return view.variables
-        return {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
-
-    def _view_of_item(
-        self,
-        step: Step,
-        pattern: Pattern,
-        top: Table,
-        notes: Mapping[str, Notes],
-        more: Mapping[str, Any],
-    ) -> View:
-        """Return what a template sees that renders one item of a list or table."""
-        rule = self.project.rules[step.rule]
-        each, place = str(rule.each), step.item if step.item is not None else 0
-        try:
-            item, layers = items.layers(
-                each, place, rule.target, top, pattern.data, notes[pattern.path]
-            )
-        except (LookupError, TypeError):
-            what = f"{items.told(each, place)} is gone meanwhile"
-            raise StepError(pattern.path, what) from None
-        named = {"pattern": pattern.names(), "item": item, **more}
-        if isinstance(place, str):
-            named.setdefault("key", place)
-        return View(layers, named, notes)
-
-    def _without_notes(self, step: Step, view: View) -> View:
-        """Return plain copies of what a view shows, for code that can do anything with it."""
-        view.see_all()
-        rule = self.project.rules[step.rule]
-        data = {name: keys.copied(keys.unwrapped(v)) for name, v in view.variables.items()}
-        if _may_read_all(rule):
-            data.update(_context(rule.name, rule.context, data, step.patterns))
-        return View([], data, view.notes)
 
     def _inputs(
         self,
@@ -639,11 +564,11 @@ class Workshop:
         recorded: Mapping[str, Recorded],
         seconds: float,
     ) -> Outcome:
-        made, error = _Made(), ""
+        made, error = Made(), ""
         try:
             if result.error is not None:
                 raise result.error
-            made = self._publish(result.outputs, recorded.get(step.task, {}))
+            made = self.publisher.publish(result.outputs, recorded.get(step.task, {}))
             discovered = [self._read(name, began) for name in result.discovered]
             made.inputs, made.data = [*inputs, *discovered], result.outputs
         except CodegenError as problem:
@@ -761,7 +686,7 @@ class Workshop:
         return replace(outcome, cached=found.where, saved=saved, stored=found.stored)
 
     def _keep(
-        self, step: Step, trace: Trace | None, made: _Made, printed: str, seconds: float
+        self, step: Step, trace: Trace | None, made: Made, printed: str, seconds: float
     ) -> tuple[str, int]:
         """Keep what a step came to in the output cache, if that is of use; return what that did.
 
@@ -789,9 +714,9 @@ class Workshop:
         """
         began, start = time.time_ns(), time.perf_counter()
         mode = self.project.rules[step.rule].mode if step.phase == "generate" else None
-        made, error = _Made(), ""
+        made, error = Made(), ""
         try:
-            made = self._publish(result.outputs, recorded, mode, result.like)
+            made = self.publisher.publish(result.outputs, recorded, mode, result.like)
             made.inputs = result.inputs
             if not looked_at:
                 made.inputs = [self.world.signed(step, item) for item in result.inputs]
@@ -831,7 +756,7 @@ class Workshop:
     def take_in(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
         """Return the outcome of a step that ran elsewhere: as `adopt`, and kept in the cache."""
         outcome = self.adopt(step, result, recorded)
-        made = _Made(references=result.references, data=result.outputs)
+        made = Made(references=result.references, data=result.outputs)
         cached, stored = self._keep(step, outcome.trace, made, result.printed, result.seconds)
         return replace(outcome, seconds=result.seconds, cached=cached, stored=stored)
 
@@ -881,79 +806,6 @@ class Workshop:
             results.append(Result(inputs, compiled.outputs, (), compiled.printed, seconds))
         return results
 
-    # Writing ----------------------------------------------------------------------------
-
-    def _publish(
-        self,
-        made: Mapping[str, bytes],
-        recorded: Recorded,
-        mode: int | None = None,
-        like: Mapping[str, str] = MappingProxyType({}),
-    ) -> _Made:
-        """Write what differs; keep aside what somebody else put at a target's place."""
-        outputs, notes, changed = [], [], False
-        for path, data in made.items():
-            full = self.project.full(path)
-            content = digest.of_bytes(data)
-            there = self._there(path, full)
-            if there and there not in (content, recorded.get(path)):
-                how = "edited by hand" if path in recorded else "there before"
-                notes.append(f"{path}: was {how}, kept aside as {self.keep(path)}")
-            if there != content:
-                self._write(path, full, data, there is None, mode, like.get(path, ""))
-                changed = True
-            elif mode is not None and disk.mode_of(full) not in (mode, None):
-                disk.set_mode(full, mode)
-            outputs.append(Output(path, content, len(data), disk.stat(full)))
-        return _Made((), tuple(outputs), (), changed, tuple(notes))
-
-    def _there(self, path: str, full: str) -> str | None:
-        """Return the digest of what stands at a target's place; None if no file does."""
-        try:
-            return self.world.files.get(full)
-        except OSError:
-            what = "cannot read what stands there, so it is left alone"
-            raise StepError(path, what, "remove it, or make it readable") from None
-
-    def keep(self, path: str) -> str:
-        """Copy a target that somebody else wrote into `kept/`; return where.
-
-        Raises:
-            StepError: it cannot be kept, so it must not be overwritten.
-        """
-        kept = disk.keep_aside(self.project.root, path, self.project.kept_folder)
-        return kept.replace(os.sep, "/")
-
-    def _write(
-        self, path: str, full: str, data: bytes, new: bool, mode: int | None, like: str
-    ) -> None:
-        try:
-            disk.write(full, data, unchanged=False, new=new, mode=mode, like=like)
-        except StepError as error:
-            hint = error.hint.replace(self.project.root + os.sep, "")
-            raise StepError(path, error.what, hint) from None
-
-    def log(self, step: Step, outcome: Outcome) -> None:
-        """Keep a log for a step that printed or failed; remove an older one otherwise."""
-        path = self.project.log_path(step.phase, step.target)
-        full = self.project.full(path)
-        text = outcome.printed
-        if outcome.error:
-            text = f"{text.rstrip()}\n\n{outcome.error}\n".lstrip("\n")
-        with contextlib.suppress(StepError, OSError):
-            if text.strip():
-                home = self.project.full(self.project.home)
-                disk.write_ours(full, text.encode("utf-8", "replace"), home)
-                self._logs.add(path)
-            elif path in self._logs:
-                disk.remove(full)
-
-    @cached_property
-    def _logs(self) -> set[str]:
-        """The logs that there are; whoever keeps logs does so under the lock."""
-        folder = f"{self.project.home}/logs"
-        return {f"{folder}/{name}" for name in Folders(self.project.root).walk(folder)}
-
 
 def _line(root: str, path: str, line: int, shown: Sequence[str]) -> list[str]:
     """Return a line of a generated file, unless the compiler has `shown` it itself."""
@@ -995,29 +847,6 @@ class _Printed:
     def __exit__(self, *_: object) -> None:
         if self._catches:
             sys.stdout, sys.stderr = self._streams
-
-
-def _may_read_all(rule: Rule) -> bool:
-    """Tell whether a rule's context is a function, which may read all of a pattern."""
-    return rule.context is not None and not isinstance(rule.context, Mapping)
-
-
-def _context(
-    rule: str, context: Any, data: Mapping[str, Any], made_by: Sequence[str]
-) -> Mapping[str, Any]:
-    details = [f"pattern {path}" for path in made_by[:1]]
-    try:
-        found = context(data)
-    except CodegenError:
-        raise
-    except (Exception, SystemExit) as error:
-        what = f"context function {describe(context)}: {type(error).__name__}: {error}"
-        raise StepError(f"rule {rule}", what, details=details) from None
-    if not isinstance(found, Mapping):
-        returned = type(found).__name__
-        what = f"context function {describe(context)} must return a dict, not {returned}"
-        raise StepError(f"rule {rule}", what, details=details)
-    return found
 
 
 def internal(task: str) -> str:

@@ -205,7 +205,7 @@ class StepAction(BaseAction):
         # A workshop of its own: doit's thread runner may run two actions at once.
         workshop = steps.Workshop(build.project, build.plan, build.world)
         outcome = workshop.run_one(step, build.recorded(step, None))
-        workshop.log(step, outcome)
+        workshop.publisher.log(step, outcome)
         self.finish(outcome)
         if Globals.dep_manager is not None:
             runs.of(Globals.dep_manager).step(outcome)

@@ -58,36 +58,46 @@ def _forget(how: str) -> Callable[[], None]:
 
 def _rewrite() -> None:
     """Write every target that was made again, its bytes being the same or not."""
-    from codegen_tasks.steps import Workshop
+    from codegen_tasks import disk
+    from codegen_tasks.publish import Publisher
 
-    write = Workshop._write
-    _set(Workshop, "_write", lambda self, path, data, unchanged: write(self, path, data, False))
+    publish = Publisher.publish
+
+    def rewriting(self: Any, made: Any, *more: Any) -> Any:
+        for path, data in made.items():
+            full = self._project.full(path)
+            if os.path.isfile(full) and disk.read(full) == data:
+                disk.write(full, data, unchanged=False)
+        return publish(self, made, *more)
+
+    _set(Publisher, "publish", rewriting)
 
 
 def _record_first() -> None:
     """Write targets only when the phase or the run ends, long after they were recorded."""
     from codegen_tasks.build import Build
+    from codegen_tasks.publish import Publisher
     from codegen_tasks.runner import CodegenRunner
     from codegen_tasks.steps import Workshop
 
     owed: list[tuple[Any, ...]] = []
     main: list[int] = []
-    write, compile_, begin = Workshop._write, Workshop._compile, CodegenRunner.run_tasks
+    write, compile_, begin = Publisher._write, Workshop._compile, CodegenRunner.run_tasks
     finish = CodegenRunner.finish
 
-    def late(self: Any, path: str, data: bytes, unchanged: bool) -> bool:
-        if unchanged or main != [os.getpid()]:
-            return write(self, path, data, unchanged)
-        owed.append((self, path, data, False))
-        return True
+    def late(self: Any, *what: Any) -> None:
+        if main == [os.getpid()]:
+            owed.append((self, *what))
+        else:
+            write(self, *what)
 
     def pay() -> None:
         while owed:
             write(*owed.pop(0))
 
     # Signatures that were recorded are wrong; that must not be what is found out.
-    _set(Build, "_refreshed", lambda self, step, trace: None)
-    _set(Workshop, "_write", late)
+    _set(Build, "refreshed", lambda self, step, trace: None)
+    _set(Publisher, "_write", late)
     _set(Workshop, "_compile", lambda *given: (pay(), compile_(*given))[1])
     _set(CodegenRunner, "run_tasks", lambda *given: (main.append(os.getpid()), begin(*given))[1])
     _set(CodegenRunner, "finish", lambda self: (pay(), finish(self))[1])
@@ -97,7 +107,8 @@ def _torn() -> None:
     """Write targets in place, and not at once."""
     from codegen_tasks import disk
 
-    def replace(path: str, folder: str, data: bytes) -> None:
+    def replace(path: str, folder: str, data: bytes, *more: Any) -> None:
+        os.makedirs(folder, exist_ok=True)
         with open(path, "wb", buffering=0) as file:
             for part in (data[:3], data[3:]):
                 file.write(part)
@@ -116,9 +127,9 @@ def _root_in_key() -> None:
 
 def _nothing_kept() -> None:
     """Say that a hand edit was kept aside, and do not."""
-    from codegen_tasks.steps import Workshop
+    from codegen_tasks.publish import Publisher
 
-    _set(Workshop, "keep", lambda self, path: f"{self.project.kept_folder}/{path}")
+    _set(Publisher, "keep", lambda self, path: f"{self._project.kept_folder}/{path}")
 
 
 def _edits_are_ours() -> None:

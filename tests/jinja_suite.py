@@ -16,6 +16,7 @@ import pytest
 
 from codegen_tasks import templates
 from codegen_tasks.bytecode import TemplateCache
+from codegen_tasks.engines.base import Reader, Spec
 from codegen_tasks.errors import StepError
 
 #: Tests of what ours does not offer: by name, and why.
@@ -38,7 +39,7 @@ class Loader(templates._Loader):
 
     def __init__(self, searchpath: Any, *rest: Any, **more: Any):
         root, folder = os.path.split(os.fspath(searchpath))
-        super().__init__(root, folder)
+        super().__init__(Reader(Spec(root, folder, {}, {}, {}, {}, False)))
 
     def get_source(self, environment: Any, template: str) -> Any:
         _asked.add("get_source")
@@ -48,9 +49,7 @@ class Loader(templates._Loader):
             raise jinja2.TemplateNotFound(template) from error
 
     def list_templates(self) -> list[str]:
-        from codegen_tasks import disk
-
-        return disk.walk(os.path.join(self._root, self._folder))
+        return self._reader.template_names()
 
 
 class Cache(templates._Bytecode):

@@ -53,6 +53,7 @@ LAYERS = [
     ["tracing"],
     ["world", "plan"],
     ["glance", "watch"],
+    ["views", "publish"],
     ["origins", "outputs"],
     ["steps"],
     ["manifest", "savings", "misses"],

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..build import Build
 from ..model import DATA_KINDS, FILE_KINDS, Input, Outcome, Result, Stat, Step
-from ..steps import Recorded
+from ..publish import Recorded
 
 
 class Adoption:
