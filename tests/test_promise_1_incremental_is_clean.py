@@ -420,12 +420,11 @@ def test_many_more_edits_and_builds_end_where_a_clean_build_ends() -> None:
 
 # The test of the test -------------------------------------------------------------------
 
-#: Found soon enough to be looked for each time, and by CI; the others when `EDITS` is set.
-QUICK = ("pattern",)
+#: Found soon enough to be looked for by CI; the others when `EDITS` is set.
 SLOW = (
+    "pattern",
     "template",
     "import",
-    "toolchain",
     "no early cutoff",
     "the checkout counts",
     "hand edits are not kept",
@@ -437,7 +436,7 @@ LONG = [
 
 
 def _marks(rule: str) -> list[pytest.MarkDecorator]:
-    return [] if rule in QUICK else [pytest.mark.slow] if rule in SLOW else LONG
+    return [pytest.mark.slow] if rule in SLOW else LONG
 
 
 @pytest.mark.parametrize(
