@@ -123,9 +123,8 @@ class TemplateCache:
 
     def fault(self) -> str:
         """Return why the cache is not used, beginning with the folder; "" if it can be."""
-        found = [
-            (path, disk.open_to_others(path)) for path in (self._folder, *_folders(self._folder))
-        ]
+        folders = (self._folder, *disk.folders_in(self._folder))
+        found = [(path, disk.open_to_others(path)) for path in folders]
         return next((f"{_shown(path)}: {why}" for path, why in found if why), "")
 
     def _usable(self, folder: str) -> bool:
@@ -183,7 +182,7 @@ class TemplateCache:
 
     def entries(self) -> list[Entry]:
         """Return all entries, newest first."""
-        found = [entry for folder in _folders(self._folder) for entry in _entries(folder)]
+        found = [entry for folder in disk.folders_in(self._folder) for entry in _entries(folder)]
         return sorted(found, key=lambda entry: (-entry.mtime, entry.path))
 
     def cleanup(self, keep: int) -> list[Entry]:
@@ -192,7 +191,8 @@ class TemplateCache:
 
     def surplus(self, keep: int) -> list[Entry]:
         """Return all but the `keep` newest generations of each template."""
-        return [entry for folder in _folders(self._folder) for entry in _entries(folder)[keep:]]
+        folders = disk.folders_in(self._folder)
+        return [entry for folder in folders for entry in _entries(folder)[keep:]]
 
     def forget(self, template: str) -> int:
         """Remove all generations of one template; return how many there were."""
@@ -200,7 +200,7 @@ class TemplateCache:
 
     def clear(self) -> int:
         """Remove every entry that can be removed; return how many."""
-        return sum(self._empty(folder) for folder in _folders(self._folder))
+        return sum(self._empty(folder) for folder in disk.folders_in(self._folder))
 
     def _empty(self, folder: str) -> int:
         removed = len(_prune(folder, 0))
@@ -301,13 +301,6 @@ def _folder_name(template: str) -> str:
     if len(quoted) < 200:
         return quoted
     return quoted[:160] + hashlib.sha256(quoted.encode()).hexdigest()[:32]
-
-
-def _folders(folder: str) -> list[str]:
-    try:
-        return sorted(item.path for item in os.scandir(folder) if item.is_dir())
-    except OSError:
-        return []
 
 
 def _entries(folder: str) -> list[Entry]:

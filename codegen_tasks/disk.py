@@ -449,6 +449,14 @@ def meant(name: str, folder: str) -> tuple[str, str]:
     return path, f"{folder}/{path}"
 
 
+def folders_in(folder: str) -> list[str]:
+    """Return the paths of the folders in one, sorted; none if it cannot be read."""
+    try:
+        return sorted(item.path for item in os.scandir(folder) if item.is_dir())
+    except OSError:
+        return []
+
+
 def walk(folder: str) -> list[str]:
     """Return all files below `folder`, relative to it, sorted, forward slashes."""
     return sorted(

@@ -130,7 +130,7 @@ class Store:
     def held(self) -> Iterator[Held]:
         """Yield all that is in it; other processes may be removing some."""
         for kind in (ACTIONS, CONTENTS):
-            for folder in _folders(os.path.join(self.folder, kind)):
+            for folder in disk.folders_in(os.path.join(self.folder, kind)):
                 yield from _held(kind, folder)
 
     def grown(self, added: int, most: int, days: int) -> int:
@@ -198,13 +198,6 @@ class Store:
                 file = stack.enter_context(open(path, "ab"))
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _folders(folder: str) -> list[str]:
-    try:
-        return sorted(item.path for item in os.scandir(folder) if item.is_dir())
-    except OSError:
-        return []
 
 
 def _held(kind: str, folder: str) -> Iterator[Held]:

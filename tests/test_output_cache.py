@@ -79,9 +79,6 @@ class Cached(Project):
         assert result.code == 0, result
         return result
 
-    def outputs(self) -> dict[str, bytes]:
-        return {name: data for name, data in self.files() if name.startswith("generated/")}
-
     def files(self, *ignored: str) -> dict[str, bytes]:  # type: ignore[override]
         return super().files(".codegen", *ignored)
 
