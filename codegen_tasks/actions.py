@@ -232,7 +232,7 @@ def complete(
 def _content(path: str, content: str, size: int, text: str | None) -> Content:
     "".join((path, content))
     # A digest is the name of a file in the store: nothing else may pass for one.
-    if not digest.is_one(content) or type(size) is not int:
+    if not digest.is_one(content) or type(size) is not int or size < 0:
         raise ValueError("no content")
     data = text.encode("latin-1") if text is not None else None
     if data is not None and (len(data) != size or digest.of_bytes(data) != content):

@@ -27,6 +27,7 @@ from .world import World
 
 if TYPE_CHECKING:
     from .remote.cache import Fetched, RemoteCache
+    from .remote.fence import Fence
     from .remote.worth import Kind
 
 #: After so many steps of a kind that were made as soon as restored, and none that was found, no
@@ -144,6 +145,9 @@ class OutputCache:
         self._too_quick = f"took less than {self._least} ms"
         self._quick: Counter[Kind] = Counter()  # in a row
         self._unwritable = False
+        self._fence: Fence | None = None
+        if remote is not None:
+            self._fence = remote.fence(project.root, project.templates)
 
     # Finding ----------------------------------------------------------------------------
 
@@ -163,7 +167,8 @@ class OutputCache:
         remote.fetch_sets([self._own_key(step) for step in asked if self._has_own_sets_there(step)])
         wanted: dict[str, Kind] = {}
         for step in asked:
-            candidates = self._candidates_now(step, guards.get(step.task))
+            with remote.working():
+                candidates = self._candidates_now(step, guards.get(step.task))
             if candidates and not self._store.has(ACTIONS, candidates[-1].key):
                 wanted |= dict.fromkeys((one.key for one in candidates), _kind(step))
         remote.fetch(wanted, lambda name: self._store.has(CONTENTS, name))
@@ -250,7 +255,7 @@ class OutputCache:
     def _read_sets(self, step: Step) -> Iterator[ReadSet]:
         """Yield what the step may read, as other runs have: likely sets first."""
         yield from self._read_sets_here(step)
-        yield from (one for one in self._read_sets_there(step) if self._is_whole(step, one))
+        yield from (one for one in self._read_sets_there(step) if self._is_followed(step, one))
 
     def _read_sets_here(self, step: Step) -> Iterator[ReadSet]:
         name = actions.own_name(step)
@@ -265,7 +270,7 @@ class OutputCache:
                 yield from (one for one in common if one not in own)
 
     def _read_sets_there(self, step: Step) -> Iterator[ReadSet]:
-        if self.remote is None:
+        if self.remote is None or not self.remote.answers:
             return
         name = actions.own_name(step)
         if self._has_own_sets_there(step):
@@ -280,9 +285,12 @@ class OutputCache:
             return True
         return len(self.remote.sets(self._shared_key(step))) >= actions.SETS
 
-    def _is_whole(self, step: Step, reads: ReadSet) -> bool:
-        """Tell whether a read set has all that the step is declared to read."""
-        return {(kind, name) for kind, name, _ in reads}.issuperset(self._world.declared(step))
+    def _is_followed(self, step: Step, reads: ReadSet) -> bool:
+        """Tell whether a read set holds all that the step declares, and may be followed."""
+        declared = set(self._world.declared(step))
+        if not declared.issubset((kind, name) for kind, name, _ in reads):
+            return False
+        return self._fence is None or self._fence.admits(reads, declared)
 
     def _alike(self, step: Step) -> list[ReadSet]:
         """Return the read sets that a step shares with others of its rule, if they are here."""

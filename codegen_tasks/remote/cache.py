@@ -8,10 +8,11 @@ Nothing is asked for one at a time: see `fetch`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +22,7 @@ from ..address import Address
 from ..store import ACTIONS, CONTENTS
 from ..traffic import Traffic
 from . import parcels
+from .fence import Fence
 from .parcels import ForeignError, Parcel, UnsignedError
 from .transfers import Transfers
 from .uploads import Uploads
@@ -82,6 +84,22 @@ class RemoteCache:
         """Whether there is any use in asking."""
         # What was begun in a process does not go on in its forks.
         return not self._link.fault and self._process == os.getpid()
+
+    def fence(self, root: str, templates: str) -> Fence | None:
+        """Return what tells which read sets are followed; None if all that come are signed.
+
+        Args:
+            root: of the project, see `Fence`.
+            templates: its folder of templates.
+        """
+        return None if self.signs else Fence(root, templates)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Have the store answer for the time that it takes to follow what it has told."""
+        began = time.monotonic()
+        yield
+        self._link.costs(time.monotonic() - began)
 
     def pays(self, kind: Kind) -> bool:
         """Tell whether steps of a kind are worth asking about."""

@@ -28,6 +28,9 @@ _STRIKES = 3
 _GRACE = 1.0
 #: A store may cost so many times the limit of one transfer, in all, more than it has spared.
 _BUDGET = 2
+_TOO_SLOW = "is too slow to be of use"
+#: Nothing that comes is taken to have spared more seconds: who has sent it could say anything.
+_MOST_SPARED = 60.0
 
 
 class Transfers:
@@ -50,7 +53,7 @@ class Transfers:
         self._crew = Crew(AT_ONCE)
         self._failed = {"get": 0, "put": 0}  # in a row
         self._junk = 0  # in a row
-        self._spared = 0.0
+        self._spared = self._cost = 0.0
         self.traffic = Traffic()
         #: Why nothing is asked for any more, and why nothing is sent; "" as long as it is.
         self.fault = self.refusal = ""
@@ -70,11 +73,13 @@ class Transfers:
         began = time.monotonic()
         for number, (name, most) in enumerate(wanted):
             self._crew.give(partial(self._get, number, name, most, came))
+        until = began + self._left
         for _ in wanted:
+            left = max(0.0, until - time.monotonic())
             try:
-                number, data = came.get(timeout=self._seconds + _GRACE)
+                number, data = came.get(timeout=min(self._seconds + _GRACE, left))
             except Empty:
-                self._give_up("does not answer")
+                self._give_up(_TOO_SLOW if left < self._seconds else "does not answer")
                 break
             found[number] = data
         self._count(found, time.monotonic() - began)
@@ -124,12 +129,22 @@ class Transfers:
         traffic.missed += found.count(None)
         traffic.received += sum(len(data) for data in found if data is not None)
         traffic.waited += waited
-        if traffic.waited > self._spared + _BUDGET * self._seconds:
-            self._give_up("is too slow to be of use")
+        self.costs(waited)
+
+    @property
+    def _left(self) -> float:
+        """Seconds that the store may still cost."""
+        return self._spared + _BUDGET * self._seconds - self._cost
+
+    def costs(self, seconds: float) -> None:
+        """Take in what the store has cost."""
+        self._cost += seconds
+        if self._left < 0:
+            self._give_up(_TOO_SLOW)
 
     def spares(self, seconds: float) -> None:
         """Take in how long it would have taken to make what came."""
-        self._spared += seconds
+        self._spared += min(seconds, _MOST_SPARED)
 
     # Putting ----------------------------------------------------------------------------
 
