@@ -19,7 +19,8 @@ from . import actions, digest, disk
 from .actions import ReadSet, Stored
 from .errors import AwaitedError, CodegenError
 from .keys import Reads
-from .model import PATH_KINDS, Input, Result, Stat, Step, Trace
+from .model import DATA_KINDS, PATH_KINDS, Input, Result, Stat, Step, Trace
+from .patterns import EXPLAINED
 from .project import Project
 from .settings import Settings
 from .store import ACTIONS, CONTENTS, Held, Store, default_folder
@@ -42,6 +43,8 @@ RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
 
 #: Is called with each path that is about to be read; may raise.
 Guard: TypeAlias = Callable[[str], None]
+#: Of something that a step would read: its digest, its signature, and what shows it.
+_Seen: TypeAlias = tuple[str, Stat | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,14 @@ class _Candidate:
     Args:
         reads, digests: what it would have read, and the digest of each.
         stats: the signatures that files among these had before they were looked at.
+        shown: what explains a change of each later, as it is here: a store could say anything.
         key: of the result.
     """
 
     reads: ReadSet
     digests: Sequence[str]
     stats: Sequence[Stat | None]
+    shown: Sequence[str]
     key: str
 
 
@@ -138,8 +143,8 @@ class OutputCache:
         self._shared: dict[str, list[ReadSet]] = {}
         self._keys: dict[Kind, str] = {}
         self._expected: dict[str, list[_Candidate]] = {}
-        self._seen: dict[tuple[str, str], tuple[str, Stat | None]] = {}
-        self._met: dict[tuple[Input, Stat | None], Input] = {}
+        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._met: dict[tuple[Input, Stat | None, str], Input] = {}
         self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
         self._least = project.settings.output_cache_milliseconds
         self._too_quick = f"took less than {self._least} ms"
@@ -188,12 +193,13 @@ class OutputCache:
         for reads in self._read_sets(step):
             own = own or self._own_key(step)
             try:
-                digests, stats = self._now(step, reads, guard)
+                digests, stats, shown = self._now(step, reads, guard)
             except (Exception, AwaitedError):
                 # It names what is not made yet, or what cannot be read.  The step itself may
                 # read it no more; if it does, it says so, and is looked for again later.
                 continue
-            yield _Candidate(reads, digests, stats, actions.result_key(own, reads, digests))
+            key = actions.result_key(own, reads, digests)
+            yield _Candidate(reads, digests, stats, shown, key)
 
     def find(self, step: Step, guard: Guard | None = None) -> Found | None:
         """Return what a step would make, if that is known; None if it is not.
@@ -320,18 +326,19 @@ class OutputCache:
 
     def _now(
         self, step: Step, reads: ReadSet, guard: Guard | None
-    ) -> tuple[list[str], list[Stat | None]]:
-        """Return the digests of what a step would read, and the signatures of its files."""
-        digests, stats = [], []
+    ) -> tuple[list[str], list[Stat | None], list[str]]:
+        """Return of what a step would read the digests, the signatures, and what shows it."""
+        digests, stats, texts = [], [], []
         for kind, name, keys in reads:
             if guard is not None and kind in PATH_KINDS:
                 guard(name)
-            digest, stat = self._looked_at(step, kind, name, keys)
+            digest, stat, shown = self._looked_at(step, kind, name, keys)
             digests.append(digest)
             stats.append(stat)
-        return digests, stats
+            texts.append(shown)
+        return digests, stats, texts
 
-    def _looked_at(self, step: Step, kind: str, name: str, keys: Reads) -> tuple[str, Stat | None]:
+    def _looked_at(self, step: Step, kind: str, name: str, keys: Reads) -> _Seen:
         if kind in _ALIKE:
             known = self._seen.get((kind, name))
             if known is not None:
@@ -339,14 +346,16 @@ class OutputCache:
         item = Input(kind, name, "", reads=keys)
         # The signature comes first: what changes in between is then found to be different.
         stat = self._world.signature(step, item)
-        found = self._world.current(step, item)[0], stat
+        content, shown = self._world.current(step, item)
+        found = content, stat, shown
         if kind in _ALIKE:
             self._seen[kind, name] = found
         return found
 
     def _signed(self, result: Result, one: _Candidate) -> Result:
-        """Return a result whose inputs have the signatures with which they were looked at."""
-        inputs = [self._with(*each) for each in zip(result.inputs, one.stats, strict=True)]
+        """Return a result with the signatures with which its inputs were looked at."""
+        known = zip(result.inputs, one.stats, one.shown, strict=True)
+        inputs = [self._with(*each) for each in known]
         return Result(
             tuple(inputs),
             result.outputs,
@@ -356,14 +365,15 @@ class OutputCache:
             result.like,
         )
 
-    def _with(self, item: Input, stat: Stat | None) -> Input:
-        """Return an input with a signature; what steps have in common, as the same object."""
+    def _with(self, item: Input, stat: Stat | None, shown: str) -> Input:
+        """Return an input as it is here; what steps have in common, as the same object."""
+        if not item.shown or (item.kind in DATA_KINDS and len(shown) > EXPLAINED):
+            shown = ""
         if item.reads:
-            fields = (item.kind, item.name, item.digest, stat, item.shown, item.reads, item.via)
-            return Input(*fields)
-        known = self._met.get((item, stat))
+            return Input(item.kind, item.name, item.digest, stat, shown, item.reads, item.via)
+        known = self._met.get((item, stat, shown))
         if known is None:
-            known = self._met[item, stat] = replace(item, stat=stat)
+            known = self._met[item, stat, shown] = replace(item, stat=stat, shown=shown)
         return known
 
     def _stored(self, key: str) -> Stored | None:

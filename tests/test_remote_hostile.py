@@ -104,6 +104,10 @@ RESULTS: dict[str, tuple[Forge, bool]] = {
     "an age to make": (rest("seconds", 1e300), True),
     "shown that is no JSON": (of_inputs(4, "{["), True),
     "shown that is no text": (of_inputs(4, "\ud800\0"), True),
+    "shown that is a number": (of_inputs(4, "5"), True),
+    "shown that is a list": (of_inputs(4, "[5]"), True),
+    "shown that is a text": (of_inputs(4, '"x"'), True),
+    "shown that is deep": (of_inputs(4, "[" * 9_000 + "]" * 9_000), True),
     "shown that is long": (of_inputs(4, "x" * 1_000_000), True),
     "via nowhere": (of_inputs(6, "\ud800/../../x"), True),
     "references to nowhere": (rest("references", ["\ud800", "a\0b", "/etc/passwd", ".."]), True),
@@ -144,11 +148,12 @@ def test_what_a_result_lies_about_fails_no_build(
         assert (info.code, info.err) == (0, ""), info
     second.write("patterns/ash.toml", 'text = "three"\n')
     second.write("stamp.inc", "another\n")
+    second.write("dodo.py", second.read("dodo.py").replace("mode=0o755", "mode=0o744"))
     assert (second.doit("info").code, second.doit("info", "--json").code) == (1, 1)
     for name in (("status",), ("verify",), ("why", "generated/ash.out")):
         told = second.codegen("cache", *name)
         assert (told.code, told.err) == (0, ""), told
-    assert "1 generated, 2 compiled" in second.built("-v", "2").out
+    assert "2 generated, 2 compiled" in second.built("-v", "2").out
 
 
 # Read sets ------------------------------------------------------------------------------
