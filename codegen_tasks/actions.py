@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from . import digest
 from .keys import Reads
-from .model import PATH_KINDS, Input, Result, Step, input_of, reads_of, row_of
+from .model import PATH_KINDS, TORN, Input, Result, Step, input_of, reads_of, row_of
 
 #: Raised when keys or results are made differently.
 FORMAT = "1"
@@ -32,7 +32,6 @@ INLINE = 16_384
 
 #: What one step reads: kind and name of each input, and which parts of a pattern.
 ReadSet: TypeAlias = tuple[tuple[str, str, Reads], ...]
-_DIGITS = 64  # of a digest
 #: Stands for the name of the step's own pattern or source; no file has it.
 _OWN = "\0own"
 
@@ -160,7 +159,7 @@ def without_signatures(item: Input) -> Input:
 
 def torn(inputs: Iterable[Input]) -> bool:
     """Tell whether nobody knows what one of the files said that were read."""
-    return any(item.kind in PATH_KINDS and len(item.digest) != _DIGITS for item in inputs)
+    return any(item.kind in PATH_KINDS and item.digest == TORN for item in inputs)
 
 
 def written(result: Result) -> tuple[bytes, dict[str, bytes]]:

@@ -21,6 +21,9 @@ Stat: TypeAlias = tuple[int, int, int, int]
 #: Stands for the time of a file that was read within a tick of its being written.
 UNSETTLED = -1
 
+#: In place of a file's digest: it changed while it was read, and nobody knows what it said.
+TORN = "changed while it was read"
+
 #: Kinds of input whose digest is that of a file's bytes; `name` is the path.
 FILE_KINDS = frozenset({"file", "source", "import", "template"})
 #: Kinds whose digest is that of what a file says; `name` is the path.

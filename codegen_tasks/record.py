@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import StepError
 from .keys import Notes
-from .model import Input, Stat
+from .model import TORN, Input, Stat
 from .patterns import data_input
 
 #: Stands among modules for every one of the project: an import whose name nobody can tell.
@@ -48,7 +48,7 @@ class Read:
     def as_input(self, kind: str, path: str) -> Input:
         """Return the file as an input."""
         if self.torn:
-            return Input(kind, path, "changed while it was read")
+            return Input(kind, path, TORN)
         if kind == "file" or not self.content:
             return Input(kind, path, self.content, self.stat)
         notes = Notes()

@@ -29,7 +29,7 @@ from .bytecode import TemplateCache
 from .engines import Kind, kind_of
 from .errors import AwaitedError, CodegenError, StepError
 from .keys import View
-from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
+from .model import TORN, Input, Outcome, Output, Pattern, Result, Step, Trace
 from .outputs import Guard, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
@@ -595,11 +595,11 @@ class Workshop:
         """Return what a compiler read as an input.
 
         It is digested only now: if it changed since the compile `began` (ns), nobody knows
-        what the compiler saw, and without a digest the next run compiles again.
+        what the compiler saw, and with no file's digest the next run compiles again.
         """
         found = self.world.read_file("import", name)
         if found.stat is not None and found.stat[2] > began:
-            return replace(found, digest="", stat=None)
+            return replace(found, digest=TORN, stat=None)
         return found
 
     def _blamed(

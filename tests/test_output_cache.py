@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -244,6 +245,76 @@ def test_what_holds_the_path_of_the_checkout_is_not_shared(
     assert other.ran() == ALL[:2]
     assert str(other.path) in other.read("generated/ash.out")
     assert "2 not kept: holds the path of the checkout" in other.codegen("cache", "status").out
+
+
+IN_VAIN = """
+#include "stdbool.h"
+#if __has_include("extra.h")
+#include "extra.h"
+#else
+#define EXTRA 1
+#endif
+int {{ pattern.stem }}(void) { return true + EXTRA; }
+"""
+
+
+@pytest.fixture
+def in_c(checkout: Callable[..., Cached]) -> Callable[[str], Cached]:
+    """Return what makes a checkout whose units look for headers that are not there."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler is installed")
+
+    def make(name: str) -> Cached:
+        project = checkout(name)
+        declared = project.read("dodo.py").replace("{stem}.txt", "{stem}.c")
+        project.write("dodo.py", declared.replace("compile=stamp, mode=0o755", 'compile="cc"'))
+        project.write("templates/page.j2", IN_VAIN)
+        return project
+
+    return make
+
+
+def test_a_header_that_was_looked_for_in_vain_is_part_of_what_is_kept(
+    in_c: Callable[[str], Cached],
+) -> None:
+    first, second = in_c("first"), in_c("second")
+    first.built()
+    assert "not kept" not in first.codegen("cache", "status").out
+    assert "2 compiled, 4 of them restored" in second.built().out
+    without = second.files()
+    for name, text in (("stdbool.h", "#define true 40\n"), ("extra.h", "#define EXTRA 2\n")):
+        second.write(f"generated/{name}", text)
+        result = second.built()
+        assert "2 compiled" in result.out
+        assert "restored" not in result.out
+        assert second.files()["generated/ash.o"] != without["generated/ash.o"]
+        second.remove(f"generated/{name}")
+        assert "2 compiled, 2 of them restored" in second.built().out
+        assert second.files() == without
+        assert "4 up to date" in second.built().out
+
+
+def test_a_header_that_comes_while_it_is_looked_for_in_vain_counts(
+    in_c: Callable[[str], Cached], tmp_path: Path
+) -> None:
+    project = in_c("first")
+    project.write(
+        "bin/cc",
+        f"""\
+        #!/bin/sh
+        {shutil.which("cc")} "$@" || exit
+        [ "$1" = --version ] || echo '#define EXTRA 2' >generated/extra.h
+        """,
+    ).chmod(0o755)
+    project.environ["PATH"] = f"{project.path}/bin:{os.environ['PATH']}"
+    project.built()
+    assert "an input changed meanwhile" in project.codegen("cache", "status").out
+    assert "2 compiled" in project.built().out
+    other = in_c("other")
+    other.write("generated/extra.h", "#define EXTRA 2\n")
+    other.built(CODEGEN_OUTPUT_CACHE="false")
+    made = project.files("generated/manifest.json")["generated/ash.o"]
+    assert made == other.files()["generated/ash.o"]
 
 
 def test_what_was_made_while_an_input_changed_is_not_kept(

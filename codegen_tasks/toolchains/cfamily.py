@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import replace
 
 from .. import disk
@@ -33,10 +34,11 @@ class CFamily(Toolchain):
     _HEADERS = (".h", ".hh", ".hpp", ".hxx", ".inc")
 
     def _one(self, program: str, unit: Unit, site: Site, limit: float | None) -> Compiled:
+        began = time.time_ns()
         done = self._compiled(program, unit, site, limit)
         if done.error is not None:
             return done
-        return replace(done, discovered=(*done.discovered, *_in_vain(unit, done, site)))
+        return replace(done, discovered=(*done.discovered, *_in_vain(unit, done, site, began)))
 
     def _compiled(self, program: str, unit: Unit, site: Site, limit: float | None) -> Compiled:
         if os.path.splitext(unit.source)[1].lower() not in self._HEADERS:
@@ -62,8 +64,11 @@ class CFamily(Toolchain):
 _ASKED = re.compile(rb'(?:^[ \t]*#[ \t]*include|\b__has_include)[ \t(]*"([^"\n]+)"', re.MULTILINE)
 
 
-def _in_vain(unit: Unit, done: Compiled, site: Site) -> list[str]:
-    """Return the headers that would be read if they were there, as no depfile tells."""
+def _in_vain(unit: Unit, done: Compiled, site: Site, began: int) -> list[str]:
+    """Return the headers that would be read if they were there, as no depfile tells.
+
+    Those that came since the compile `began` (ns) are among them.
+    """
     found: dict[str, None] = {}
     for file in (unit.source, *done.discovered):
         if os.path.isabs(file) or file.startswith("../"):
@@ -77,7 +82,13 @@ def _in_vain(unit: Unit, done: Compiled, site: Site) -> list[str]:
             path = path.replace(os.sep, "/")
             if not os.path.isabs(path) and not path.startswith("../"):
                 found[path] = None
-    return [path for path in found if not os.path.lexists(os.path.join(site.root, path))]
+    return [path for path in found if path not in done.discovered and _is_new(site, path, began)]
+
+
+def _is_new(site: Site, path: str, began: int) -> bool:
+    full = os.path.join(site.root, path)
+    there = disk.stat(full)
+    return there[2] > began if there is not None else not os.path.lexists(full)
 
 
 _FLAGS = ("-O2", "-Wall", "-Wextra", "-c", "{source}", "-o", "{target}")
