@@ -27,7 +27,7 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import disk, lock, manifest, rows, runs, state
+from . import disk, lock, manifest, rows, runs, savings, state
 from .build import Build
 from .errors import StepError
 from .glance import remember
@@ -46,6 +46,7 @@ from .jobs import (
 from .model import Outcome, Step, Trace
 from .ours import is_ours
 from .process import Keeper
+from .project import Project
 from .ready import Ready
 from .steps import internal, iso
 from .tasks import adopt, adopt_packed, packed
@@ -93,6 +94,7 @@ class CodegenRunner(Runner):
         self._broken_off = False
         self._record_kept = False
         self._wait = wait
+        self._savings: dict[str, tuple[Project, savings.Savings]] = {}  # of all stages, by project
         self._know(builds)
         self._locked = False
         self._locks: list[lock.Lock] = []
@@ -125,6 +127,8 @@ class CodegenRunner(Runner):
         """Take in the builds of a stage."""
         self._builds = list(builds)
         for build in builds:
+            counted = self._savings.setdefault(build.project.name, (build.project, build.savings))
+            build.savings = counted[1]
             build.workshop.anew |= (
                 bool(self.always_execute) or not build.project.settings.incremental
             )
@@ -891,8 +895,7 @@ class CodegenRunner(Runner):
             except (StepError, OSError) as error:
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
-        for build in self._builds:
-            build.savings.end(build.project)
+        savings.end(self._savings.values())
         if not self._locked and any(each.is_abandoned for each in self._locks):
             self._hold()  # to sweep what a killed run left, though there was nothing to do
         # Before the snapshot: with that the next run may have nothing to do, and sweep nothing.

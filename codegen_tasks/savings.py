@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from .errors import CodegenError
 from .model import Outcome
 from .outputs import FETCHED, KEPT, RESTORED, store_of
 from .project import Project
+from .settings import Settings
+from .store import Store
 from .traffic import Traffic
 
 VERSION = 1
@@ -76,15 +79,8 @@ class Savings:
         self.fetched += other.fetched
         self.traffic.include(other.traffic)
 
-    def end(self, project: Project) -> None:
-        """Add what a run has counted to the project's count, and let the store tidy up."""
-        if not self.steps:
-            return
-        self._say(project)
-        if self.added:
-            settings = project.settings
-            most, days = settings.output_cache_bytes, settings.output_cache_days
-            store_of(project).grown(self.added, most, days)
+    def _add_to(self, project: Project) -> None:
+        """Add these to the project's count."""
         total = load(project)
         total.include(self)
         data = {
@@ -100,17 +96,37 @@ class Savings:
         with contextlib.suppress(CodegenError):
             disk.write_ours(project.full(_path(project)), text.encode(), project.full(project.home))
 
-    def _say(self, project: Project) -> None:
-        """Say what a run has to say of the remote cache, if that is anything."""
-        said = []
-        if self.traffic.fault:
-            said.append(self.traffic.fault)
-        if self.traffic.unsent:
-            results = "1 result" if self.traffic.unsent == 1 else f"{self.traffic.unsent} results"
-            said.append(f"{results} not sent")
-        if said:
-            url = address.parsed("remote_cache", project.settings.remote_cache).url
-            print(f"remote cache {url}: {'; '.join(said)}", file=sys.stderr)
+
+def end(counted: Iterable[tuple[Project, Savings]]) -> None:
+    """Add what a run has counted to each project's count, and let the stores tidy up."""
+    traffic: dict[str, Traffic] = {}
+    added: dict[str, int] = {}
+    settings: dict[str, Settings] = {}
+    for project, one in counted:
+        if not one.steps:
+            continue
+        traffic.setdefault(project.settings.remote_cache, Traffic()).include(one.traffic)
+        folder = store_of(project).folder
+        added[folder] = added.get(folder, 0) + one.added
+        settings[folder] = project.settings
+        one._add_to(project)
+    for url, total in traffic.items():
+        _say(url, total)
+    for folder, size in added.items():
+        limits = settings[folder].output_cache_bytes, settings[folder].output_cache_days
+        if size:
+            Store(folder).grown(size, *limits)
+
+
+def _say(url: str, traffic: Traffic) -> None:
+    """Say what a run has to say of a remote cache, if that is anything."""
+    said = [traffic.fault] if traffic.fault else []
+    if traffic.unsent:
+        results = "1 result" if traffic.unsent == 1 else f"{traffic.unsent} results"
+        said.append(f"{results} not sent")
+    if said:
+        where = address.parsed("remote_cache", url).url
+        print(f"remote cache {where}: {'; '.join(said)}", file=sys.stderr)
 
 
 def load(project: Project) -> Savings:

@@ -511,6 +511,27 @@ def test_status_tells_what_it_holds_and_has_done(
     assert lines[3].startswith("4 restored, 0 kept; ")
 
 
+STAGES = """
+from codegen_tasks import Codegen
+
+codegen = Codegen()
+codegen.rule("pattern", template="pattern.j2", patterns="patterns/*.toml", target="{stem}.toml")
+codegen.rule("page", template="page.j2", patterns="generated/*.toml", target="{name}.txt")
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+def test_a_run_in_stages_counts_all_of_them(checkout: Callable[..., Cached]) -> None:
+    for name in ("first", "second"):
+        project = checkout(name)
+        project.write("dodo.py", STAGES)
+        project.write("templates/page.j2", "{{ text }}\n")
+        project.write("templates/pattern.j2", "name = '{{ text }}'\ntext = 'made'\n")
+        result = project.built()
+    assert "4 generated, 4 of them restored" in result.out
+    assert "4 restored, 0 kept" in project.codegen("cache", "status").out
+
+
 def test_verify_removes_what_cannot_be_used(cached: Cached, tmp_path: Path) -> None:
     assert "outputs: 6 files verified, 0 removed\n" in cached.codegen("cache", "verify").out
     spoilt = next(path for path in (tmp_path / "store/ac").rglob("*") if path.is_file())

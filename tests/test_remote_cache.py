@@ -260,6 +260,21 @@ def test_a_store_that_is_not_there_costs_one_line(clone: Callable[..., Cached]) 
 
 
 @pytest.mark.slow
+def test_a_store_that_two_codegens_cannot_reach_costs_one_line(
+    clone: Callable[..., Cached],
+) -> None:
+    project = clone("first")
+    url = "http://127.0.0.1:9/cache"
+    project.environ["CODEGEN_REMOTE_CACHE"] = url
+    text = project.read("dodo.py")
+    more = 'other = Codegen(output="other", name="other", state=".other")\n'
+    more += 'other.rule("plain", template="plain.j2", target="plain.txt")\n'
+    project.write("dodo.py", text.replace("DOIT_CONFIG", f"{more}DOIT_CONFIG"))
+    project.write("templates/plain.j2", "plain\n")
+    told = "cannot be reached, so it was left alone"
+    assert project.built().err == f"remote cache {url}: {told}\n"
+
+
 def test_a_folder_that_is_not_there_is_made_by_who_writes(
     clone: Callable[..., Cached], tmp_path: Path
 ) -> None:
