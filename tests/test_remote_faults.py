@@ -99,6 +99,18 @@ def test_a_cable_pulled_at_any_point_while_writing_leaves_nothing_wrong_behind(
     assert second.files() == first.files()
 
 
+def test_an_answer_that_says_it_is_short_and_never_ends_is_not_read_on(
+    clone: Callable[..., Cached], web: Web, url: str
+) -> None:
+    project = clone("first")
+    with proxy(web.port, "endless") as way:
+        through = url.replace(f":{web.port}", f":{way.port}")
+        result = project.built(CODEGEN_REMOTE_CACHE=through)
+        assert way.sent < 100_000_000  # what the system takes in before anybody reads
+    check_line(project, through, result.err)
+    assert project.ran() == ALL
+
+
 @pytest.mark.slow
 def test_a_store_that_costs_more_than_it_spares_is_left_alone(
     clone: Callable[..., Cached], web: Web, url: str

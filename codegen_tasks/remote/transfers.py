@@ -107,7 +107,7 @@ class Transfers:
             if not self.fault:
                 data = self._read(name, most)
         except BaseException as error:  # what Rust panics with is no `Exception`
-            self._struck("get", _words(error))
+            self._struck("get", _words(error, self._address.scheme))
         came.put((number, data))
 
     def _read(self, name: str, most: int) -> bytes | None:
@@ -116,10 +116,10 @@ class Transfers:
         except FileNotFoundError:
             self._went_well("get")
             return None
-        if result.meta["size"] > most:
+        data = _body(result, most, self._address.scheme == "file")
+        if data is None:
             self.is_junk()
             return None
-        data = bytes(result.bytes())
         self._went_well("get")
         return data
 
@@ -156,7 +156,7 @@ class Transfers:
             # In parts, a large object could be seen half written.
             self._store.put(name, data, use_multipart=False)
         except BaseException as error:
-            self._struck("put", _words(error))
+            self._struck("put", _words(error, self._address.scheme))
             return False
         self._went_well("put")
         with self._lock:
@@ -178,7 +178,7 @@ class Transfers:
                 except ImportError:
                     self.fault = "needs obstore: pip install 'codegen-tasks[remote]'"
                 except Exception as error:
-                    self.fault = _words(error)
+                    self.fault = _words(error, self._address.scheme)
         if self.fault:
             self._give_up(self.fault)
         return not self.fault
@@ -239,6 +239,30 @@ def _store(address: Address, seconds: float, token: str, makes: bool) -> Any:
     return HTTPStore(address.url, client_options=options, retry_config=retry)
 
 
+def _body(result: Any, most: int, is_file: bool) -> bytes | None:
+    """Return what an answer holds; None, without reading on, if that is more than it may be."""
+    size = result.meta["size"]
+    if size > most:
+        return None
+    if is_file:  # which has no more than its size
+        return bytes(result.bytes())
+    found = bytearray()
+    # The size is what a server says; what it sends may have no end.
+    for chunk in result.stream(min_chunk_size=max(1, size)):
+        found += chunk
+        if len(found) > most:
+            return None
+    return bytes(found)
+
+
+#: What obstore says where it has found no credentials, and nobody that would give it some.
+_UNKNOWN = re.compile(r"169\.254\.169\.254|token request|must be specified|MissingAccount")
+#: The first of the variables that tell a store's credentials.
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME",
+}
 _STATUS = re.compile(r"status code: (\d+)")
 #: What obstore's errors call the ways in which a request can fail.
 _KIND = re.compile(r"HttpError \{\s+kind: (\w+)")
@@ -249,9 +273,11 @@ _KINDS = {
 }
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, scheme: str) -> str:
     """Return what is wrong, in words of ours: the library's may tell what is secret."""
     said = str(error)
+    if scheme in _CREDENTIALS and _UNKNOWN.search(said):
+        return f"needs credentials ({_CREDENTIALS[scheme]}, …)"
     status = _STATUS.search(said)
     if status is not None:
         return f"answers with status {status[1]}"
