@@ -177,6 +177,11 @@ def test_what_is_shown_in_a_language_is_written_in_it(page: str) -> None:
         PARSERS[block.language](block.content)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_block_of_a_page_is_empty(page: str) -> None:
+    assert all(block.content.strip() for block in blocks(content(page)))
+
+
 def test_the_reference_names_every_extra_but_those_for_developers() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     text = (ROOT / "docs/reference.md").read_text("utf-8").partition("\n## Extras\n")[2]
