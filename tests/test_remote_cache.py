@@ -288,6 +288,15 @@ def test_a_folder_that_is_not_there_is_made_by_who_writes(
     assert (tmp_path / "later" / "ac").is_dir()
 
 
+def test_the_url_of_a_folder_is_written_as_urls_are(
+    clone: Callable[..., Cached], tmp_path: Path
+) -> None:
+    project = clone("first")
+    url = f"file://{tmp_path}/our%20store"
+    assert project.built(CODEGEN_REMOTE_CACHE=url, **WRITES).err == ""
+    assert (tmp_path / "our store/ac").is_dir()
+
+
 def test_a_store_that_takes_nothing_costs_one_line(
     clone: Callable[..., Cached], tmp_path: Path
 ) -> None:

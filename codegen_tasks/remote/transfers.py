@@ -217,11 +217,12 @@ class Transfers:
 def _store(address: Address, seconds: float, token: str, makes: bool) -> Any:
     """Return obstore's store for an address."""
     from datetime import timedelta
+    from urllib.parse import unquote
 
     from obstore.store import HTTPStore, LocalStore, from_url
 
     if address.scheme == "file":
-        return LocalStore(address.url.removeprefix("file://"), mkdir=makes)
+        return LocalStore(unquote(address.url.removeprefix("file://")), mkdir=makes)
     limit = timedelta(seconds=seconds)
     options: Any = {
         "timeout": limit,
