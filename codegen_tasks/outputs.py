@@ -40,6 +40,8 @@ _ALIKE = frozenset({"rule", "environment", "context", "filter", "test", "functio
 _ALIKE |= {"template", "missing template"}
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
 RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
+#: With that begins why a step was not kept, if the store could not be written.
+UNWRITABLE = "cannot be stored: "
 
 #: Is called with each path that is about to be read; may raise.
 Guard: TypeAlias = Callable[[str], None]
@@ -149,7 +151,6 @@ class OutputCache:
         self._least = project.settings.output_cache_milliseconds
         self._too_quick = f"took less than {self._least} ms"
         self._quick: Counter[Kind] = Counter()  # in a row
-        self._unwritable = False
         self._fence: Fence | None = None
         if remote is not None:
             self._fence = remote.fence(project.root, project.templates)
@@ -254,9 +255,8 @@ class OutputCache:
             size = sum(put(CONTENTS, n, d) for n, d in came.contents.items() if n in needed)
             size += put(ACTIONS, one.key, came.text)
             return size + self._keep_reads(step, self._own_key(step), one.reads)
-        except CodegenError as error:
-            self._say_unwritable(error)
-            return 0
+        except CodegenError:
+            return 0  # it is of use without
 
     def _read_sets(self, step: Step) -> Iterator[ReadSet]:
         """Yield what the step may read, as other runs have: likely sets first."""
@@ -427,8 +427,7 @@ class OutputCache:
             size += self._store.put(ACTIONS, key, record)
             size += self._keep_reads(step, own, reads)
         except CodegenError as error:
-            self._say_unwritable(error)
-            return error.what, 0
+            return UNWRITABLE + error.what.removeprefix("cannot write: "), 0
         return KEPT, size
 
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
@@ -476,12 +475,6 @@ class OutputCache:
             if alike == self.remote.sets(key)[-1]:
                 return
         self.remote.send_set(own, reads)
-
-    def _say_unwritable(self, error: CodegenError) -> None:
-        if not self._unwritable and sys.__stderr__ is not None:
-            line = f"{error.where}: {error.what}, so outputs are not kept for other builds"
-            print(line, file=sys.__stderr__, flush=True)
-        self._unwritable = True
 
     def _machine(self, step: Step) -> str:
         """Return what of the machine shapes a step's outputs, though no input says it."""

@@ -16,7 +16,7 @@ from typing import Any
 from . import address, disk
 from .errors import CodegenError
 from .model import Outcome
-from .outputs import FETCHED, KEPT, RESTORED, store_of
+from .outputs import FETCHED, KEPT, RESTORED, UNWRITABLE, store_of
 from .project import Project
 from .settings import Settings
 from .store import Store
@@ -101,6 +101,7 @@ def end(counted: Iterable[tuple[Project, Savings]]) -> None:
     """Add what a run has counted to each project's count, and let the stores tidy up."""
     traffic: dict[str, Traffic] = {}
     added: dict[str, int] = {}
+    faults: dict[str, str] = {}
     settings: dict[str, Settings] = {}
     for project, one in counted:
         if not one.steps:
@@ -109,9 +110,14 @@ def end(counted: Iterable[tuple[Project, Savings]]) -> None:
         folder = store_of(project).folder
         added[folder] = added.get(folder, 0) + one.added
         settings[folder] = project.settings
+        for why in one.unkept:
+            if why.startswith(UNWRITABLE):
+                faults.setdefault(folder, why.removeprefix(UNWRITABLE))
         one._add_to(project)
     for url, total in traffic.items():
         _say(url, total)
+    for folder, fault in faults.items():
+        print(f"{folder}: {fault}, so outputs are not kept for other builds", file=sys.stderr)
     for folder, size in added.items():
         limits = settings[folder].output_cache_bytes, settings[folder].output_cache_days
         if size:

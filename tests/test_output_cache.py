@@ -409,14 +409,18 @@ def test_a_store_in_which_others_can_write_is_not_used(
     assert said in other.codegen("cache", "status").out
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "3")], ids=["here", "workers"])
 def test_a_store_that_cannot_be_written_costs_one_line(
-    checkout: Callable[..., Cached], tmp_path: Path
+    checkout: Callable[..., Cached], tmp_path: Path, workers: tuple[str, ...]
 ) -> None:
     (tmp_path / "store").write_text("in the way")
     first = checkout("first")
-    result = first.built()
+    result = first.built(*workers)
     assert len(first.ran()) == 4
-    assert result.err.count("so outputs are not kept for other builds") == 1
+    told = "a file stands where a folder should be, so outputs are not kept for other builds"
+    assert result.err == f"{tmp_path}/store: {told}\n"
+    counted = "0 restored, 0 kept, 4 not kept: cannot be stored: a file stands where"
+    assert counted in first.codegen("cache", "status").out
 
 
 def test_more_ways_to_read_than_are_kept_together_are_found_too(
