@@ -539,13 +539,18 @@ def _kept(path: str, data: bytes, mode: int) -> bool:
     return True
 
 
+def is_leftover(name: str) -> bool:
+    """Tell whether a file's name is one that a file has while it is written."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def leftovers(folder: str) -> list[str]:
     """Return temporary files that killed processes left below `folder`; no link is followed."""
     return [
         os.path.join(path, name)
         for path, _, names in os.walk(folder)
         for name in names
-        if _TEMPORARY.fullmatch(name)
+        if is_leftover(name)
     ]
 
 

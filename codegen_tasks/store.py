@@ -155,9 +155,15 @@ class Store:
             return self._tidy(most, days)
 
     def _tidy(self, most: int, days: int) -> int:
+        self._sweep(older=_NOTED)
+        now = time.time_ns()
         found = sorted(self.held(), key=lambda one: one.used)
+        for one in found:
+            if one.used > now:  # the clock was ahead: it ages from now on
+                with contextlib.suppress(OSError):
+                    os.utime(one.path)
         total = sum(one.size for one in found)
-        oldest = time.time_ns() - days * _DAY * 1_000_000_000
+        oldest = now - days * _DAY * 1_000_000_000
         left = int(most * _LEFT) if total > most else total
         removed = 0
         for one in found:
@@ -170,17 +176,29 @@ class Store:
     def clear(self) -> int:
         """Remove all; return how many files that were."""
         with self._locked():
+            self._sweep(older=0)
             removed = sum(self.remove(one.kind, one.name) for one in self.held())
             self._note(0, time.time())
         return removed
+
+    def _sweep(self, older: float) -> None:
+        """Remove what killed writers left half written so many seconds ago."""
+        for path in disk.leftovers(self.folder):
+            with contextlib.suppress(OSError):
+                if time.time() - os.stat(path).st_mtime >= older:
+                    os.unlink(path)
 
     def _tally(self) -> tuple[int, float]:
         """Return its size in bytes, as far as it is known, and when it was last looked at."""
         try:
             data = json.loads(disk.read(os.path.join(self.folder, _TALLY)))
-            return 0 + data["bytes"], 0.0 + data["looked"]
+            size, looked = data["bytes"], data["looked"]
+            # Else it is not ours, or the clock was put back: then it is time to look.
+            if type(size) is int and size >= 0 and 0 <= looked <= time.time():
+                return size, looked
         except (OSError, ValueError, KeyError, TypeError):
-            return 0, 0.0
+            pass
+        return 0, 0.0
 
     def _note(self, size: int, looked: float) -> None:
         data = json.dumps({"bytes": size, "looked": looked}).encode()
@@ -205,4 +223,6 @@ def _held(kind: str, folder: str) -> Iterator[Held]:
         for item in items:
             with contextlib.suppress(OSError):
                 info = item.stat()
+                if disk.is_leftover(item.name):
+                    continue  # or it is being written
                 yield Held(kind, item.name, item.path, info.st_size, info.st_mtime_ns)

@@ -594,6 +594,51 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "tally",
+    [
+        "",
+        "[]",
+        '{"bytes": "many", "looked": 1}',
+        '{"bytes": -1e15, "looked": 1}',
+        '{"bytes": -999999999999, "looked": 1}',
+        '{"bytes": NaN, "looked": Infinity}',
+        '{"bytes": 0, "looked": 99999999999}',
+    ],
+)
+def test_a_size_that_cannot_be_is_found_out_anew(tmp_path: Path, tally: str) -> None:
+    store = Store(str(tmp_path / "store"))
+    for name in ("aa", "bb"):
+        store.put(ACTIONS, name, b"x" * 100)
+    (tmp_path / "store/size.json").write_text(tally)
+    assert store.grown(1, most=150, days=30) == 100
+    assert store.grown(20, most=150, days=30) == 0
+    assert store.grown(50, most=150, days=30) == 0  # that they are not there was looked at
+
+
+def test_what_was_used_in_the_future_ages_from_now_on(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    store.put(ACTIONS, "aa", b"x")
+    path = store.path(ACTIONS, "aa")
+    os.utime(path, (time.time() + 10_000_000, time.time() + 10_000_000))
+    assert store.tidy(most=1000, days=30) == 0
+    assert os.stat(path).st_mtime <= time.time()
+
+
+def test_what_a_killed_writer_has_left_is_removed_and_not_counted(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    store.put(ACTIONS, "aa", b"x" * 100)
+    left = [tmp_path / f"store/ac/aa/.codegen-{number:016x}" for number in range(2)]
+    for path in left:
+        path.write_bytes(b"y" * 1000)
+    os.utime(left[0], (time.time() - 10_000, time.time() - 10_000))
+    assert [one.name for one in store.held()] == ["aa"]
+    assert store.tidy(most=500, days=30) == 0
+    assert [path.exists() for path in left] == [False, True]  # which is being written, maybe
+    assert store.clear() == 1
+    assert not left[1].exists()
+
+
 def test_a_content_that_is_another_is_removed(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     name = actions.digest.of_bytes(b"content")
