@@ -102,7 +102,7 @@ def remote_of(project: Project) -> RemoteCache | None:
     from .remote.cache import RemoteCache
 
     where = address.parsed("remote_cache", settings.remote_cache)
-    secret = os.environ.get("CODEGEN_REMOTE_CACHE_KEY", "").encode()
+    secret = os.fsencode(os.environ.get("CODEGEN_REMOTE_CACHE_KEY", ""))
     token = os.environ.get("CODEGEN_REMOTE_CACHE_TOKEN", "")
     return RemoteCache(where, settings.remote_cache_seconds, secret, token, writes(settings))
 

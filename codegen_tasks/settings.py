@@ -161,7 +161,8 @@ def _checked(where: str, name: str, value: Any, kind: type) -> Any:
         value = str(value).lower()  # as TOML has it
     small = isinstance(value, int) and kind is int and value < _LEAST.get(name, 1)
     if type(value) is not kind or small:
-        raise DeclarationError(where, f"must be {_words(name, kind)}, not {value!r}")
+        given = "" if name == "remote_cache" else f", not {value!r}"  # it may hold a password
+        raise DeclarationError(where, f"must be {_words(name, kind)}{given}")
     return _worded(where, name, value) if isinstance(value, str) else value
 
 

@@ -109,6 +109,8 @@ key_tracking = {tracking}
 template_cache = {caching}
 output_cache = {restoring}
 output_cache_milliseconds = 0
+output_cache_folder = ""
+{afar}
 """
 
 #: What each part of the declaration may be; the first is what a project begins with.
@@ -163,6 +165,7 @@ DECLARATION: dict[str, list[Any]] = {
     "tracking": ["true", "true", "false"],
     "caching": ["true", "true", "false"],
     "restoring": ["true", "true", "false"],
+    "afar": ["", "", "", "remote_cache = 'file://{home}/afar'\nremote_cache_write = true"],
 }
 
 #: Bodies of each template, None where it may not exist; the first is there at the beginning.
@@ -424,7 +427,8 @@ class Project:
             )
         self.write("dodo.py", DODO.format(**{**d, "rules": "\n".join(rules)}))
         self.write("helpers.py", HELPERS.format(**d))
-        self.write("pyproject.toml", PYPROJECT.format(**d))
+        afar = d["afar"].format(home=self.home)
+        self.write("pyproject.toml", PYPROJECT.format(**{**d, "afar": afar}))
 
     def below(self, folder: str) -> list[str]:
         """Return the files below a folder of the project."""

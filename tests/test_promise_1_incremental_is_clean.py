@@ -59,7 +59,7 @@ class Machine:
         actions = (
             *(self.build_in_part, self.build_until_something_fails, self.build_and_kill) * 2,
             *(self.prune, self.prune, self.clean, self.forget),
-            *(self.build_again, self.build_twice_at_once),
+            *(self.build_again, self.build_twice_at_once, self.build_another_checkout),
             *(self.build_everything,) * 7,
         )
         self.draw.choice(actions)()
@@ -142,6 +142,26 @@ class Machine:
         if clean.code != 3:
             self.check_outputs(both[0], wanted)
             self.check_nothing_is_lost(both[0])
+
+    def build_another_checkout(self) -> None:
+        """Build a checkout that lags behind; it shares the caches, or the remote one only."""
+        other = self.project.home / "other"
+        for path in other.glob("*") if other.is_dir() else ():
+            if path.name not in ("generated", ".codegen"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        ignored = shutil.ignore_patterns("generated", ".codegen")
+        shutil.copytree(self.project.path, other, ignore=ignored, dirs_exist_ok=True)
+        if self.draw.random() < 0.5:
+            settings = other / "pyproject.toml"
+            own = 'output_cache_folder = "../store-of-other"'
+            text = settings.read_text("utf-8").replace('output_cache_folder = ""', own)
+            settings.write_text(text, "utf-8")
+        clean, wanted = self.clean_build()
+        built = self.doit(*ALL, *self.workers(), folder=other)
+        assert built.code == clean.code, (built, clean)
+        if built.code != 3:
+            found = self.project.outputs(other)
+            assert {name: found.get(name) for name in wanted} == wanted, built.out
 
     def build_and_kill(self) -> None:
         """Kill a build at any moment; it must have torn nothing and made nothing stale."""

@@ -77,6 +77,8 @@ def test_ci_on_a_fresh_clone_with_a_warm_remote_cache_runs_no_compiler_and_gives
 # Who writes -----------------------------------------------------------------------------
 
 KEY = {"CODEGEN_REMOTE_CACHE_KEY": "a secret"}
+#: As a variable of bytes that are no UTF-8 is told.
+NO_TEXT = {"CODEGEN_REMOTE_CACHE_KEY": "\udcff\udcfe"}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,7 @@ def test_people_only_read_unless_they_say_so_and_ci_with_a_key_writes(
         pytest.param(KEY, {"CODEGEN_REMOTE_CACHE_KEY": "another"}, False, id="signed by another"),
         pytest.param({}, KEY, False, id="not signed", marks=SLOW),
         pytest.param(KEY, {}, True, id="nobody looks", marks=SLOW),
+        pytest.param(NO_TEXT, NO_TEXT, True, id="signed with no text", marks=SLOW),
     ],
 )
 def test_with_a_key_only_what_was_signed_with_it_is_taken(
@@ -412,6 +415,7 @@ def test_a_bucket_without_credentials_is_told_in_one_line(
         ('remote_cache = "s3://"', "must name a bucket"),
         ('remote_cache = "file://cache"', "must name a folder from the root"),
         ('remote_cache = "http://x:y/"', "is no URL"),
+        ("remote_cache = ['https://ann:secret']", "must be a string\n"),
         (
             'remote_cache = "https://ann:secret@cache.example.org"',
             "must not hold a password here\n"
