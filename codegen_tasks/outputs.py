@@ -8,6 +8,8 @@ what is not in the former is asked of the latter, for many steps at once, and th
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 from collections import Counter
@@ -87,6 +89,16 @@ def _kind(step: Step) -> Kind:
     return (step.rule, step.phase, step.link, step.item is None)
 
 
+def _written_in(folder: str) -> set[bytes]:
+    """Return the ways in which outputs may tell a path: as it is, in JSON, in a URL."""
+    from urllib.parse import quote
+
+    told = [json.dumps(folder)[1:-1], json.dumps(folder, ensure_ascii=False)[1:-1]]
+    with contextlib.suppress(UnicodeEncodeError):
+        told.append(quote(folder))
+    return {os.fsencode(folder), *(text.encode("utf-8", "surrogateescape") for text in told)}
+
+
 def store_of(project: Project) -> Store:
     """Return the store that a project's settings name."""
     named = os.path.expanduser(project.settings.output_cache_folder)
@@ -147,13 +159,13 @@ class OutputCache:
         self._expected: dict[str, list[_Candidate]] = {}
         self._seen: dict[tuple[str, str], _Seen] = {}
         self._met: dict[tuple[Input, Stat | None, str], Input] = {}
-        self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
+        self._roots = _written_in(project.root) | _written_in(os.path.realpath(project.root))
         self._least = project.settings.output_cache_milliseconds
         self._too_quick = f"took less than {self._least} ms"
         self._quick: Counter[Kind] = Counter()  # in a row
         self._fence: Fence | None = None
         if remote is not None:
-            self._fence = remote.fence(project.root, project.templates)
+            self._fence = remote.fence(project.root, project.templates, project.output)
 
     # Finding ----------------------------------------------------------------------------
 

@@ -247,6 +247,19 @@ def test_what_holds_the_path_of_the_checkout_is_not_shared(
     assert "2 not kept: holds the path of the checkout" in other.codegen("cache", "status").out
 
 
+@pytest.mark.parametrize("how", ["json.dumps", "urllib.parse.quote"])
+def test_a_path_of_the_checkout_is_found_however_it_is_written(
+    checkout: Callable[..., Cached], how: str
+) -> None:
+    project = checkout("first ché<kout")
+    function = f"\n\n@codegen.function\ndef here():\n    return {how}(os.getcwd())\n"
+    declared = project.read("dodo.py").replace("\n\nDOIT_CONFIG", f"{function}\n\nDOIT_CONFIG")
+    project.write("dodo.py", f"import json, os, urllib.parse\n{declared}")
+    project.write("templates/page.j2", "{{ here() }}\n")
+    project.built("generate")
+    assert "2 not kept: holds the path of the" in project.codegen("cache", "status").out
+
+
 IN_VAIN = """
 #include "stdbool.h"
 #if __has_include("extra.h")

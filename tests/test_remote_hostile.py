@@ -234,6 +234,19 @@ def test_the_headers_of_the_system_are_looked_at_for_anybody(
     assert "2 generated, 2 compiled, 4 of them restored" in result.out
 
 
+def test_folders_that_are_declared_may_be_hidden(
+    clone: Callable[..., Cached], web: Web, url: str
+) -> None:
+    for name in ("first", "second"):
+        project = clone(name)
+        declared = project.read("dodo.py").replace("Codegen(", 'Codegen(".templates", ".made", ')
+        project.write("dodo.py", declared)
+        project.write(".templates/page.j2", "{% include 'part.j2' %}\n")
+        project.write(".templates/part.j2", "{{ text }}\n")
+        result = project.built(**WRITES)
+    assert "4 of them restored" in result.out
+
+
 def test_a_read_set_of_very_many_files_costs_a_bounded_time(
     clone: Callable[..., Cached], web: Web, url: str
 ) -> None:

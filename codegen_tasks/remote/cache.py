@@ -85,14 +85,15 @@ class RemoteCache:
         # What was begun in a process does not go on in its forks.
         return not self._link.fault and self._process == os.getpid()
 
-    def fence(self, root: str, templates: str) -> Fence | None:
+    def fence(self, root: str, templates: str, output: str) -> Fence | None:
         """Return what tells which read sets are followed; None if all that come are signed.
 
         Args:
             root: of the project, see `Fence`.
             templates: its folder of templates.
+            output: its folder of targets.
         """
-        return None if self.signs else Fence(root, templates)
+        return None if self.signs else Fence(root, templates, output)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:

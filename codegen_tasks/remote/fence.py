@@ -29,14 +29,16 @@ class Fence:
     Args:
         root: absolute path of the project.
         templates: its folder of templates, relative to that.
+        output: its folder of targets.
     """
 
-    def __init__(self, root: str, templates: str):
+    def __init__(self, root: str, templates: str, output: str):
         self._root = root
         self._templates = templates
+        self._own = (f"{templates}/", f"{output}/")
         self._inside = disk.Inside(root)
         self._of_all = (*_OF_ALL, os.path.join(os.path.realpath(sys.base_prefix), "lib", ""))
-        self._public: dict[str, bool] = {}
+        self._known: dict[tuple[str, str], bool] = {}  # steps mostly read alike
 
     def admits(self, reads: ReadSet, declared: Collection[tuple[str, str]]) -> bool:
         """Tell whether a read set may be followed.
@@ -52,11 +54,17 @@ class Fence:
         )
 
     def _is_open(self, kind: str, name: str) -> bool:
+        found = self._known.get((kind, name))
+        if found is None:
+            found = self._known[kind, name] = self._find_open(kind, name)
+        return found
+
+    def _find_open(self, kind: str, name: str) -> bool:
         path = f"{self._templates}/{name}" if kind == "missing template" else name
         try:
             if os.path.isabs(path):
                 return kind == "import" and self._is_public(path)
-            if any(part.startswith(".") for part in path.split("/")):
+            if self._is_hidden(path):
                 return False
             full = os.path.join(self._root, path)
             if not self._inside.holds(full):
@@ -66,14 +74,14 @@ class Fence:
         except ValueError:  # no file can have such a name
             return False
 
+    def _is_hidden(self, path: str) -> bool:
+        """Tell whether a part of a path begins with a dot, but for folders that are declared."""
+        own = max((len(folder) for folder in self._own if path.startswith(folder)), default=0)
+        return any(part.startswith(".") for part in path[own:].split("/"))
+
     def _is_public(self, path: str) -> bool:
         """Tell whether a file is one of the system's, readable for all."""
-        known = self._public.get(path)
-        if known is None:
-            known = self._public[path] = self._find_public(os.path.realpath(path))
-        return known
-
-    def _find_public(self, path: str) -> bool:
+        path = os.path.realpath(path)
         try:
             found = os.stat(path)
         except OSError:
