@@ -13,14 +13,13 @@ rule has its own besides, for there may be too many to be kept together.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from . import digest
-from .keys import Reads
+from .keys import How, Reads
 from .model import PATH_KINDS, TORN, Input, Result, Step, input_of, reads_of, row_of
 
 #: Raised when keys or results are made differently.
@@ -34,6 +33,9 @@ INLINE = 16_384
 ReadSet: TypeAlias = tuple[tuple[str, str, Reads], ...]
 #: Stands for the name of the step's own pattern or source; no file has it.
 _OWN = "\0own"
+_HOW: tuple[str, ...] = get_args(How)
+#: No step takes longer, in seconds.
+_LONGEST = 10_000_000.0
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -142,11 +144,27 @@ def sets_in(raw: bytes) -> list[ReadSet]:
     try:
         data = _unsealed(raw)
         return [
-            tuple(("" + kind, "" + name, reads_of(keys)) for kind, name, keys in one)
+            tuple(("" + kind, "" + name, _reads_in(keys)) for kind, name, keys in one)
             for one in data["sets"][:SETS]
         ]
     except (KeyError, TypeError, ValueError, RecursionError):
         return []
+
+
+#: Kinds of values that name a part of a pattern.
+_PARTS = (str, int, float, bool, type(None))
+
+
+def _reads_in(rows: Iterable[Any]) -> Reads:
+    """Return what was read of a pattern.  Raises ValueError, TypeError: it is nothing of ours.
+
+    What is nested could be read here, and be too deep to be written further down.
+    """
+    found = reads_of(rows)
+    for path, how in found:
+        if how not in _HOW or not all(type(part) in _PARTS for part in path):
+            raise ValueError("no part of a pattern")
+    return found
 
 
 # Results --------------------------------------------------------------------------------
@@ -240,7 +258,7 @@ def _content(path: str, content: str, size: int, text: str | None) -> Content:
 
 
 def _seconds(found: float) -> float:
-    if not 0.0 <= found < math.inf:
+    if not 0.0 <= found <= _LONGEST:
         raise ValueError("no time")
     return 0.0 + found
 

@@ -18,7 +18,7 @@ from stores import Web
 from test_output_cache import ALL, Cached
 from test_remote_cache import WRITES, clone, url, web
 
-from codegen_tasks import digest
+from codegen_tasks import actions, digest
 from codegen_tasks.remote import parcels
 
 __all__ = ["clone", "url", "web"]  # fixtures
@@ -101,7 +101,8 @@ RESULTS: dict[str, tuple[Forge, bool]] = {
     "another file as well": (_also_elsewhere, False),
     "another file": (_elsewhere, False),
     "no outputs": (rest("outputs", []), False),
-    "an age to make": (rest("seconds", 1e300), True),
+    "an age to make": (rest("seconds", 1e300), False),
+    "a day to make": (rest("seconds", 86_400), True),
     "shown that is no JSON": (of_inputs(4, "{["), True),
     "shown that is no text": (of_inputs(4, "\ud800\0"), True),
     "shown that is a number": (of_inputs(4, "5"), True),
@@ -219,6 +220,31 @@ def test_a_read_set_of_somebody_else_does_not_have_us_tell_what_is_in_a_file_of_
         clone_of.built(HOME=str(home))
         asked.append(sorted(web.asked()[before:]))
     assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        [[[["nested"]], "value"]],
+        [[[{"a": 1}], "value"]],
+        [[["a"], "value "]],
+        [[["a"], [[[]]]]],
+        [[["a"], None]],
+        [["a"]],
+        ["a"],
+        5,
+        {"a": "value"},
+    ],
+    ids=str,
+)
+def test_a_read_set_that_nobody_can_have_read_is_none(reads: Any) -> None:
+    def sealed(keys: Any) -> bytes:
+        told = {"version": actions.FORMAT, "sets": [[["pattern", "a.toml", keys]]]}
+        text = json.dumps(told).encode()
+        return digest.of_bytes(text).encode() + b"\n" + text
+
+    assert len(actions.sets_in(sealed([[["a", 1, None, True, 0.5], "value"]]))) == 1
+    assert actions.sets_in(sealed(reads)) == []
 
 
 def test_the_headers_of_the_system_are_looked_at_for_anybody(
