@@ -94,7 +94,18 @@ def result_key(own: str, reads: ReadSet, digests: Sequence[str]) -> str:
         reads: what it reads.
         digests: of each of these, as it is now.
     """
-    return _digest(["result", own, [[*one, now] for one, now in zip(reads, digests, strict=True)]])
+    return key_of_texts(own, (text_of(reads, digests),))
+
+
+def text_of(reads: ReadSet, digests: Sequence[str]) -> str:
+    """Return what `key_of_texts` is told of some inputs; arguments as of `result_key`."""
+    return _encode([[*one, now] for one, now in zip(reads, digests, strict=True)])[1:-1]
+
+
+def key_of_texts(own: str, texts: Iterable[str]) -> str:
+    """Return `result_key` of the inputs of some texts; own as there."""
+    said = f'["result","{own}",[{",".join(texts)}]]'
+    return digest.of_bytes(said.encode("utf-8", "surrogatepass"))
 
 
 def own_name(step: Step) -> str:
@@ -183,12 +194,17 @@ def written(result: Result) -> tuple[bytes, dict[str, bytes]]:
     return _sealed(_encode(record)), beside
 
 
-def stored_in(raw: bytes) -> Stored | None:
-    """Return the result in what was kept; None if that is not whole."""
+def stored_in(raw: bytes, met: dict[Any, Input] | None = None) -> Stored | None:
+    """Return the result in what was kept; None if that is not whole.
+
+    Args:
+        raw: what was kept.
+        met: inputs of other results, by their rows; new ones are added.
+    """
     try:
         data = _unsealed(raw)
         contents = tuple(_content(*fields) for fields in data["outputs"])
-        inputs = tuple(input_of(*fields) for fields in data["inputs"])
+        inputs = tuple([_input(fields, met) for fields in data["inputs"]])
         if any(item.stat is not None for item in inputs):
             raise ValueError("of a machine")
         result = Result(
@@ -227,6 +243,16 @@ def complete(
     }
     known = stored.result
     return Result(known.inputs, outputs, known.references, known.printed, known.seconds, like)
+
+
+def _input(fields: Sequence[Any], met: dict[Any, Input] | None) -> Input:
+    if met is None or len(fields) > 5:  # it has been read in parts, so no other step has it
+        return input_of(*fields)
+    row = tuple(fields)
+    found = met.get(row)
+    if found is None:
+        found = met[row] = input_of(*fields)
+    return found
 
 
 def _content(path: str, content: str, size: int, text: str | None) -> Content:

@@ -85,6 +85,9 @@ class Build:
         self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run
         #: Steps that have no work as far as is known, so that nobody asks for their verdict.
         self.fresh: Collection[str] = frozenset()
+        #: Steps that the output cache probably knows, and when the run has begun, those that were
+        #: restored from it: see `ahead`.
+        self.ahead: Collection[str] = frozenset()
         #: What each step has read and written, as far as this build has come to know it.
         self.latest: dict[str, Trace] = {}
         #: Steps that have run; the database knows what they have read, or that they failed.
@@ -163,6 +166,10 @@ class Build:
             self.rows[outcome.task] = self._rows.heard(outcome.row)
         if outcome.entries is not None:
             self._entries[outcome.task] = outcome.entries
+
+    def has_task(self, task: str) -> bool:
+        """Tell whether doit has a task for a step before anybody asks for it."""
+        return task not in self.fresh and task not in self.ahead
 
     def has_made(self, task: str) -> bool:
         """Tell whether what a step makes is there: it is up to date, or has run and not failed."""

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import actions, digest, disk
 from .actions import ReadSet, Stored
@@ -72,6 +72,15 @@ class _Candidate:
     digests: Sequence[str]
     stats: Sequence[Stat | None]
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What many steps read alike: digests, signatures, and the text of it in their keys."""
+
+    digests: tuple[str, ...]
+    stats: tuple[Stat | None, ...]
+    text: str
 
 
 def _kind(step: Step) -> Kind:
@@ -138,7 +147,9 @@ class OutputCache:
         self._keys: dict[Kind, str] = {}
         self._expected: dict[str, list[_Candidate]] = {}
         self._seen: dict[tuple[str, str], tuple[str, Stat | None]] = {}
-        self._met: dict[tuple[Input, Stat | None], Input] = {}
+        self._rests: dict[ReadSet, _Rest | None] = {}
+        self._rows: dict[Any, Input] = {}
+        self._met: dict[tuple[int, Stat | None], tuple[Input, Input]] = {}  # by identity
         self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
         self._least = project.settings.output_cache_milliseconds
         self._too_quick = f"took less than {self._least} ms"
@@ -183,12 +194,12 @@ class OutputCache:
         for reads in self._read_sets(step):
             own = own or self._own_key(step)
             try:
-                digests, stats = self._now(step, reads, guard)
+                digests, stats, text = self._now(step, reads, guard)
             except (Exception, AwaitedError):
                 # It names what is not made yet, or what cannot be read.  The step itself may
                 # read it no more; if it does, it says so, and is looked for again later.
                 continue
-            yield _Candidate(reads, digests, stats, actions.result_key(own, reads, digests))
+            yield _Candidate(reads, digests, stats, actions.key_of_texts(own, text))
 
     def find(self, step: Step, guard: Guard | None = None) -> Found | None:
         """Return what a step would make, if that is known; None if it is not.
@@ -208,6 +219,19 @@ class OutputCache:
                     self._quick[_kind(step)] = 0
                     return Found(self._signed(result, one), RESTORED)
         return self._fetched(step, expected or ())
+
+    def knows(self, step: Step) -> bool:
+        """Tell whether the user's own store has what a step would make, as far as names tell."""
+        return any(self._store.has(ACTIONS, one.key) for one in self._candidates(step, None))
+
+    def has_read_sets(self, step: Step) -> bool:
+        """Tell whether it is known what a step may read."""
+        return any(True for _ in self._read_sets(step))
+
+    def forget(self) -> None:
+        """Forget what was looked at: time may pass, and tasks may run, before steps do."""
+        for known in (self._shared, self._seen, self._rests):
+            known.clear()
 
     def _looks(self, step: Step) -> bool:
         """Tell whether a step is looked for: it may be of a kind that is made as soon."""
@@ -312,16 +336,32 @@ class OutputCache:
 
     def _now(
         self, step: Step, reads: ReadSet, guard: Guard | None
-    ) -> tuple[list[str], list[Stat | None]]:
-        """Return the digests of what a step would read, and the signatures of its files."""
+    ) -> tuple[list[str], list[Stat | None], tuple[str, ...]]:
+        """Return the digests of what a step would read, signatures of files, and a key's texts."""
+        if guard is not None:
+            for kind, name, _ in reads:
+                if kind in PATH_KINDS:
+                    guard(name)
+        rest = self._rest(step, reads[1:])
+        own = reads[:1] if rest is not None else reads
         digests, stats = [], []
-        for kind, name, keys in reads:
-            if guard is not None and kind in PATH_KINDS:
-                guard(name)
+        for kind, name, keys in own:
             digest, stat = self._looked_at(step, kind, name, keys)
             digests.append(digest)
             stats.append(stat)
-        return digests, stats
+        text = actions.text_of(own, digests)
+        if rest is None:
+            return digests, stats, (text,)
+        return [*digests, *rest.digests], [*stats, *rest.stats], (text, rest.text)
+
+    def _rest(self, step: Step, reads: ReadSet) -> _Rest | None:
+        """Return what a step reads beside its own pattern, if all of it is looked at once."""
+        if reads in self._rests:
+            return self._rests[reads]
+        if not reads or not all(kind in _ALIKE for kind, _, _ in reads):
+            return self._rests.setdefault(reads, None)
+        digests, stats = zip(*(self._looked_at(step, *one) for one in reads), strict=True)
+        return self._rests.setdefault(reads, _Rest(digests, stats, actions.text_of(reads, digests)))
 
     def _looked_at(self, step: Step, kind: str, name: str, keys: Reads) -> tuple[str, Stat | None]:
         if kind in _ALIKE:
@@ -353,14 +393,14 @@ class OutputCache:
         if item.reads:
             fields = (item.kind, item.name, item.digest, stat, item.shown, item.reads, item.via)
             return Input(*fields)
-        known = self._met.get((item, stat))
+        known = self._met.get((id(item), stat))
         if known is None:
-            known = self._met[item, stat] = replace(item, stat=stat)
-        return known
+            known = self._met[id(item), stat] = (item, replace(item, stat=stat))
+        return known[1]
 
     def _stored(self, key: str) -> Stored | None:
         raw = self._store.get(ACTIONS, key)
-        return actions.stored_in(raw) if raw is not None else None
+        return actions.stored_in(raw, self._rows) if raw is not None else None
 
     def _complete(self, found: Stored) -> Result | None:
         beside: dict[str, bytes] = {}

@@ -23,6 +23,7 @@ LAYERS = [
         "columns",
         "young",
         "traffic",
+        "forks",
     ],
     ["address"],
     ["code_digest", "keys"],
@@ -60,7 +61,7 @@ LAYERS = [
     ["build"],
     ["orphans", "preview", "lint"],
     ["tasks", "survey"],
-    ["causes", "kin"],
+    ["causes", "kin", "ahead"],
     ["jobs", "chains"],
     ["workers"],
     ["screen", "progress", "failures", "dressed"],
@@ -73,6 +74,7 @@ LAYERS = [
 #: Imported where it is used, or for its type only.
 LATE = {
     ("chains", "codegen"),
+    ("codegen", "ahead"),
     ("codegen", "build"),
     ("codegen", "tasks"),
     ("commands", "__main__"),

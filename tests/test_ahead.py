@@ -1,0 +1,333 @@
+"""What is restored before doit has tasks for it: many steps at once, and never a wrong one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Project, Result
+from test_little_to_do import Counts, counted
+
+from codegen_tasks import ahead, runs
+
+MANY = 70
+DODO = """
+from codegen_tasks import Codegen
+
+codegen = Codegen()
+codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{{stem}}.py",
+             compile="python")
+
+
+@codegen.function
+def render(name):
+    with open({log!r}, "a") as log:
+        log.write(name + "\\n")
+    return name
+
+
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+class Large(Project):
+    """A project with many renders that note when they run, and the output cache on."""
+
+    log: Path
+
+    def fill(self, log: Path, store: Path, many: int) -> None:
+        self.log = log
+        self.environ |= {
+            "CODEGEN_OUTPUT_CACHE": "true",
+            "CODEGEN_OUTPUT_CACHE_FOLDER": str(store),
+            "CODEGEN_OUTPUT_CACHE_MILLISECONDS": "0",
+        }
+        self.write("dodo.py", DODO.format(log=str(log)))
+        self.write("templates/page.j2", "name = '{{ render(pattern.stem) }} {{ text }}'\n")
+        for number in range(many):
+            self.write(f"patterns/p{number:03d}.toml", f'text = "text {number}"\n')
+
+    def ran(self) -> list[str]:
+        """Return the renders that ran since it was asked last."""
+        found = sorted(self.log.read_text().splitlines()) if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return found
+
+    def built(self, *arguments: str, **environ: str) -> Result:
+        result = self.doit(*arguments, **environ)
+        assert result.code == 0, result
+        return result
+
+    def files(self, *ignored: str) -> dict[str, bytes]:  # type: ignore[override]
+        """Return what there is in the output folder, but for what Python stamps with a time."""
+        found = super().files(".codegen", *ignored)
+        return {name: data for name, data in found.items() if name.startswith("generated/")}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, state_home: Path) -> Callable[..., Large]:
+    """Return what makes another checkout, in a folder of its own."""
+
+    def make(name: str, many: int = MANY) -> Large:
+        folder = tmp_path / name
+        folder.mkdir()
+        project = Large(folder, state_home)
+        project.fill(tmp_path / "log", tmp_path / "store", many)
+        return project
+
+    return make
+
+
+@pytest.fixture
+def first(checkout: Callable[..., Large]) -> Large:
+    """Return a project that was built once."""
+    project = checkout("first")
+    project.built()
+    assert len(project.ran()) == MANY
+    return project
+
+
+@pytest.fixture
+def other(first: Large, checkout: Callable[..., Large]) -> Large:
+    """Return another checkout of it, which was never built."""
+    return checkout("other")
+
+
+def is_as_clean(project: Large) -> bool:
+    """Tell whether all is as a build without a cache makes it, and as `doit info` says."""
+    found = project.files()
+    again = project.built("run", "-a", CODEGEN_OUTPUT_CACHE="false")
+    assert f"{len(found)} of them unchanged" in again.out
+    return project.files() == found
+
+
+def test_a_fresh_checkout_is_restored_without_a_task_for_each_step(other: Large) -> None:
+    found: Counts = counted(other)
+    assert f"\n{MANY} generated, {MANY} compiled, {2 * MANY} of them restored in" in found.out
+    assert found.of["task"] == 5  # the phases, and the template
+    assert other.ran() == []
+    again = counted(other)
+    assert again.out.startswith(f"{2 * MANY} up to date in")
+    assert again.of["task"] == 4
+    assert other.doit("info").out == f"{2 * MANY} targets up to date\n"
+    assert is_as_clean(other)
+
+
+def test_a_branch_and_back_is_restored_without_a_task_for_each_step(first: Large) -> None:
+    page = first.read("templates/page.j2")
+    before = first.files()
+    first.write("templates/page.j2", page.replace("name", "title"))
+    first.built()
+    assert len(first.ran()) == MANY
+    first.write("templates/page.j2", page)
+    found = counted(first)
+    assert f"{2 * MANY} of them restored in" in found.out
+    assert found.of["task"] == 5
+    assert (first.ran(), first.files()) == ([], before)
+    assert first.doit("info").out == f"{2 * MANY} targets up to date\n"
+
+
+def test_what_the_cache_does_not_know_gets_its_task(other: Large) -> None:
+    for number in (0, 33, 69):
+        other.write(f"patterns/p{number:03d}.toml", 'text = "new"\n')
+    found = counted(other)
+    assert other.ran() == ["p000", "p033", "p069"]
+    known = 2 * MANY - 6
+    assert f"{MANY} generated, {MANY} compiled, {known} of them restored in" in found.out
+    assert is_as_clean(other)
+
+
+def test_what_is_compiled_from_what_is_to_be_rendered_waits_for_that(first: Large) -> None:
+    """On disk lies a source of which the cache knows what it compiles to, but it is stale."""
+    page = first.read("templates/page.j2")
+    first.write("templates/page.j2", page.replace("name", "title"))
+    first.built()
+    first.ran()
+    first.write("templates/page.j2", page)
+    first.write("patterns/p005.toml", 'text = "new"\n')
+    assert f"{2 * MANY - 2} of them restored" in first.built().out
+    assert first.ran() == ["p005"]
+    assert b"new" in first.files()["generated/p005.py"]
+    assert first.doit("info").out == f"{2 * MANY} targets up to date\n"
+    assert is_as_clean(first)
+
+
+def test_a_hand_edited_target_is_kept_aside(first: Large) -> None:
+    page = first.read("templates/page.j2")
+    first.write("templates/page.j2", page.replace("name", "title"))
+    first.built()
+    first.write("templates/page.j2", page)
+    first.write("generated/p007.py", "mine\n")
+    result = first.built()
+    kept = ".codegen/kept/generated/p007.py"
+    assert f"   generated/p007.py: was edited by hand, kept aside as {kept}\n" in result.out
+    assert first.read(kept) == "mine\n"
+    assert "text 7" in first.read("generated/p007.py")
+
+
+def test_what_was_there_before_is_kept_aside(other: Large) -> None:
+    other.write("generated/p007.py", "mine\n")
+    assert "p007.py: was there before, kept aside as" in other.built().out
+    assert other.read(".codegen/kept/generated/p007.py") == "mine\n"
+
+
+def test_a_step_that_doit_is_to_ignore_is_not_restored(other: Large) -> None:
+    assert other.doit("ignore", "generate:p003.py").code == 0
+    assert f"{2 * MANY - 2} of them restored" in other.doit().out
+    assert not other.exists("generated/p003.py")
+    assert not other.exists("generated/p003.pyc")
+
+
+@pytest.mark.parametrize(
+    ("selected", "restored", "tasks"),
+    [
+        (["generate"], MANY, 5 + MANY),
+        (["compile"], 2 * MANY, 5),
+        (["output"], 2 * MANY, 5),
+        (["generate:p001.py"], 1, None),
+        (["generated/p001.pyc"], 2, None),
+        (["generate", "compile:p001.pyc"], MANY + 1, None),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_only_what_was_selected_is_restored(
+    other: Large, selected: list[str], restored: int, tasks: int | None
+) -> None:
+    found = counted(other, *selected)
+    assert f"{restored} of them restored in" in found.out
+    assert len(other.files()) == restored
+    assert tasks in (None, found.of["task"])
+
+
+def test_a_name_that_is_unknown_is_refused_before_anything_is_restored(other: Large) -> None:
+    result = other.doit("generate", "compil")
+    assert result.code == 3
+    assert not other.exists("generated")
+
+
+OTHERS = {
+    "a task waits for a step": """
+def task_after():
+    return {"actions": ["cp generated/p001.py after"], "task_dep": ["generate:p001.py"]}
+""",
+    "a task reads a target": """
+def task_after():
+    return {"actions": ["cp generated/p001.py after"], "file_dep": ["generated/p001.py"],
+            "targets": ["after"], "task_dep": ["output"]}
+""",
+    "a task asks for a value": """
+def task_after():
+    return {"actions": [(lambda x: open("after", "w").write(str(bool(x))) and None,)],
+            "getargs": {"x": ("generate:p001.py", "references")}}
+""",
+    "a task makes a pattern": """
+def task_after():
+    return {"actions": ["echo 'text = \\"made\\"' >patterns/made.toml", "touch after"],
+            "targets": ["patterns/made.toml"]}
+""",
+    "a task that runs first edits a pattern": """
+def task_a():
+    return {"actions": ["sed -i s/1/one/ patterns/p001.toml", "touch after"]}
+DOIT_CONFIG = {**codegen.doit_config, "default_tasks": ["a", "output"]}
+""",
+    "a task between two phases": """
+def task_after():
+    return {"actions": ["touch after"], "task_dep": ["generate"]}
+DOIT_CONFIG = {**codegen.doit_config, "default_tasks": ["after", "compile"]}
+""",
+    "a task comes late": """
+from doit import create_after
+@create_after(executed="generate")
+def task_after():
+    return {"actions": ["touch after"]}
+""",
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_beside_tasks_that_are_not_ours_all_is_as_without_a_cache(
+    other: Large, checkout: Callable[..., Large], case: str
+) -> None:
+    clean = checkout("clean")
+    for project in (other, clean):
+        text = project.read("dodo.py")
+        project.write("dodo.py", text + OTHERS[case])
+    built = other.built()
+    clean.built(CODEGEN_OUTPUT_CACHE="false")
+    assert other.files() == clean.files()
+    assert other.exists("after") == clean.exists("after") is True
+    assert "restored" in built.out or "edits" in case
+    assert other.doit("info").out == clean.doit("info").out
+
+
+def test_two_codegens_are_both_as_without_a_cache(
+    first: Large, checkout: Callable[..., Large]
+) -> None:
+    more = """
+more = Codegen(name="more", output="more", state=".more")
+more.rule("copy", template="copy.j2", patterns="generated/p00*.py", target="{stem}.txt")
+"""
+    projects = checkout("other"), checkout("clean")
+    for project, cache in zip(projects, ("true", "false"), strict=True):
+        project.write("dodo.py", project.read("dodo.py") + more)
+        project.write("templates/copy.j2", "{{ pattern.path }}\n")
+        result = project.doit(CODEGEN_OUTPUT_CACHE=cache)
+        assert result.code in (0, 1, 3)
+    assert projects[0].files() == projects[1].files()
+
+
+def test_where_the_fork_dies_all_is_restored_by_the_other_process(
+    checkout: Callable[..., Large],
+) -> None:
+    many = ahead.WORTH_A_FORK
+    checkout("first", many).built()
+    other = checkout("other", many)
+    killing = """
+import os, signal
+fork = os.fork
+def forking():
+    pid = fork()
+    if pid == 0:
+        open("forked", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return pid
+os.fork = forking
+"""
+    other.write("dodo.py", killing + other.read("dodo.py"))
+    assert f"{2 * many} of them restored in" in other.built().out
+    assert other.exists("forked")
+    assert is_as_clean(other)
+
+
+def test_of_two_that_begin_at_once_one_waits_and_finds_nothing_to_do(other: Large) -> None:
+    command = [sys.executable, "-m", "doit"]
+    begun = [
+        subprocess.Popen(command, cwd=other.path, env=other.environ, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].decode() for process in begun]
+    assert [process.returncode for process in begun] == [0, 0]
+    assert other.ran() == []
+    assert sum(f"{2 * MANY} of them restored in" in text for text in said) == 1
+    assert sum(f"{2 * MANY} up to date in" in text for text in said) == 1
+
+
+def test_verbosity_tells_of_each_step_and_the_record_of_the_run_too(other: Large) -> None:
+    out = other.built("run", "-v", "2").out
+    assert out.count(", restored)\n") == 2 * MANY
+    heads, problems = runs.heads(str(other.path / ".codegen/runs"))
+    assert problems == []
+    assert heads[0].outcomes == {"parsed": 1, "restored": 2 * MANY, "written": 1}
+    assert heads[0].up_to_date == 0
+
+
+def test_a_target_that_cannot_be_written_fails_as_any_step_does(other: Large) -> None:
+    (other.path / "generated/p004.py").mkdir(parents=True)
+    result = other.doit("run", "-c")
+    assert result.code == 1
+    assert "failed: generate:p004.py\n" in result.out
+    assert "a folder stands where a file should be" in result.out
+    assert f"{2 * MANY - 2} of them restored" in result.out
