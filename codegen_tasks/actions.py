@@ -119,6 +119,11 @@ def _digest(data: Any) -> str:
     return digest.of_bytes(_encode(data).encode("utf-8", "surrogatepass"))
 
 
+def bundles_key(shared: str) -> str:
+    """Return the key under which the bundles of a kind stand; `shared` is its `shared_key`."""
+    return _digest(["bundles", FORMAT, shared])
+
+
 # Read sets ------------------------------------------------------------------------------
 
 
@@ -159,6 +164,23 @@ def sets_in(raw: bytes) -> list[ReadSet]:
         ]
     except (KeyError, TypeError, ValueError, RecursionError):
         return []
+
+
+# Bundles --------------------------------------------------------------------------------
+
+
+def written_bundles(sizes: Mapping[str, int]) -> bytes:
+    """Return the list of a kind's bundles as it is kept: digests, and the steps in each."""
+    return _sealed(_encode({"version": FORMAT, "bundles": list(sizes.items())}))
+
+
+def bundles_in(raw: bytes) -> dict[str, int]:
+    """Return the list of bundles in what was kept, the newest first; none if it is not whole."""
+    try:
+        found = {"" + name: 0 + size for name, size in _unsealed(raw)["bundles"]}
+        return found if all(map(digest.is_one, found)) else {}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
 
 
 # Results --------------------------------------------------------------------------------
@@ -212,7 +234,7 @@ def stored_in(raw: bytes, met: dict[Any, Input] | None = None) -> Stored | None:
             {},
             tuple("" + name for name in data["references"]),
             "" + data["printed"],
-            _seconds(data["seconds"]),
+            seconds_in(data["seconds"]),
         )
         result.printed.encode("utf-8", "surrogateescape")  # or nobody could print it
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
@@ -266,7 +288,8 @@ def _content(path: str, content: str, size: int, text: str | None) -> Content:
     return Content(path, content, size, data)
 
 
-def _seconds(found: float) -> float:
+def seconds_in(found: float) -> float:
+    """Return a time that was kept.  Raises ValueError, TypeError if it is none."""
     if not 0.0 <= found < math.inf:
         raise ValueError("no time")
     return 0.0 + found

@@ -16,10 +16,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from . import forks, rows
+from . import bundles, forks, rows
 from .build import Build
 from .glance import is_simple
-from .model import PHASES, Outcome, Phase, Reason, Step
+from .model import PHASES, Outcome, Phase, Reason, Step, Trace
 from .tasks import packed
 
 #: So many steps are worth it; fewer are restored one by one as doit comes to them.
@@ -35,6 +35,8 @@ WORTH_A_FORK = 128
 Values: TypeAlias = Callable[[str], Mapping[str, Any] | None]
 #: A step, and the digests that its targets had when they were recorded.
 _Todo: TypeAlias = tuple[Step, Mapping[str, str]]
+#: Outcomes of what was restored, and the tasks of those that stood in bundles.
+_Found: TypeAlias = tuple[list[Outcome], set[str]]
 
 
 def likely(build: Build, names: Collection[str]) -> frozenset[str]:
@@ -54,7 +56,7 @@ def likely(build: Build, names: Collection[str]) -> frozenset[str]:
     for phase in _phases(build, names):
         for step in plan.of_phase(phase):
             if step.task not in fresh and step.problem is None:
-                kinds[(step.phase, step.rule, step.link)].append(step)
+                kinds[_kind(step)].append(step)
     known = [steps for steps in kinds.values() if _is_known(build, steps)]
     if build.workshop.outputs is not None:
         build.workshop.outputs.forget()  # by the time of the run it may be something else
@@ -104,9 +106,11 @@ def restored(
     ours = [step for step in build.plan.steps.values() if step.task in build.ahead]
     for _, group in groupby(ours, key=lambda step: (step.phase, step.link)):
         stale = list(_stale(build, group, values, because))
-        for outcomes in _in_two(build, stale, over):
+        for outcomes, bundled in _in_two(build, stale, over):
             over.update(outcome.task for outcome in outcomes)
             yield outcomes
+            for task in bundled:  # and so need not be kept together once more
+                build.kept.pop(task, None)
 
 
 def _stale(
@@ -128,7 +132,7 @@ def _stale(
         yield step, build.recorded(step, verdict.trace)
 
 
-def _in_two(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Iterator[list[Outcome]]:
+def _in_two(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Iterator[_Found]:
     """Restore steps that do not wait for each other, in two processes if they are many."""
     half = len(todo) // 2
     if len(todo) < WORTH_A_FORK or not forks.may_fork():
@@ -145,13 +149,16 @@ def _in_two(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Itera
     yield pickle.loads(told) if told is not None else _found(build, todo[half:], over)
 
 
-def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> list[Outcome]:
+def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> _Found:
     """Restore steps one by one; return the outcomes of those that were."""
+    outputs = build.workshop.outputs
+    assert outputs is not None
+    outputs.use_bundles()
     found: list[Outcome] = []
     missed: Counter[tuple[Any, ...]] = Counter()
     packer = rows.Packer()
     for step, before in todo:
-        kind = (step.phase, step.rule, step.link)
+        kind = _kind(step)
         if missed[kind] >= _MISSED:
             continue
         outcome = build.workshop.known(step, before, over)
@@ -160,4 +167,39 @@ def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> list[O
             continue
         missed[kind] = 0
         found.append(packed(build, outcome, packer))
-    return found
+    return found, outputs.bundled
+
+
+# Keeping together -----------------------------------------------------------------------
+
+
+def keep_together(build: Build, values: Values) -> None:
+    """Keep many results that the output cache has, each for itself, in bundles as well.
+
+    Args:
+        build: the build.
+        values: what is recorded.
+    """
+    outputs = build.workshop.outputs
+    kinds: dict[tuple[Any, ...], list[Step]] = defaultdict(list)
+    for task in build.kept if outputs is not None else ():
+        step = build.plan.steps[task]
+        kinds[_kind(step)].append(step)
+    for steps in kinds.values():
+        if outputs is not None and len(steps) >= bundles.WORTH:
+            build.savings.added += outputs.keep_together(list(_made(build, steps, values)))
+
+
+def _made(
+    build: Build, steps: Iterable[Step], values: Values
+) -> Iterator[tuple[Step, Trace, Sequence[str], str]]:
+    for step in steps:
+        known = values(step.task) or {}
+        trace = Trace.from_values(known.get("trace"))
+        if trace is not None:
+            yield step, trace, known.get("references", ()), build.kept[step.task]
+
+
+def _kind(step: Step) -> tuple[Any, ...]:
+    """Return what steps have in common that are looked for alike."""
+    return (step.phase, step.rule, step.link)

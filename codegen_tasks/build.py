@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import disk, manifest, patterns, snapshot
 from .model import PATH_KINDS, Change, Outcome, Output, Phase, Reason, Stat, Step, Trace
+from .outputs import FETCHED, KEPT, RESTORED
 from .plan import Plan, make_plan
 from .project import Project
 from .savings import Savings
@@ -96,6 +97,8 @@ class Build:
         self.rows: dict[str, Row] = {}
         #: What the output cache has done in this run.
         self.savings = Savings()
+        #: Steps whose results the output cache has, each for itself, and what they printed.
+        self.kept: dict[str, str] = {}
         self._entries: dict[str, Mapping[str, Any]] = {}
         self._rows = snapshot.Rows(project.templates)
         self._leaving = False
@@ -158,6 +161,8 @@ class Build:
         """Take in that a step has run: what was known of it holds no longer."""
         self.ran.add(outcome.task)
         self.savings.take(outcome)
+        if outcome.cached in (KEPT, RESTORED, FETCHED):
+            self.kept[outcome.task] = outcome.printed
         for known in (self.latest, self.rows, self._entries):
             known.pop(outcome.task, None)
         if outcome.trace is not None:

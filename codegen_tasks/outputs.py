@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from . import actions, digest, disk
 from .actions import ReadSet, Stored
+from .bundles import Bundles, Guard
 from .errors import AwaitedError, CodegenError
 from .keys import Reads
 from .model import PATH_KINDS, Input, Result, Stat, Step, Trace
@@ -38,9 +39,6 @@ _ALIKE = frozenset({"rule", "environment", "context", "filter", "test", "functio
 _ALIKE |= {"template", "missing template"}
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
 RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
-
-#: Is called with each path that is about to be read; may raise.
-Guard: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,8 @@ def is_sound(held: Held) -> bool:
         return False
     if held.kind == CONTENTS:
         return digest.of_bytes(raw) == held.name
-    return actions.stored_in(raw) is not None or bool(actions.sets_in(raw))
+    kinds = (actions.stored_in, actions.sets_in, actions.bundles_in)
+    return any(kind(raw) for kind in kinds)
 
 
 class OutputCache:
@@ -155,6 +154,13 @@ class OutputCache:
         self._too_quick = f"took less than {self._least} ms"
         self._quick: Counter[Kind] = Counter()  # in a row
         self._unwritable = False
+        self._bundles: Bundles | None = None
+        #: Tasks of the steps that were found in bundles.
+        self.bundled: set[str] = set()
+
+    def use_bundles(self) -> None:
+        """Look in bundles first, from now on: no file is changed but by the steps restored."""
+        self._bundles = Bundles(self._project, self._world, self._store)
 
     # Finding ----------------------------------------------------------------------------
 
@@ -208,6 +214,11 @@ class OutputCache:
             step: to be run.
             guard: is called with each path that is about to be read; may raise.
         """
+        if self._bundles is not None and actions.own_name(step):
+            result = self._bundles.find(step, self._shared_key(step), guard)
+            if result is not None:
+                self.bundled.add(step.task)
+                return Found(result, RESTORED)
         expected = self._expected.pop(step.task, None)
         if not self._looks(step):
             return None
@@ -452,6 +463,18 @@ class OutputCache:
             self._say_unwritable(error)
             return error.what, 0
         return KEPT, size
+
+    def keep_together(self, made: Sequence[tuple[Step, Trace, Sequence[str], str]]) -> int:
+        """Keep what steps of one kind came to as a bundle too; arguments as of `Bundles.keep`."""
+        first = made[0][0]
+        if self._store.fault or not actions.own_name(first):
+            return 0
+        bundles = Bundles(self._project, self._world, self._store)
+        try:
+            return bundles.keep(self._shared_key(first), made)
+        except CodegenError as error:
+            self._say_unwritable(error)
+            return 0
 
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""

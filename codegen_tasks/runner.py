@@ -27,7 +27,7 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import disk, lock, manifest, rows, runs, state
+from . import bundles, disk, lock, manifest, rows, runs, state
 from .build import Build
 from .errors import StepError
 from .glance import remember
@@ -931,6 +931,10 @@ class CodegenRunner(Runner):
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
         for build in self._builds:
+            if len(build.kept) >= bundles.WORTH and not self._broken_off:
+                from . import ahead
+
+                ahead.keep_together(build, self._values)
             build.savings.end(build.project)
         if not self._locked and any(each.is_abandoned for each in self._locks):
             self._hold()  # to sweep what a killed run left, though there was nothing to do

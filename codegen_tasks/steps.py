@@ -25,12 +25,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import disk, formats, texts, toolchains
+from .bundles import Guard
 from .bytecode import TemplateCache
 from .engines import Kind, kind_of
 from .errors import AwaitedError, CodegenError, StepError
 from .keys import View
 from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
-from .outputs import Found, Guard, OutputCache, remote_of
+from .outputs import Found, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project

@@ -331,3 +331,132 @@ def test_a_target_that_cannot_be_written_fails_as_any_step_does(other: Large) ->
     assert "failed: generate:p004.py\n" in result.out
     assert "a folder stands where a file should be" in result.out
     assert f"{2 * MANY - 2} of them restored" in result.out
+
+
+# Bundles --------------------------------------------------------------------------------
+
+
+def bundle_of(project: Large) -> list[Path]:
+    """Return the bundles in the store."""
+    store = Path(project.environ["CODEGEN_OUTPUT_CACHE_FOLDER"])
+    found = [path for path in (store / "cas").rglob("*") if path.is_file()]
+    return [path for path in found if path.read_bytes().startswith(b"codegen-tasks bundle")]
+
+
+def without_single_results(project: Large) -> None:
+    """Remove each result that the store has by itself, so that only bundles have them."""
+    store = Path(project.environ["CODEGEN_OUTPUT_CACHE_FOLDER"])
+    for path in (store / "ac").rglob("*"):
+        if path.is_file() and b'"outputs"' in path.read_bytes():
+            path.write_bytes(b"broken")
+
+
+def test_a_run_that_keeps_many_results_bundles_them(other: Large) -> None:
+    assert len(bundle_of(other)) == 2  # renders, and compiles
+    without_single_results(other)
+    assert f"{2 * MANY} of them restored in" in other.built().out
+    assert other.ran() == []
+    assert len(bundle_of(other)) == 2
+    assert is_as_clean(other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("patterns/p001.toml", "text 1", "another"),
+        ("patterns/p001.toml", "text 1", "text 1 "),
+        ("templates/page.j2", "name", "title"),
+        ("dodo.py", "    return name", "    return name + '!'"),
+        ("dodo.py", "Codegen()", "Codegen(environment={'trim_blocks': True})"),
+        ("dodo.py", "{stem}.py", "x{stem}.py"),
+    ],
+    ids=["pattern", "space", "template", "function", "option", "target"],
+)
+def test_nothing_is_taken_from_a_bundle_that_was_made_of_anything_else(
+    other: Large, change: tuple[str, str, str]
+) -> None:
+    without_single_results(other)
+    name, old, new = change
+    text = other.read(name)
+    assert old in text
+    other.write(name, text.replace(old, new))
+    other.built()
+    assert is_as_clean(other)
+
+
+def test_a_pattern_that_means_the_same_is_found_by_itself(other: Large) -> None:
+    other.write("patterns/p001.toml", '# a comment\ntext = "text 1"\n')
+    assert f"{2 * MANY} of them restored in" in other.built().out
+    assert other.ran() == []
+
+
+def test_a_pattern_that_leads_out_of_the_project_is_refused_all_the_same(
+    other: Large, tmp_path: Path
+) -> None:
+    path = other.path / "patterns/p001.toml"
+    path.rename(tmp_path / "outside.toml")
+    path.symlink_to(tmp_path / "outside.toml")
+    result = other.doit("run", "-c")
+    assert result.code == 1
+    assert "a pattern cannot lie outside the project" in result.out
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"codegen-tasks bundle 1\n{}\n", None])
+def test_a_broken_bundle_is_none(other: Large, spoilt: bytes | None) -> None:
+    for path in bundle_of(other):
+        data = path.read_bytes()
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + b"?" + data[middle + 1 :] if spoilt is None else spoilt)
+    assert f"{2 * MANY} of them restored in" in other.built().out
+    assert is_as_clean(other)
+
+
+def test_a_pattern_that_was_edited_after_its_render_is_in_no_bundle(
+    checkout: Callable[..., Large],
+) -> None:
+    first = checkout("first")
+    editing = """
+@codegen.function
+def edit():
+    with open("patterns/p000.toml", "a") as file:
+        file.write("more = 1\\n")
+    return ""
+"""
+    first.write(
+        "dodo.py", first.read("dodo.py").replace("\nDOIT_CONFIG", editing + "\nDOIT_CONFIG")
+    )
+    page = first.read("templates/page.j2")
+    first.write("templates/page.j2", page + "{% if text == 'text 1' %}# {{ edit() }}{% endif %}\n")
+    first.built("generate")
+    (found,) = bundle_of(first)
+    assert b'"generate:p002.py"' in found.read_bytes()
+    assert b'"generate:p000.py"' not in found.read_bytes()
+
+
+def test_a_store_knows_the_newest_bundles_of_a_kind(first: Large) -> None:
+    page = first.read("templates/page.j2")
+
+    def rendered(number: int) -> int:
+        first.write("templates/page.j2", f"{page}# {number}\n")
+        first.built("generate")
+        return len(first.ran())
+
+    assert [rendered(number) for number in range(9)] == [MANY] * 9
+    without_single_results(first)
+    assert rendered(1) == 0
+    assert rendered(0) == MANY
+
+
+def test_workers_keep_results_that_are_bundled_too(checkout: Callable[..., Large]) -> None:
+    first = checkout("first")
+    first.built("-n", "2")
+    first.ran()
+    without_single_results(first)
+    assert f"{2 * MANY} of them restored in" in checkout("other").built("-n", "2").out
+    assert first.ran() == []
+
+
+def test_verify_finds_bundles_sound(first: Large) -> None:
+    result = first.codegen("cache", "verify")
+    assert result.code == 0, result
+    assert len(bundle_of(first)) == 2
