@@ -27,6 +27,8 @@ from .model import PATH_KINDS, Input, Result, Step, input_of, reads_of, row_of
 FORMAT = "1"
 #: So many read sets are kept under one key, the newest.
 SETS = 16
+#: So many bundles are known of one kind.
+BUNDLES = 8
 #: Contents of up to so many bytes stand in the result itself.
 INLINE = 16_384
 
@@ -170,8 +172,22 @@ def sets_in(raw: bytes) -> list[ReadSet]:
 
 
 def written_bundles(sizes: Mapping[str, int]) -> bytes:
-    """Return the list of a kind's bundles as it is kept: digests, and the steps in each."""
+    """Return the list of a kind's bundles as it is kept: digests, and how large each is.
+
+    That is the number of its steps where they are kept, and of its bytes where it travels.
+    """
     return _sealed(_encode({"version": FORMAT, "bundles": list(sizes.items())}))
+
+
+def with_bundle(sizes: Mapping[str, int], name: str, size: int) -> dict[str, int]:
+    """Return a list of bundles with one more, the newest first.
+
+    Where they are too many, the smallest is left out, of equal ones the oldest.
+    """
+    before = {one: large for one, large in sizes.items() if one != name}
+    while len(before) >= BUNDLES:
+        del before[min(reversed(before), key=lambda one: before[one])]
+    return {name: size, **before}
 
 
 def bundles_in(raw: bytes) -> dict[str, int]:

@@ -20,7 +20,9 @@ from . import bundles, forks, rows
 from .build import Build
 from .glance import is_simple
 from .model import PHASES, Outcome, Phase, Reason, Step, Trace
+from .outputs import OutputCache
 from .tasks import packed
+from .traffic import Traffic
 
 #: So many steps are worth it; fewer are restored one by one as doit comes to them.
 WORTH = 64
@@ -57,11 +59,46 @@ def likely(build: Build, names: Collection[str]) -> frozenset[str]:
         for step in plan.of_phase(phase):
             if step.task not in fresh and step.problem is None:
                 kinds[_kind(step)].append(step)
-    known = [steps for steps in kinds.values() if _is_known(build, steps)]
-    if build.workshop.outputs is not None:
-        build.workshop.outputs.forget()  # by the time of the run it may be something else
-    found = frozenset(step.task for steps in known for step in steps)
+    outputs = build.workshop.outputs
+    if outputs is None:
+        return frozenset()
+    outputs.use_bundles(())
+    known = {kind: steps for kind, steps in kinds.items() if _is_known(outputs, steps)}
+    others = {kind: steps for kind, steps in kinds.items() if kind not in known}
+    if settings.asks_afar and _fetched(build, list(others.values())):
+        outputs.use_bundles(())
+        known |= {kind: steps for kind, steps in others.items() if _is_known(outputs, steps)}
+    outputs.forget()  # by the time of the run it may be something else
+    found = frozenset(step.task for steps in known.values() for step in steps)
     return found if len(found) >= WORTH else frozenset()
+
+
+def _fetched(build: Build, kinds: Sequence[Sequence[Step]]) -> bool:
+    """Fetch bundles of kinds that the user's own store does not know; tell whether any came.
+
+    In a fork, for who has asked a remote cache must not fork any more.
+    """
+    firsts = [steps[0] for steps in kinds if len(steps) >= bundles.WORTH]
+    outputs = build.workshop.outputs
+    if not firsts or outputs is None or not forks.may_fork():
+        return False
+
+    def fetch() -> bytes:
+        workshop = build.workshop
+        workshop.settle_here()
+        assert workshop.outputs is not None
+        came, added = workshop.outputs.fetch_bundles(firsts)
+        return pickle.dumps((came, added, workshop.traffic()))
+
+    told = forks.Fork(fetch).result()
+    if told is None:
+        return False
+    outputs.fetched, added, traffic = pickle.loads(told)
+    build.savings.added += added
+    build.savings.traffic.include(traffic)
+    # Its workers need not find out once more that nobody answers.
+    build.workshop.is_alone = bool(traffic.fault)
+    return bool(outputs.fetched)
 
 
 def _phases(build: Build, names: Collection[str]) -> Sequence[Phase]:
@@ -75,17 +112,12 @@ def _phases(build: Build, names: Collection[str]) -> Sequence[Phase]:
     return ("generate",) if task("generate") in names else ()
 
 
-def _is_known(build: Build, steps: Sequence[Step]) -> bool:
-    """Tell whether most of a few steps of a kind are known, or may be.
-
-    What is compiled may have to be generated first.
-    """
-    outputs = build.workshop.outputs
-    if outputs is None:
-        return False
+def _is_known(outputs: OutputCache, steps: Sequence[Step]) -> bool:
+    """Tell whether most of a few steps of a kind are known, or may be."""
     some = steps[:: len(steps) // _SAMPLE + 1]
-    looks = outputs.has_read_sets if some[0].phase == "compile" else outputs.knows
-    return 2 * sum(map(looks, some)) > len(some)
+    # What is compiled may have to be generated first.
+    known = [outputs.knows(step, guess=step.phase == "compile") for step in some]
+    return 2 * sum(known) > len(known)
 
 
 def restored(
@@ -102,10 +134,13 @@ def restored(
         values: what is recorded.
         because: is told why steps are stale of which something is recorded.
     """
+    outputs = build.workshop.outputs
+    assert outputs is not None
     over = set(build.fresh)
     ours = [step for step in build.plan.steps.values() if step.task in build.ahead]
     for _, group in groupby(ours, key=lambda step: (step.phase, step.link)):
         stale = list(_stale(build, group, values, because))
+        outputs.use_bundles({_kind(step): step for step, _ in stale}.values())
         for outcomes, bundled in _in_two(build, stale, over):
             over.update(outcome.task for outcome in outcomes)
             yield outcomes
@@ -153,7 +188,6 @@ def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> _Found
     """Restore steps one by one; return the outcomes of those that were."""
     outputs = build.workshop.outputs
     assert outputs is not None
-    outputs.use_bundles()
     found: list[Outcome] = []
     missed: Counter[tuple[Any, ...]] = Counter()
     packer = rows.Packer()
@@ -185,9 +219,23 @@ def keep_together(build: Build, values: Values) -> None:
     for task in build.kept if outputs is not None else ():
         step = build.plan.steps[task]
         kinds[_kind(step)].append(step)
+    made: dict[str, bytes] = {}
     for steps in kinds.values():
         if outputs is not None and len(steps) >= bundles.WORTH:
-            build.savings.added += outputs.keep_together(list(_made(build, steps, values)))
+            shared, data, added = outputs.keep_together(list(_made(build, steps, values)))
+            build.savings.added += added
+            made.update({shared: data} if data else {})
+    if made and build.project.settings.asks_afar and forks.may_fork():
+        told = forks.Fork(lambda: pickle.dumps(_sent(build, made))).result()
+        build.savings.traffic.include(pickle.loads(told) if told is not None else Traffic())
+
+
+def _sent(build: Build, made: Mapping[str, bytes]) -> Traffic:
+    """Send bundles to the remote cache; return what went there."""
+    build.workshop.settle_here()
+    assert build.workshop.outputs is not None
+    build.workshop.outputs.send_bundles(made)
+    return build.workshop.traffic()
 
 
 def _made(

@@ -21,11 +21,10 @@ from .world import World
 
 #: So many results are worth a bundle.
 WORTH = 64
-#: So many bundles are known of one kind; the smallest goes first, of equal ones the oldest.
-_MOST = 8
 #: Is called with each path that is about to be read; may raise.
 Guard: TypeAlias = Callable[[str], None]
-_BROKEN = (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError)
+#: What may be raised by a bundle that is none.
+BROKEN = (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError)
 
 
 class _Opened:
@@ -80,21 +79,32 @@ class Bundles:
             shared: the `actions.shared_key` of its kind.
             guard: is called with each path that is about to be read; may raise.
         """
-        if shared not in self._opened:
-            self._opened[shared] = list(self._of(shared))
-        for opened in self._opened[shared]:
-            with contextlib.suppress(*_BROKEN, AwaitedError):
+        for opened in self.open(shared):
+            with contextlib.suppress(*BROKEN, AwaitedError):
                 entry = opened.bundle.entry(step)
                 found = self._result(step, opened, entry, guard) if entry is not None else None
                 if found is not None:
                     return found
         return None
 
+    def open(self, shared: str) -> Sequence[_Opened]:
+        """Read the bundles of a kind, once."""
+        found = self._opened.get(shared)
+        if found is None:
+            found = self._opened[shared] = list(self._of(shared))
+        return found
+
+    def have(self, step: Step, shared: str) -> bool:
+        """Tell whether one has a step, whatever it may have been made of."""
+        with contextlib.suppress(*BROKEN):
+            return any(one.bundle.entry(step) is not None for one in self.open(shared))
+        return False
+
     def _of(self, shared: str) -> Iterator[_Opened]:
         for name in self._known(actions.bundles_key(shared)):
             raw = self._store.content(name)
             if raw is not None:
-                with contextlib.suppress(*_BROKEN):
+                with contextlib.suppress(*BROKEN):
                     yield _Opened(Bundle(raw), self._as_now)
 
     def _known(self, key: str) -> dict[str, int]:
@@ -149,8 +159,10 @@ class Bundles:
 
     # Keeping ----------------------------------------------------------------------------
 
-    def keep(self, shared: str, made: Iterable[tuple[Step, Trace, Sequence[str], str]]) -> int:
-        """Keep what steps of one kind came to; return by how many bytes the store has grown.
+    def keep(
+        self, shared: str, made: Iterable[tuple[Step, Trace, Sequence[str], str]]
+    ) -> tuple[bytes, int]:
+        """Keep what steps of one kind came to; return the bundle, and by how much the store grew.
 
         Args:
             shared: the `actions.shared_key` of the kind.
@@ -168,16 +180,17 @@ class Bundles:
                 said = (tuple(references), printed, trace.seconds)
                 results.append((step, reads, Result((), outputs, *said)))
         if len(results) < WORTH:
-            return 0
+            return b"", 0
         data, beside = written(results)
-        name, key = digest.of_bytes(data), actions.bundles_key(shared)
-        before = {one: size for one, size in self._known(key).items() if one != name}
-        while len(before) >= _MOST:
-            del before[min(reversed(before), key=lambda one: before[one])]
         size = sum(self._store.put(CONTENTS, one, content) for one, content in beside.items())
-        size += self._store.put(CONTENTS, name, data)
-        listed = actions.written_bundles({name: len(results), **before})
-        return size + self._store.put(ACTIONS, key, listed)
+        return data, size + self.put(shared, data)
+
+    def put(self, shared: str, data: bytes) -> int:
+        """Keep a bundle; otherwise as `keep`."""
+        name, key = digest.of_bytes(data), actions.bundles_key(shared)
+        size = self._store.put(CONTENTS, name, data)
+        listed = actions.with_bundle(self._known(key), name, len(Bundle(data)))
+        return size + self._store.put(ACTIONS, key, actions.written_bundles(listed))
 
     def _outputs(self, trace: Trace) -> dict[str, bytes] | None:
         """Return what a step has made; None if it is not there any more."""

@@ -8,16 +8,18 @@ what is not in the former is asked of the latter, for many steps at once, and th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import actions, digest, disk
 from .actions import ReadSet, Stored
-from .bundles import Bundles, Guard
+from .bundles import BROKEN, Bundles, Guard
 from .errors import AwaitedError, CodegenError
 from .keys import Reads
 from .model import PATH_KINDS, Input, Result, Stat, Step, Trace
@@ -157,10 +159,19 @@ class OutputCache:
         self._bundles: Bundles | None = None
         #: Tasks of the steps that were found in bundles.
         self.bundled: set[str] = set()
+        #: The `actions.shared_key` of kinds whose bundle the remote cache had, and not the store.
+        self.fetched: Collection[str] = ()
 
-    def use_bundles(self) -> None:
-        """Look in bundles first, from now on: no file is changed but by the steps restored."""
+    def use_bundles(self, steps: Iterable[Step]) -> None:
+        """Look in bundles first, from now on: no file is changed but by the steps restored.
+
+        Args:
+            steps: one of each kind that is to be looked for.
+        """
         self._bundles = Bundles(self._project, self._world, self._store)
+        for step in steps:
+            if actions.own_name(step):
+                self._bundles.open(self._shared_key(step))
 
     # Finding ----------------------------------------------------------------------------
 
@@ -218,7 +229,8 @@ class OutputCache:
             result = self._bundles.find(step, self._shared_key(step), guard)
             if result is not None:
                 self.bundled.add(step.task)
-                return Found(result, RESTORED)
+                fetched = self._shared_key(step) in self.fetched
+                return Found(result, FETCHED if fetched else RESTORED)
         expected = self._expected.pop(step.task, None)
         if not self._looks(step):
             return None
@@ -231,18 +243,50 @@ class OutputCache:
                     return Found(self._signed(result, one), RESTORED)
         return self._fetched(step, expected or ())
 
-    def knows(self, step: Step) -> bool:
-        """Tell whether the user's own store has what a step would make, as far as names tell."""
-        return any(self._store.has(ACTIONS, one.key) for one in self._candidates(step, None))
+    def knows(self, step: Step, guess: bool = False) -> bool:
+        """Tell whether the user's own store has what a step would make, as far as names tell.
 
-    def has_read_sets(self, step: Step) -> bool:
-        """Tell whether it is known what a step may read."""
-        return any(True for _ in self._read_sets(step))
+        Args:
+            step: to be run.
+            guess: what it reads may not be as it will be then.
+        """
+        if guess:
+            found = any(True for _ in self._read_sets(step))
+        else:
+            found = any(self._store.has(ACTIONS, one.key) for one in self._candidates(step, None))
+        return found or self._is_bundled(step, guess)
+
+    def _is_bundled(self, step: Step, guess: bool) -> bool:
+        if self._bundles is None or not actions.own_name(step):
+            return False
+        shared = self._shared_key(step)
+        if guess:
+            return self._bundles.have(step, shared)
+        return self._bundles.find(step, shared, None) is not None
+
+    def fetch_bundles(self, steps: Iterable[Step]) -> tuple[list[str], int]:
+        """Fetch the bundle of each step's kind from the remote cache into the store.
+
+        Returns:
+            The `actions.shared_key` of each that came, and by how much the store has grown.
+        """
+        came, size = [], 0
+        for step in steps:
+            if self.remote is None or not self.remote.answers or not actions.own_name(step):
+                continue
+            shared = self._shared_key(step)
+            bundles = Bundles(self._project, self._world, self._store)
+            for data in self.remote.bundles(shared, partial(self._store.has, CONTENTS)):
+                with contextlib.suppress(CodegenError, *BROKEN):
+                    size += bundles.put(shared, data)
+                    came.append(shared)
+        return came, size
 
     def forget(self) -> None:
         """Forget what was looked at: time may pass, and tasks may run, before steps do."""
         for known in (self._shared, self._seen, self._rests):
             known.clear()
+        self._bundles = None
 
     def _looks(self, step: Step) -> bool:
         """Tell whether a step is looked for: it may be of a kind that is made as soon."""
@@ -464,17 +508,30 @@ class OutputCache:
             return error.what, 0
         return KEPT, size
 
-    def keep_together(self, made: Sequence[tuple[Step, Trace, Sequence[str], str]]) -> int:
-        """Keep what steps of one kind came to as a bundle too; arguments as of `Bundles.keep`."""
+    def keep_together(
+        self, made: Sequence[tuple[Step, Trace, Sequence[str], str]]
+    ) -> tuple[str, bytes, int]:
+        """Keep what steps of one kind came to as a bundle too; arguments as of `Bundles.keep`.
+
+        Returns:
+            The kind's `actions.shared_key`, the bundle, empty if there is none, and by how much
+            the store has grown.
+        """
         first = made[0][0]
         if self._store.fault or not actions.own_name(first):
-            return 0
-        bundles = Bundles(self._project, self._world, self._store)
+            return "", b"", 0
+        bundles, shared = Bundles(self._project, self._world, self._store), self._shared_key(first)
         try:
-            return bundles.keep(self._shared_key(first), made)
+            return shared, *bundles.keep(shared, made)
         except CodegenError as error:
             self._say_unwritable(error)
-            return 0
+            return "", b"", 0
+
+    def send_bundles(self, bundles: Mapping[str, bytes]) -> None:
+        """Send bundles to the remote cache, if that is written to."""
+        for shared, data in bundles.items() if self.remote is not None else ():
+            if self.remote is not None and self.remote.writes:
+                self.remote.send_bundle(shared, data)
 
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""

@@ -78,6 +78,8 @@ class Workshop:
         self.anew = anew
         #: Whether this process may use a remote cache: it must not fork afterwards.
         self.asks_afar = False
+        #: Whether it was found out in this run that a remote cache is of no use.
+        self.is_alone = False
         self._engines: dict[str, Engine] = {}
         self._renderers: dict[str, Engine] = {}  # the same by template
         self._cache: TemplateCache | None = None
@@ -182,7 +184,8 @@ class Workshop:
         """The output cache; None if it is off."""
         if not self.project.settings.output_cache:
             return None
-        remote = remote_of(self.project) if self.asks_afar else None
+        asks = self.asks_afar and not self.is_alone
+        remote = remote_of(self.project) if asks else None
         return OutputCache(self.project, self.world, remote)
 
     def settle_here(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Project, Result
+from stores import Web, free_port, nginx
 from test_little_to_do import Counts, counted
 
 from codegen_tasks import ahead, runs
@@ -460,3 +461,108 @@ def test_verify_finds_bundles_sound(first: Large) -> None:
     result = first.codegen("cache", "verify")
     assert result.code == 0, result
     assert len(bundle_of(first)) == 2
+
+
+# From afar ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    with nginx(tmp_path_factory.mktemp("nginx")) as found:
+        yield found
+
+
+@pytest.fixture
+def clone(tmp_path: Path, state_home: Path, web: Web) -> Callable[..., Large]:
+    """Return what makes a checkout on a machine of its own, which has a remote cache."""
+
+    def make(name: str) -> Large:
+        folder = tmp_path / name
+        folder.mkdir()
+        project = Large(folder, state_home)
+        project.fill(tmp_path / "log", tmp_path / f"store-of-{name}", MANY)
+        project.environ["CODEGEN_REMOTE_CACHE"] = f"{web.url}/{tmp_path.name}"
+        project.environ.pop("CI", None)
+        return project
+
+    return make
+
+
+WRITES = {"CODEGEN_REMOTE_CACHE_WRITE": "true"}
+KEY = {"CODEGEN_REMOTE_CACHE_KEY": "a secret"}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "parallel"])
+def test_a_fresh_clone_asks_a_remote_cache_a_few_questions_for_all_its_steps(
+    clone: Callable[..., Large], web: Web, workers: tuple[str, ...]
+) -> None:
+    first = clone("first")
+    assert first.built(*workers, **WRITES, **KEY).err == ""
+    first.ran()
+    second = clone("second")
+    before = len(web.asked())
+    found = second.built("run", "-v", "2", *workers, **KEY)
+    assert len(web.asked()[before:]) == 4  # for each of two kinds, which bundles, and that bundle
+    assert found.out.count(", restored from remote)\n") == 2 * MANY
+    assert (found.err, second.ran()) == ("", [])
+    assert second.files() == first.files()
+    assert f"{2 * MANY} up to date" in second.built(**KEY).out
+    assert len(web.asked()[before:]) == 4
+    assert len(bundle_of(second)) == 2
+    assert "4 hits, 0 misses" in second.codegen("cache", "status", **KEY).out
+
+
+def test_a_bundle_that_was_not_signed_with_the_key_is_none(clone: Callable[..., Large]) -> None:
+    first = clone("first")
+    first.built("generate", **WRITES)
+    first.ran()
+    second = clone("second")
+    assert second.built("generate", **KEY).err == ""
+    assert len(second.ran()) == MANY
+    assert second.files() == first.files()
+
+
+def test_a_later_bundle_does_not_take_the_place_of_a_larger_one(
+    clone: Callable[..., Large], web: Web
+) -> None:
+    clone("first").built("generate", **WRITES)
+    second = clone("second")
+    for number in range(MANY):
+        second.write(f"patterns/q{number:03d}.toml", f'text = "more {number}"\n')
+    second.ran()
+    second.built("generate", **WRITES)
+    assert len(second.ran()) == MANY
+    third = clone("third")
+    for number in range(MANY):
+        third.write(f"patterns/q{number:03d}.toml", f'text = "more {number}"\n')
+    before = len(web.asked())
+    assert f"{2 * MANY} of them restored" in third.built("generate").out
+    assert len(web.asked()[before:]) == 3
+    assert third.ran() == []
+
+
+@pytest.mark.parametrize("how", ["junk", "cut", "another"])
+def test_a_remote_bundle_that_is_something_else_is_none(
+    clone: Callable[..., Large], web: Web, tmp_path: Path, how: str
+) -> None:
+    first = clone("first")
+    first.built("generate", **WRITES)
+    first.ran()
+    for path in (web.folder / tmp_path.name / "cas").rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            changed = {"junk": b"<html>no</html>", "cut": data[:-9], "another": data[::-1]}
+            path.write_bytes(changed[how])
+    second = clone("second")
+    result = second.built("generate")
+    assert " of them restored" in result.out  # one by one
+    assert second.files() == first.files()
+
+
+def test_a_store_that_cannot_be_reached_costs_one_line(clone: Callable[..., Large]) -> None:
+    project = clone("first")
+    project.environ["CODEGEN_REMOTE_CACHE"] = f"http://127.0.0.1:{free_port()}"
+    result = project.built("-n", "2")
+    assert len(project.ran()) == MANY
+    assert result.err.count("\n") == 1
+    assert "cannot be reached, so it was left alone" in result.err
