@@ -210,14 +210,16 @@ def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> _Found
 def keep_together(build: Build, values: Values) -> None:
     """Keep many results that the output cache has, each for itself, in bundles as well.
 
+    Renders that took next to no time are among them where what was compiled from them is: or that
+    could not be restored before they have run.
+
     Args:
         build: the build.
         values: what is recorded.
     """
     outputs = build.workshop.outputs
     kinds: dict[tuple[Any, ...], list[Step]] = defaultdict(list)
-    for task in build.kept if outputs is not None else ():
-        step = build.plan.steps[task]
+    for step in _with_sources(build) if outputs is not None else ():
         kinds[_kind(step)].append(step)
     made: dict[str, bytes] = {}
     for steps in kinds.values():
@@ -228,6 +230,18 @@ def keep_together(build: Build, values: Values) -> None:
     if made and build.project.settings.asks_afar and forks.may_fork():
         told = forks.Fork(lambda: pickle.dumps(_sent(build, made))).result()
         build.savings.traffic.include(pickle.loads(told) if told is not None else Traffic())
+
+
+def _with_sources(build: Build) -> Iterator[Step]:
+    """Yield the steps whose results are to be kept together."""
+    plan, sources = build.plan, set()
+    for task in build.kept:
+        step = plan.steps[task]
+        yield step
+        while (maker := plan.makers.get(step.source)) in build.quick and maker not in sources:
+            sources.add(maker)
+            step = plan.steps[maker]
+            yield step
 
 
 def _sent(build: Build, made: Mapping[str, bytes]) -> Traffic:
@@ -245,7 +259,8 @@ def _made(
         known = values(step.task) or {}
         trace = Trace.from_values(known.get("trace"))
         if trace is not None:
-            yield step, trace, known.get("references", ()), build.kept[step.task]
+            printed = build.kept.get(step.task) or build.quick.get(step.task, "")
+            yield step, trace, known.get("references", ()), printed
 
 
 def _kind(step: Step) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import disk, manifest, patterns, snapshot
 from .model import PATH_KINDS, Change, Outcome, Output, Phase, Reason, Stat, Step, Trace
-from .outputs import FETCHED, KEPT, RESTORED
+from .outputs import FETCHED, KEPT, RESTORED, too_quick
 from .plan import Plan, make_plan
 from .project import Project
 from .savings import Savings
@@ -99,6 +99,9 @@ class Build:
         self.savings = Savings()
         #: Steps whose results the output cache has, each for itself, and what they printed.
         self.kept: dict[str, str] = {}
+        #: Steps that it does not have because they took next to no time, and what they printed.
+        self.quick: dict[str, str] = {}
+        self._too_quick = too_quick(project.settings)
         self._entries: dict[str, Mapping[str, Any]] = {}
         self._rows = snapshot.Rows(project.templates)
         self._leaving = False
@@ -163,6 +166,8 @@ class Build:
         self.savings.take(outcome)
         if outcome.cached in (KEPT, RESTORED, FETCHED):
             self.kept[outcome.task] = outcome.printed
+        elif outcome.cached == self._too_quick:
+            self.quick[outcome.task] = outcome.printed
         for known in (self.latest, self.rows, self._entries):
             known.pop(outcome.task, None)
         if outcome.trace is not None:

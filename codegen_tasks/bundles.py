@@ -160,13 +160,17 @@ class Bundles:
     # Keeping ----------------------------------------------------------------------------
 
     def keep(
-        self, shared: str, made: Iterable[tuple[Step, Trace, Sequence[str], str]]
+        self,
+        shared: str,
+        made: Iterable[tuple[Step, Trace, Sequence[str], str]],
+        unfit: Callable[[Step, Trace, Result], str],
     ) -> tuple[bytes, int]:
         """Keep what steps of one kind came to; return the bundle, and by how much the store grew.
 
         Args:
             shared: the `actions.shared_key` of the kind.
             made: steps, what is recorded of each, what it refers to, and what it printed.
+            unfit: returns why a result is not to be kept, "" if it is.
 
         Raises:
             StepError: the store cannot be written.
@@ -178,7 +182,8 @@ class Bundles:
             reads = self._reads(trace, raws) if outputs is not None else None
             if outputs is not None and reads is not None:
                 said = (tuple(references), printed, trace.seconds)
-                results.append((step, reads, Result((), outputs, *said)))
+                result = Result((), outputs, *said)
+                results += [] if unfit(step, trace, result) else [(step, reads, result)]
         if len(results) < WORTH:
             return b"", 0
         data, beside = written(results)

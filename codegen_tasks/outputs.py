@@ -108,6 +108,11 @@ def remote_of(project: Project) -> RemoteCache | None:
     return RemoteCache(where, settings.remote_cache_seconds, secret, token, writes(settings))
 
 
+def too_quick(settings: Settings) -> str:
+    """Return why a step is not kept that took next to no time."""
+    return f"took less than {settings.output_cache_milliseconds} ms"
+
+
 def writes(settings: Settings) -> bool:
     """Tell whether results are sent to the remote cache: by whoever is trusted, if not told."""
     if settings.remote_cache_write != "auto":
@@ -153,7 +158,7 @@ class OutputCache:
         self._met: dict[tuple[int, Stat | None], tuple[Input, Input]] = {}  # by identity
         self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
         self._least = project.settings.output_cache_milliseconds
-        self._too_quick = f"took less than {self._least} ms"
+        self._too_quick = too_quick(project.settings)
         self._quick: Counter[Kind] = Counter()  # in a row
         self._unwritable = False
         self._bundles: Bundles | None = None
@@ -522,7 +527,7 @@ class OutputCache:
             return "", b"", 0
         bundles, shared = Bundles(self._project, self._world, self._store), self._shared_key(first)
         try:
-            return shared, *bundles.keep(shared, made)
+            return shared, *bundles.keep(shared, made, self._unfit)
         except CodegenError as error:
             self._say_unwritable(error)
             return "", b"", 0

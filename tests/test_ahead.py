@@ -463,6 +463,43 @@ def test_verify_finds_bundles_sound(first: Large) -> None:
     assert len(bundle_of(first)) == 2
 
 
+def slow_to_compile(project: Large) -> None:
+    """Have renders take next to no time, and what compiles them some."""
+    slow = """
+slow = Toolchain("slow", command=["sh", "-c", 'sleep 0.1; cp "$0" "$1"', "{source}", "{target}"],
+                 suffix=".out", version=["echo", "1"])
+"""
+    dodo = project.read("dodo.py").replace('compile="python"', "compile=slow")
+    dodo = dodo.replace("import Codegen", "import Codegen, Toolchain")
+    project.write("dodo.py", dodo.replace("\ncodegen =", slow + "\ncodegen ="))
+    project.environ["CODEGEN_OUTPUT_CACHE_MILLISECONDS"] = "90"
+
+
+def test_quick_renders_are_kept_together_with_what_is_compiled_from_them(
+    checkout: Callable[..., Large],
+) -> None:
+    first = checkout("first")
+    slow_to_compile(first)
+    first.built("-n", "6")
+    assert len(first.ran()) == MANY
+    other = checkout("other")
+    slow_to_compile(other)
+    found = counted(other)
+    restored = 2 * MANY
+    assert f"{restored} of them restored in" in found.out
+    assert (found.of["task"], other.ran()) == (5, [])
+    assert is_as_clean(other)
+
+
+def test_renders_that_are_compiled_by_nobody_and_took_no_time_are_in_no_bundle(
+    checkout: Callable[..., Large],
+) -> None:
+    first = checkout("first")
+    slow_to_compile(first)
+    first.built("generate")
+    assert bundle_of(first) == []
+
+
 # From afar ------------------------------------------------------------------------------
 
 
