@@ -149,13 +149,14 @@ class Bundles:
             except OSError:
                 return None
             same = bool(read.raw) and digest.of_bytes(raw) == read.raw
-            return replace(item, stat=disk.recorded(stat)) if same else None
+            return replace(item, stat=disk.recorded(stat), shown=_proven(item)) if same else None
         # The signature comes first: what changes in between is then found to be different.
         asked = Input(item.kind, item.name, "", reads=item.reads)
         now = self._world.signature(step, asked)
-        if self._world.current(step, asked)[0] != item.digest:
+        content, shown = self._world.current(step, asked)
+        if content != item.digest:
             return None
-        return replace(item, stat=now) if now is not None else item
+        return replace(item, stat=now, shown=shown if item.shown else "")
 
     # Keeping ----------------------------------------------------------------------------
 
@@ -230,3 +231,9 @@ class Bundles:
         except OSError:
             return ""
         return digest.of_bytes(raw) if stat == item.stat else ""
+
+
+def _proven(item: Input) -> str:
+    """Return what shows what was read of a file of data, if its digest is of that; else ""."""
+    said = item.shown.encode("utf-8", "surrogatepass")
+    return item.shown if digest.of_bytes(said) == item.digest else ""
