@@ -13,12 +13,15 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import actions, digest, disk
 from .actions import ReadSet, Stored
+from .bundle import Bundle
+from .bundles import BROKEN, Bundles, Guard
 from .errors import AwaitedError, CodegenError
 from .keys import Reads
 from .model import DATA_KINDS, PATH_KINDS, Input, Result, Stat, Step, Trace
@@ -45,8 +48,6 @@ RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
 #: With that begins why a step was not kept, if the store could not be written.
 UNWRITABLE = "cannot be stored: "
 
-#: Is called with each path that is about to be read; may raise.
-Guard: TypeAlias = Callable[[str], None]
 #: Of something that a step would read: its digest, its signature, and what shows it.
 _Seen: TypeAlias = tuple[str, Stat | None, str]
 
@@ -84,6 +85,16 @@ class _Candidate:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What many steps read alike: digests, signatures, what shows it, its text in their keys."""
+
+    digests: tuple[str, ...]
+    stats: tuple[Stat | None, ...]
+    shown: tuple[str, ...]
+    text: str
+
+
 def _kind(step: Step) -> Kind:
     """Return what steps have in common that read alike."""
     return (step.rule, step.phase, step.link, step.item is None)
@@ -119,6 +130,11 @@ def remote_of(project: Project) -> RemoteCache | None:
     return RemoteCache(where, settings.remote_cache_seconds, secret, token, writes(settings))
 
 
+def too_quick(settings: Settings) -> str:
+    """Return why a step is not kept that took next to no time."""
+    return f"took less than {settings.output_cache_milliseconds} ms"
+
+
 def writes(settings: Settings) -> bool:
     """Tell whether results are sent to the remote cache: by whoever is trusted, if not told."""
     if settings.remote_cache_write != "auto":
@@ -137,7 +153,8 @@ def is_sound(held: Held) -> bool:
         return False
     if held.kind == CONTENTS:
         return digest.of_bytes(raw) == held.name
-    return actions.stored_in(raw) is not None or bool(actions.sets_in(raw))
+    kinds = (actions.stored_in, actions.sets_in, actions.bundles_in)
+    return any(kind(raw) for kind in kinds)
 
 
 class OutputCache:
@@ -158,14 +175,32 @@ class OutputCache:
         self._keys: dict[Kind, str] = {}
         self._expected: dict[str, list[_Candidate]] = {}
         self._seen: dict[tuple[str, str], _Seen] = {}
-        self._met: dict[tuple[Input, Stat | None, str], Input] = {}
+        self._rests: dict[ReadSet, _Rest | None] = {}
+        self._rows: dict[Any, Input] = {}
+        self._met: dict[tuple[int, Stat | None], tuple[Input, Input]] = {}  # by identity
         self._roots = _written_in(project.root) | _written_in(os.path.realpath(project.root))
         self._least = project.settings.output_cache_milliseconds
-        self._too_quick = f"took less than {self._least} ms"
+        self._too_quick = too_quick(project.settings)
         self._quick: Counter[Kind] = Counter()  # in a row
         self._fence: Fence | None = None
         if remote is not None:
             self._fence = remote.fence(project.root, project.templates, project.output)
+        self._bundles: Bundles | None = None
+        #: Tasks of the steps that were found in bundles.
+        self.bundled: set[str] = set()
+        #: The `actions.shared_key` of kinds whose bundle the remote cache had, and not the store.
+        self.fetched: Collection[str] = ()
+
+    def use_bundles(self, steps: Iterable[Step]) -> None:
+        """Look in bundles first, from now on: no file is changed but by the steps restored.
+
+        Args:
+            steps: one of each kind that is to be looked for.
+        """
+        self._bundles = Bundles(self._project, self._world, self._store)
+        for step in steps:
+            if actions.own_name(step):
+                self._bundles.open(self._shared_key(step))
 
     # Finding ----------------------------------------------------------------------------
 
@@ -206,12 +241,12 @@ class OutputCache:
         for reads in self._read_sets(step):
             own = own or self._own_key(step)
             try:
-                digests, stats, shown = self._now(step, reads, guard)
+                digests, stats, shown, text = self._now(step, reads, guard)
             except (Exception, AwaitedError):
                 # It names what is not made yet, or what cannot be read.  The step itself may
                 # read it no more; if it does, it says so, and is looked for again later.
                 continue
-            key = actions.result_key(own, reads, digests)
+            key = actions.key_of_texts(own, text)
             yield _Candidate(reads, digests, stats, shown, key)
 
     def find(self, step: Step, guard: Guard | None = None) -> Found | None:
@@ -221,6 +256,12 @@ class OutputCache:
             step: to be run.
             guard: is called with each path that is about to be read; may raise.
         """
+        if self._bundles is not None and actions.own_name(step):
+            result = self._bundles.find(step, self._shared_key(step), guard)
+            if result is not None:
+                self.bundled.add(step.task)
+                fetched = self._shared_key(step) in self.fetched
+                return Found(result, FETCHED if fetched else RESTORED)
         expected = self._expected.pop(step.task, None)
         if not self._looks(step):
             return None
@@ -232,6 +273,59 @@ class OutputCache:
                     self._quick[_kind(step)] = 0
                     return Found(self._signed(result, one), RESTORED)
         return self._fetched(step, expected or ())
+
+    def knows(self, step: Step, guess: bool = False) -> bool:
+        """Tell whether the user's own store has what a step would make, as far as names tell.
+
+        Args:
+            step: to be run.
+            guess: what it reads may not be as it will be then.
+        """
+        if guess:
+            found = any(True for _ in self._read_sets(step))
+        else:
+            found = any(self._store.has(ACTIONS, one.key) for one in self._candidates(step, None))
+        return found or self._is_bundled(step, guess)
+
+    def _is_bundled(self, step: Step, guess: bool) -> bool:
+        if self._bundles is None or not actions.own_name(step):
+            return False
+        shared = self._shared_key(step)
+        if guess:
+            return self._bundles.have(step, shared)
+        return self._bundles.find(step, shared, None) is not None
+
+    def fetch_bundles(self, steps: Iterable[Step]) -> tuple[list[str], int]:
+        """Fetch the bundle of each step's kind from the remote cache into the store.
+
+        Returns:
+            The `actions.shared_key` of each that came, and by how much the store has grown.
+        """
+        came, size = [], 0
+        for step in steps:
+            if self.remote is None or not self.remote.answers or not actions.own_name(step):
+                continue
+            shared = self._shared_key(step)
+            bundles = Bundles(self._project, self._world, self._store)
+            for data in self.remote.bundles(shared, partial(self._store.has, CONTENTS)):
+                with contextlib.suppress(CodegenError, *BROKEN):
+                    if self._may_follow(step, Bundle(data)):
+                        size += bundles.put(shared, data)
+                        came.append(shared)
+        return came, size
+
+    def _may_follow(self, step: Step, bundle: Bundle) -> bool:
+        """Tell whether all that a bundle names may be looked at for the word of who made it."""
+        if self._fence is None:
+            return True
+        reads = tuple((one.item.kind, one.item.name, one.item.reads) for one in bundle.reads())
+        return self._fence.admits(reads, set(self._world.declared(step)))
+
+    def forget(self) -> None:
+        """Forget what was looked at: time may pass, and tasks may run, before steps do."""
+        for known in (self._shared, self._seen, self._rests):
+            known.clear()
+        self._bundles = None
 
     def _looks(self, step: Step) -> bool:
         """Tell whether a step is looked for: it may be of a kind that is made as soon."""
@@ -338,17 +432,36 @@ class OutputCache:
 
     def _now(
         self, step: Step, reads: ReadSet, guard: Guard | None
-    ) -> tuple[list[str], list[Stat | None], list[str]]:
-        """Return of what a step would read the digests, the signatures, and what shows it."""
-        digests, stats, texts = [], [], []
-        for kind, name, keys in reads:
-            if guard is not None and kind in PATH_KINDS:
-                guard(name)
-            digest, stat, shown = self._looked_at(step, kind, name, keys)
+    ) -> tuple[list[str], list[Stat | None], list[str], tuple[str, ...]]:
+        """Return digests, signatures and what shows it of what is read, and a key's texts."""
+        if guard is not None:
+            for kind, name, _ in reads:
+                if kind in PATH_KINDS:
+                    guard(name)
+        rest = self._rest(step, reads[1:])
+        own = reads[:1] if rest is not None else reads
+        digests, stats, shown = [], [], []
+        for kind, name, keys in own:
+            digest, stat, told = self._looked_at(step, kind, name, keys)
             digests.append(digest)
             stats.append(stat)
-            texts.append(shown)
-        return digests, stats, texts
+            shown.append(told)
+        text = actions.text_of(own, digests)
+        if rest is None:
+            return digests, stats, shown, (text,)
+        digests += rest.digests
+        return digests, [*stats, *rest.stats], [*shown, *rest.shown], (text, rest.text)
+
+    def _rest(self, step: Step, reads: ReadSet) -> _Rest | None:
+        """Return what a step reads beside its own pattern, if all of it is looked at once."""
+        if reads in self._rests:
+            return self._rests[reads]
+        if not reads or not all(kind in _ALIKE for kind, _, _ in reads):
+            return self._rests.setdefault(reads, None)
+        seen = [self._looked_at(step, *one) for one in reads]
+        digests, stats, shown = zip(*seen, strict=True)
+        text = actions.text_of(reads, digests)
+        return self._rests.setdefault(reads, _Rest(digests, stats, shown, text))
 
     def _looked_at(self, step: Step, kind: str, name: str, keys: Reads) -> _Seen:
         if kind in _ALIKE:
@@ -383,14 +496,15 @@ class OutputCache:
             shown = ""
         if item.reads:
             return Input(item.kind, item.name, item.digest, stat, shown, item.reads, item.via)
-        known = self._met.get((item, stat, shown))
+        known = self._met.get((id(item), stat))
         if known is None:
-            known = self._met[item, stat, shown] = replace(item, stat=stat, shown=shown)
-        return known
+            same = replace(item, stat=stat, shown=shown)
+            known = self._met[id(item), stat] = (item, same)
+        return known[1]
 
     def _stored(self, key: str) -> Stored | None:
         raw = self._store.get(ACTIONS, key)
-        return actions.stored_in(raw) if raw is not None else None
+        return actions.stored_in(raw, self._rows) if raw is not None else None
 
     def _complete(self, found: Stored) -> Result | None:
         beside: dict[str, bytes] = {}
@@ -441,6 +555,30 @@ class OutputCache:
         except CodegenError as error:
             return UNWRITABLE + error.what.removeprefix("cannot write: "), 0
         return KEPT, size
+
+    def keep_together(
+        self, made: Sequence[tuple[Step, Trace, Sequence[str], str]]
+    ) -> tuple[str, bytes, int]:
+        """Keep what steps of one kind came to as a bundle too; arguments as of `Bundles.keep`.
+
+        Returns:
+            The kind's `actions.shared_key`, the bundle, empty if there is none, and by how much
+            the store has grown.
+        """
+        first = made[0][0]
+        if self._store.fault or not actions.own_name(first):
+            return "", b"", 0
+        bundles, shared = Bundles(self._project, self._world, self._store), self._shared_key(first)
+        try:
+            return shared, *bundles.keep(shared, made, self._unfit)
+        except CodegenError:
+            return "", b"", 0
+
+    def send_bundles(self, bundles: Mapping[str, bytes]) -> None:
+        """Send bundles to the remote cache, if that is written to."""
+        for shared, data in bundles.items() if self.remote is not None else ():
+            if self.remote is not None and self.remote.writes:
+                self.remote.send_bundle(shared, data)
 
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""

@@ -72,6 +72,7 @@ class Savings:
 
     def include(self, other: Savings) -> None:
         """Add those of other runs."""
+        self.added += other.added
         self.restored += other.restored
         self.kept += other.kept
         self.unkept += other.unkept
