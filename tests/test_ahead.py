@@ -117,6 +117,18 @@ def test_a_fresh_checkout_is_restored_without_a_task_for_each_step(other: Large)
     assert is_as_clean(other)
 
 
+def test_what_is_stale_later_is_explained_as_if_all_had_been_made(
+    first: Large, other: Large
+) -> None:
+    other.built()
+    for project in (first, other):
+        project.write("patterns/p001.toml", 'text = "other"\n')
+        project.write("dodo.py", project.read("dodo.py").replace("return name", "return 1"))
+    said = other.doit("info").out
+    assert said == first.doit("info").out
+    assert 'text "text 1" → "other"' in said
+
+
 def test_a_branch_and_back_is_restored_without_a_task_for_each_step(first: Large) -> None:
     page = first.read("templates/page.j2")
     before = first.files()
@@ -280,26 +292,48 @@ more.rule("copy", template="copy.j2", patterns="generated/p00*.py", target="{ste
     assert projects[0].files() == projects[1].files()
 
 
+FORKING = """
+import os, signal, time
+fork = os.fork
+def forking():
+    pid = fork()
+    if pid == 0:
+        open("forked", "w").close()
+        os.kill({whom}, signal.{how})
+        time.sleep({seconds})
+    return pid
+os.fork = forking
+"""
+
+
 def test_where_the_fork_dies_all_is_restored_by_the_other_process(
     checkout: Callable[..., Large],
 ) -> None:
     many = ahead.WORTH_A_FORK
     checkout("first", many).built()
     other = checkout("other", many)
-    killing = """
-import os, signal
-fork = os.fork
-def forking():
-    pid = fork()
-    if pid == 0:
-        open("forked", "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return pid
-os.fork = forking
-"""
+    killing = FORKING.format(whom="os.getpid()", how="SIGKILL", seconds=0)
     other.write("dodo.py", killing + other.read("dodo.py"))
     assert f"{2 * many} of them restored in" in other.built().out
     assert other.exists("forked")
+    assert is_as_clean(other)
+
+
+def test_an_interrupt_ends_both_processes_and_the_next_run_goes_on(
+    checkout: Callable[..., Large],
+) -> None:
+    many = ahead.WORTH_A_FORK
+    checkout("first", many).built()
+    other = checkout("other", many)
+    dodo = other.read("dodo.py")
+    killing = FORKING.format(whom="os.getppid()", how="SIGINT", seconds=60)
+    other.write("dodo.py", killing + dodo)
+    result = other.doit()
+    assert result.code == 130
+    assert "interrupted; what was finished is kept" in result.err
+    assert " left to do" in result.out
+    other.write("dodo.py", dodo)
+    other.built()
     assert is_as_clean(other)
 
 
