@@ -359,6 +359,12 @@ def test_verbosity_tells_of_each_step_and_the_record_of_the_run_too(other: Large
     assert heads[0].up_to_date == 0
 
 
+def test_a_reporter_of_doits_that_tells_what_ran_tells_of_each_step(other: Large) -> None:
+    out = other.built("run", "-r", "executed-only").out
+    assert out.count(".  generate:") == out.count(".  compile:") == MANY
+    assert other.ran() == []
+
+
 def test_a_target_that_cannot_be_written_fails_as_any_step_does(other: Large) -> None:
     (other.path / "generated/p004.py").mkdir(parents=True)
     result = other.doit("run", "-c")
