@@ -30,6 +30,8 @@ WORTH = 64
 _SAMPLE = 4
 #: After so many in a row that are not there, no further ones of a kind are looked for.
 _MISSED = 16
+#: So many steps are restored before those are recorded.
+_CHUNK = 256
 #: So many steps are worth a fork.
 WORTH_A_FORK = 128
 
@@ -175,7 +177,8 @@ def _in_two(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Itera
         return
     fork = forks.Fork(lambda: pickle.dumps(_found(build, todo[half:], over), 5))
     try:
-        yield _found(build, todo[:half], over)
+        for start in range(0, half, _CHUNK):
+            yield _found(build, todo[start : min(half, start + _CHUNK)], over)
     except BaseException:
         fork.end()
         raise

@@ -250,8 +250,14 @@ class CodegenReporter(ConsoleReporter):
             self.write(f".  {task.name}{self._took(outcome)}\n")
         self._tell_details(outcome, str(phase), int(task.verbosity or 0))
 
+    def restoring(self, steps: Mapping[str, str]) -> None:
+        """Learn which steps, with their phases, are to be restored before they have tasks."""
+        self._steps.update(steps)
+        self._asked.update(steps)
+
     def step_restored(self, phase: str, outcome: Outcome, verbosity: int) -> None:
         """Take in a step that was restored before its task would have been made."""
+        self._finished.add(outcome.task)
         self._done[phase] += 1
         self._unchanged += not outcome.changed
         self._restored += 1

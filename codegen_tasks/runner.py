@@ -178,12 +178,14 @@ class CodegenRunner(Runner):
 
         self._hold()
         for index, build in enumerate(self._builds):
+            self._tell("restoring", {name: self._steps[name][1].phase for name in build.ahead})
             done: list[str] = []
             try:
                 for outcomes in ahead.restored(build, self._values, self._collected.stale):
                     for outcome in outcomes:
                         done.append(outcome.task)
                         self._finish_restored(index, outcome)
+                    state.flush(self.dep_manager)
             finally:
                 build.ahead = frozenset(done)
                 state.flush(self.dep_manager)

@@ -120,6 +120,18 @@ def test_a_fresh_checkout_is_restored_without_a_task_for_each_step(other: Large)
     assert is_as_clean(other)
 
 
+def test_what_is_stale_later_is_explained_as_if_all_had_been_made(
+    first: Large, other: Large
+) -> None:
+    other.built()
+    for project in (first, other):
+        project.write("patterns/p001.toml", 'text = "other"\n')
+        project.write("dodo.py", project.read("dodo.py").replace("return name", "return 1"))
+    said = other.doit("info").out
+    assert said == first.doit("info").out
+    assert 'text "text 1" → "other"' in said
+
+
 def test_a_branch_and_back_is_restored_without_a_task_for_each_step(first: Large) -> None:
     page = first.read("templates/page.j2")
     before = first.files()
@@ -267,20 +279,46 @@ def test_beside_tasks_that_are_not_ours_all_is_as_without_a_cache(
     assert other.doit("info").out == clean.doit("info").out
 
 
-def test_two_codegens_are_both_as_without_a_cache(
-    first: Large, checkout: Callable[..., Large]
-) -> None:
-    more = """
+TWO = """
 more = Codegen(name="more", output="more", state=".more")
-more.rule("copy", template="copy.j2", patterns="generated/p00*.py", target="{stem}.txt")
+more.rule("copy", template="copy.j2", patterns="patterns/*.toml", target="{stem}.txt")
 """
-    projects = checkout("other"), checkout("clean")
-    for project, cache in zip(projects, ("true", "false"), strict=True):
-        project.write("dodo.py", project.read("dodo.py") + more)
-        project.write("templates/copy.j2", "{{ pattern.path }}\n")
-        result = project.doit(CODEGEN_OUTPUT_CACHE=cache)
-        assert result.code in (0, 1, 3)
-    assert projects[0].files() == projects[1].files()
+
+
+@pytest.mark.parametrize("place", ["\ncodegen =", "\nDOIT_CONFIG"], ids=["before", "after"])
+def test_a_codegen_that_reads_what_another_makes_waits_for_it_on_every_branch(
+    first: Large, place: str
+) -> None:
+    """Nothing that is recorded tells that it will: on this branch it has read nothing of it."""
+    first.write("dodo.py", first.read("dodo.py").replace(place, TWO + place))
+    page = first.read("templates/page.j2")
+    reading = page + "# {{ read_text('more/p000.txt') }}\n"
+
+    def build(copied: str, made: str) -> str:
+        first.write("templates/copy.j2", f"{copied}\n")
+        first.write("templates/page.j2", made)
+        first.built()
+        return first.read("generated/p001.py").partition("# ")[2]
+
+    assert build("one", reading) == "one\n\n"
+    assert build("two", reading) == "two\n\n"
+    assert build("one", page) == ""
+    assert build("two", reading) == "two\n\n"
+    assert "stale" not in first.doit("info").out
+
+
+FORKING = """
+import os, signal, time
+fork = os.fork
+def forking():
+    pid = fork()
+    if pid == 0:
+        open("forked", "w").close()
+        os.kill({whom}, signal.{how})
+        time.sleep({seconds})
+    return pid
+os.fork = forking
+"""
 
 
 def test_where_the_fork_dies_all_is_restored_by_the_other_process(
@@ -289,20 +327,28 @@ def test_where_the_fork_dies_all_is_restored_by_the_other_process(
     many = ahead.WORTH_A_FORK
     checkout("first", many).built()
     other = checkout("other", many)
-    killing = """
-import os, signal
-fork = os.fork
-def forking():
-    pid = fork()
-    if pid == 0:
-        open("forked", "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return pid
-os.fork = forking
-"""
+    killing = FORKING.format(whom="os.getpid()", how="SIGKILL", seconds=0)
     other.write("dodo.py", killing + other.read("dodo.py"))
     assert f"{2 * many} of them restored in" in other.built().out
     assert other.exists("forked")
+    assert is_as_clean(other)
+
+
+def test_an_interrupt_ends_both_processes_and_the_next_run_goes_on(
+    checkout: Callable[..., Large],
+) -> None:
+    many = ahead.WORTH_A_FORK
+    checkout("first", many).built()
+    other = checkout("other", many)
+    dodo = other.read("dodo.py")
+    killing = FORKING.format(whom="os.getppid()", how="SIGINT", seconds=60)
+    other.write("dodo.py", killing + dodo)
+    result = other.doit()
+    assert result.code == 130
+    assert "interrupted; what was finished is kept" in result.err
+    assert " left to do" in result.out
+    other.write("dodo.py", dodo)
+    other.built()
     assert is_as_clean(other)
 
 
@@ -326,6 +372,12 @@ def test_verbosity_tells_of_each_step_and_the_record_of_the_run_too(other: Large
     assert problems == []
     assert heads[0].outcomes == {"parsed": 1, "restored": 2 * MANY, "written": 1}
     assert heads[0].up_to_date == 0
+
+
+def test_a_reporter_of_doits_that_tells_what_ran_tells_of_each_step(other: Large) -> None:
+    out = other.built("run", "-r", "executed-only").out
+    assert out.count(".  generate:") == out.count(".  compile:") == MANY
+    assert other.ran() == []
 
 
 def test_a_target_that_cannot_be_written_fails_as_any_step_does(other: Large) -> None:

@@ -109,7 +109,11 @@ class Run(OverCore, CoreRun):
         # Core's runner of threads knows only the tasks that there are.
         core = params["num_process"] and params["par_type"] == "thread"
         whole = params["always"] or params["single"] or core or not quiet
-        return None if whole else ToRun(self.sel_tasks or ())
+        if whole:
+            return None
+        selected = self.sel_tasks or ()
+        # What is restored before it has a task is told of by our reporter alone.
+        return selected if params["reporter"] == "executed-only" else ToRun(selected)
 
     def _execute_builds(
         self,
