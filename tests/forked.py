@@ -87,7 +87,8 @@ class Server:
 
 def import_all() -> None:
     """Import what commands import, and have this process ready to be forked."""
-    import doit.doit_cmd  # noqa: F401 -- children inherit what is imported here
+    import doit.doit_cmd  # children inherit what is imported here
+    import doit.plugin
     import jinja2  # noqa: F401
     import psutil  # noqa: F401
     import tomli  # noqa: F401
@@ -108,9 +109,12 @@ def import_all() -> None:
     inspect.getsourcelines(import_all)  # doit does so: its regular expressions are compiled here
     # doit asks three times in each run what is installed, and each time every package is looked at.
     installed = importlib.metadata.entry_points()
-    importlib.metadata.entry_points = installed.select
+    groups = [f"doit.{kind}" for kind in ("COMMAND", "BACKEND", "REPORTER", "LOADER")]
+    found = {group: installed.select(group=group) for group in groups}
+    doit.plugin.entry_points = lambda group: found[group]
     gc.collect()
     gc.freeze()  # or each child copies all of the memory at its first collection
+    gc.get_freeze_count = lambda: 1  # who asks whether anything is frozen: it is counted one by one
 
 
 def serve() -> None:
