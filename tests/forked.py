@@ -38,14 +38,15 @@ class Server:
     Args:
         environ: its environment; commands may bring another, but for what `at_start` tells.
         seed: of its string hashes: servers of other seeds must come to the same results.
+        python: its interpreter, if that is of an environment which may have doit alone.
     """
 
-    def __init__(self, environ: Mapping[str, str], seed: int):
+    def __init__(self, environ: Mapping[str, str], seed: int, python: str = ""):
         self._at_start = at_start(environ)
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="codegen-forked-")
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [python, __file__, "doit"] if python else [sys.executable, __file__],
             bufsize=0,  # so that `select` tells whether there is an answer
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -55,7 +56,7 @@ class Server:
     def run(
         self, folder: Path, environ: Mapping[str, str], module: str, arguments: tuple[str, ...]
     ) -> tuple[int, bytes, bytes] | None:
-        """Run a module as `python -m` does; return exit code, output and errors.
+        """Run a module as `python -m` does, or a file; return exit code, output and errors.
 
         None, with nothing run, means that it needs a process of its own.
         """
@@ -87,9 +88,7 @@ class Server:
 
 def import_all() -> None:
     """Import what commands import, and have this process ready to be forked."""
-    import doit.doit_cmd  # children inherit what is imported here
-    import doit.plugin
-    import jinja2  # noqa: F401
+    import jinja2  # noqa: F401 -- children inherit what is imported here
     import psutil  # noqa: F401
     import tomli  # noqa: F401
 
@@ -106,6 +105,15 @@ def import_all() -> None:
     import codegen_tasks.templates
 
     assert codegen_tasks
+    import_doit()
+
+
+def import_doit() -> None:
+    """Import doit and no plugin of it, and have this process ready to be forked."""
+    import doit.doit_cmd
+    import doit.plugin
+
+    assert doit.doit_cmd
     inspect.getsourcelines(import_all)  # doit does so: its regular expressions are compiled here
     # doit asks three times in each run what is installed, and each time every package is looked at.
     installed = importlib.metadata.entry_points()
@@ -117,9 +125,9 @@ def import_all() -> None:
     gc.get_freeze_count = lambda: 1  # who asks whether anything is frozen: it is counted one by one
 
 
-def serve() -> None:
+def serve(what: str = "") -> None:
     """Read commands from standard input; answer with a process id, then an exit code."""
-    import_all()
+    import_doit() if what else import_all()
     answers = os.dup(1)
     for line in sys.stdin:
         child = os.fork()
@@ -135,7 +143,7 @@ def serve() -> None:
 def become(
     folder: str, environ: dict[str, str], told: list[str], module: str, arguments: list[str]
 ) -> int:
-    """Do in a child what `python -m module` does; return the exit code."""
+    """Do in a child what `python -m module` or `python FILE` does; return the exit code."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(told, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -145,7 +153,10 @@ def become(
     sys.path[0] = folder
     sys.argv[1:] = arguments
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module.endswith(".py"):
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as asked:
         if not isinstance(asked.code, int | None):
             raise
@@ -170,4 +181,4 @@ def end(code: int, begun: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(*sys.argv[1:])

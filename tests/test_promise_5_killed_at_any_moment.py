@@ -58,8 +58,9 @@ def begin(folder: Path, arguments: Iterable[str], prepare: Callable[[], Any] = i
     """Fork a process that runs doit in a folder; its output goes beside the folder."""
     child = os.fork()
     if child:
+        os.setpgid(child, child)  # here too, or it might be killed before it does so
         return child
-    os.setsid()
+    os.setpgid(0, 0)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{folder}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder)
