@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import importlib.metadata
 import inspect
 import json
@@ -25,6 +26,20 @@ from pathlib import Path
 _LONGEST = 120  # seconds
 #: What Python or the C library reads when a process starts: not to be changed in a fork.
 _OF_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TZ")
+
+
+#: What commands import sooner or later; of engines only what they are made of.
+_IMPORTED = (
+    *("ctypes", "email.parser", "encodings.unicode_escape", "multiprocessing.popen_fork"),
+    *("jinja2", "jsonschema", "mako.lookup", "psutil", "pystache", "tomli", "yaml"),
+    *("codegen_tasks.chains", "codegen_tasks.reporter", "codegen_tasks.runner"),
+    *("codegen_tasks.sqlite", "codegen_tasks.survey", "codegen_tasks.templates"),
+    *("codegen_tasks.toolchains.deno", "codegen_tasks.toolchains.python"),
+    *(
+        f"codegen_tasks.commands.{name}"
+        for name in ("cache", "diff", "info", "info_json", "info_text", "prune", "run", "where")
+    ),
+)
 
 
 def at_start(environ: Mapping[str, str]) -> dict[str, str]:
@@ -88,23 +103,8 @@ class Server:
 
 def import_all() -> None:
     """Import what commands import, and have this process ready to be forked."""
-    import jinja2  # noqa: F401 -- children inherit what is imported here
-    import psutil  # noqa: F401
-    import tomli  # noqa: F401
-
-    import codegen_tasks.chains
-    import codegen_tasks.commands.diff
-    import codegen_tasks.commands.info
-    import codegen_tasks.commands.info_text
-    import codegen_tasks.commands.prune
-    import codegen_tasks.commands.run
-    import codegen_tasks.reporter
-    import codegen_tasks.runner
-    import codegen_tasks.sqlite
-    import codegen_tasks.survey
-    import codegen_tasks.templates
-
-    assert codegen_tasks
+    for name in _IMPORTED:  # children inherit it
+        importlib.import_module(name)
     import_doit()
 
 
