@@ -354,6 +354,7 @@ def test_an_interrupt_ends_both_processes_and_the_next_run_goes_on(
     assert result.code == 130
     assert "interrupted; what was finished is kept" in result.err
     assert " left to do" in result.out
+    assert not [name for name in other.files() if ".codegen-" in name]
     other.write("dodo.py", dodo)
     other.built()
     assert is_as_clean(other)
