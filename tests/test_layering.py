@@ -55,6 +55,8 @@ LAYERS = [
     ["glance", "watch"],
     ["views", "publish"],
     ["origins", "outputs"],
+    ["complaints"],
+    ["compiling"],
     ["steps"],
     ["manifest", "savings", "misses"],
     ["build"],
