@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -179,6 +180,33 @@ def test_without_a_scheduler_workers_of_this_machine_make_the_same(project: Proj
         "worker 1",
     }
     assert notes(result) == []
+
+
+def test_workers_of_this_machine_listen_to_nobody_else_and_two_runs_at_once_are_no_matter(
+    project: Project,
+) -> None:
+    project.write(
+        "dodo.py",
+        project.read("dodo.py")
+        + """
+
+def task_look():
+    def look():
+        import os, psutil
+        leading = psutil.Process(os.getppid())
+        for one in leading.net_connections("inet"):
+            print("listens", one.status, one.laddr.ip)
+    return {"actions": [look], "task_dep": ["generate"], "verbosity": 2}
+""",
+    )
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # then another has it
+            taken.bind(("", 8787))
+            taken.listen()
+        result = project.doit("-P", "dask", "-n", "2", "look")
+    assert (result.code, result.err) == (0, "")
+    assert set(re.findall(r"listens (?:LISTEN|NONE) (\S+)", result.out)) == {"127.0.0.1"}
 
 
 class Busy:

@@ -77,14 +77,7 @@ class Cluster:
         self._local: Any = None
         try:
             if not (found or file):
-                self._local = distributed.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    # Steps run in processes of their own in any case, see `mirror`.
-                    processes=False,
-                    dashboard_address=None,
-                    silence_logs=False,
-                )
+                self._local = _local(workers)
             if file and not os.path.exists(file):
                 raise OSError(f"there is no scheduler file {file}")
             self._client: Any = _in_time(
@@ -268,6 +261,23 @@ class Cluster:
             asyncio.run_coroutine_threadsafe(bounded(), self._loop).result(_PATIENCE + 1)
 
 
+def _local(workers: int) -> Any:
+    """Return a cluster in this process: steps run in processes of their own in any case.
+
+    Dask's `LocalCluster` would have it serve everybody on the network over HTTP.
+    """
+    from distributed import Scheduler, SpecCluster, Worker
+
+    shared = {"protocol": "inproc://", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    # Our own memory is none of the workers' business.
+    worker = {"cls": Worker, "options": {**shared, "nthreads": 1, "memory_limit": 0}}
+    return SpecCluster(
+        workers=dict.fromkeys(range(workers), worker),
+        scheduler={"cls": Scheduler, "options": shared},
+        silence_logs=False,
+    )
+
+
 def _in_time(function: Callable[[], Any], seconds: float, late: str) -> Any:
     """Return what a function returns, or raise OSError if that takes too long.
 
@@ -296,6 +306,11 @@ def shown(name: str, address: str) -> str:
     if name.isdigit():
         return f"worker {name}"
     return address.partition("://")[2] if name in ("", address) else name
+
+
+def titled(name: str) -> str:
+    """Return a worker's name, as `shown` gives it, in a sentence."""
+    return name if name.startswith("worker ") else f"worker {name}"
 
 
 def _quiet() -> None:
