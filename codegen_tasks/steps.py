@@ -29,7 +29,7 @@ from .engines import Kind, kind_of
 from .errors import AwaitedError, CodegenError, StepError
 from .keys import View
 from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
-from .outputs import Guard, OutputCache, remote_of
+from .outputs import FETCHED, Guard, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
@@ -76,6 +76,7 @@ class Workshop:
         self.anew = anew
         #: Whether this process may use a remote cache: it must not fork afterwards.
         self.asks_afar = False
+        self._speaker = 0  # the process that has begun to use one
         self._engines: dict[str, Engine] = {}
         self._renderers: dict[str, Engine] = {}  # the same by template
         self._cache: TemplateCache | None = None
@@ -186,8 +187,12 @@ class Workshop:
         return OutputCache(self.project, self.world, remote)
 
     def settle_here(self) -> None:
-        """Begin in a process that forks no more: it may use a remote cache."""
-        self.asks_afar = True
+        """Begin in a process that forks no more: it may use a remote cache.
+
+        One that was forked, though, from a process that does, may not.
+        """
+        self.asks_afar = self._speaker in (0, os.getpid())
+        self._speaker = self._speaker or os.getpid()
         self.__dict__.pop("outputs", None)
 
     @cached_property
@@ -226,8 +231,8 @@ class Workshop:
         self.outputs.expect([s for s in steps if s.phase != "templates"], guards)
 
     def traffic(self) -> Traffic:
-        """Have sent what is to be sent to a remote cache; return what went to and fro."""
-        outputs = self.__dict__.get("outputs")
+        """Have sent what is to be sent to a remote cache; return what went to and fro so far."""
+        outputs = self.__dict__.pop("outputs", None)
         remote = outputs.remote if outputs is not None else None
         return remote.end() if remote is not None else Traffic()
 
@@ -552,11 +557,17 @@ class Workshop:
         return replace(outcome, cached=found.where, saved=saved, stored=found.stored)
 
     def _keep(
-        self, step: Step, trace: Trace | None, made: Made, printed: str, seconds: float
+        self,
+        step: Step,
+        trace: Trace | None,
+        made: Made,
+        printed: str,
+        seconds: float,
+        sent: bool = False,
     ) -> tuple[str, int]:
         """Keep what a step came to in the output cache, if that is of use; return what that did.
 
-        That is what `Outcome` says of it: `cached`, `stored`.
+        That is what `Outcome` says of it: `cached`, `stored`.  `sent`: see `OutputCache.keep`.
         """
         if self.outputs is None or trace is None or step.phase == "templates":
             return "", 0
@@ -564,7 +575,7 @@ class Workshop:
         if why:
             return why, 0
         result = Result(trace.inputs, made.data, made.references, printed, round(seconds, 6))
-        return self.outputs.keep(step, trace, result)
+        return self.outputs.keep(step, trace, result, sent)
 
     def adopt(
         self, step: Step, result: Result, recorded: Recorded, looked_at: bool = False
@@ -619,12 +630,31 @@ class Workshop:
         except (AwaitedError, CodegenError):
             return None  # whoever runs it will meet the same
 
-    def take_in(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
-        """Return the outcome of a step that ran elsewhere: as `adopt`, and kept in the cache."""
+    def take_in(
+        self,
+        step: Step,
+        result: Result,
+        recorded: Recorded,
+        sent: bool = False,
+        found: float | None = None,
+    ) -> Outcome:
+        """Return the outcome of a step that ran elsewhere: as `adopt`, and kept in the cache.
+
+        Args:
+            step: this.
+            result: what it came to.
+            recorded: see `run`.
+            sent: the remote cache has it.
+            found: it did not run, but was found there; seconds that this took.
+        """
         outcome = self.adopt(step, result, recorded)
         made = Made(references=result.references, data=result.outputs)
-        cached, stored = self._keep(step, outcome.trace, made, result.printed, result.seconds)
-        return replace(outcome, seconds=result.seconds, cached=cached, stored=stored)
+        known = (result.printed, result.seconds, sent)
+        cached, stored = self._keep(step, outcome.trace, made, *known)
+        if found is None or outcome.error:
+            return replace(outcome, seconds=result.seconds, cached=cached, stored=stored)
+        saved = max(0.0, result.seconds - found)
+        return replace(outcome, seconds=found, cached=FETCHED, stored=stored, saved=saved)
 
     def result(self, step: Step, guard: Guard | None = None) -> Result:
         """Return what a generating step comes to, for whoever will `adopt` it.

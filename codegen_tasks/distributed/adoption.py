@@ -30,7 +30,14 @@ class Adoption:
         self._known: dict[tuple[Any, ...], Input | None] = {}
 
     def outcome(
-        self, step: Step, result: Result, recorded: Recorded, worker: str, since: float
+        self,
+        step: Step,
+        result: Result,
+        recorded: Recorded,
+        worker: str,
+        since: float | None = None,
+        sent: bool = False,
+        found: bool = False,
     ) -> Outcome | str:
         """Return what a step came to; or what the worker saw that is not so here.
 
@@ -39,7 +46,9 @@ class Adoption:
             result: what it came to there.
             recorded: digests of its targets when they were last made.
             worker: name of who ran it.
-            since: seconds ago when it began.
+            since: seconds ago when it began, if that is known.
+            sent: the remote cache has it.
+            found: nobody has run it, since it had.
         """
         if set(result.outputs) - set(step.outputs):
             return "it made other files"
@@ -49,8 +58,15 @@ class Adoption:
             if mine is None:
                 return f"{item.kind} {item.name}"
             inputs.append(mine)
-        workshop = self._build.workshop
-        outcome = workshop.take_in(step, replace(result, inputs=tuple(inputs)), recorded)
+        if since is None:
+            since = 0.0 if found else result.seconds
+        outcome = self._build.workshop.take_in(
+            step,
+            replace(result, inputs=tuple(inputs)),
+            recorded,
+            sent,
+            found=0.0 if found else None,
+        )
         return replace(outcome, worker=worker, pid=0, start=time.time_ns() - int(since * 1e9))
 
     def _mine(self, step: Step, item: Input) -> Input | None:

@@ -11,19 +11,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..build import Build
 from ..errors import CodegenError
-from ..jobs import Died, Overdue, Part, StepsJob, Unbegun
-from ..model import Outcome, Result, Step
+from ..jobs import Died, Overdue, Part, Parted, StepsJob, Unbegun
+from ..model import Outcome, Step
+from ..traffic import Traffic
 from .adoption import Adoption
-from .cluster import Cluster, UnreachableError, WorkerState, shown
+from .cluster import Cluster, UnreachableError, WorkerState, shown, titled
+from .deliveries import Deliveries, Opened
 from .fitness import Fitness
 from .parcels import Parcels, TooMuchError, engines_of
 
@@ -51,7 +52,8 @@ class _Order:
         tries, rounds: how often it was sent, and how often files were asked for.
         packs: how many packs that every order needs there were when it was sent.
         begun, ended: when a worker was first seen to have it, and to have done it; 0 if not.
-        lacking, where: packs that a worker asked for, and its address.
+        lacking: packs that a worker asked for.
+        where: address of the worker that is to have it, if it may; "" for any.
     """
 
     job: StepsJob
@@ -103,6 +105,9 @@ class Orders:
         self._connect = functools.partial(Cluster, address, workers, min(wait, _ANSWER))
         self._guess = max(2, workers)
         self._dodo = dodo
+        self._deliveries = Deliveries(builds)
+        self._lost: set[tuple[int, str]] = set()  # tasks that the remote cache is no use for
+        self._traffic: dict[int, Traffic] = {}  # of workers, by build
         self._parcels: Parcels  # with the connection
         self._adoptions: list[Adoption]
         #: Whether workers are to be had, as far as is known.
@@ -118,10 +123,17 @@ class Orders:
                 self._parcels = Parcels(self._builds, self._dodo, self._run)
                 self._adoptions = [Adoption(one, self._parcels.sent) for one in self._builds]
                 self._cluster = self._connect()
+                self._speak()
             except (UnreachableError, TooMuchError) as error:
                 self.usable = False
                 self._tell("cluster", f"{error}; all steps run here")
         return self._cluster
+
+    def _speak(self) -> None:
+        """Have this process use the remote cache: it forks no more, unless a worker dies."""
+        for build in self._builds:
+            if build.project.settings.asks_afar and not build.workshop.asks_afar:
+                build.workshop.settle_here()
 
     def _tell(self, kind: str, text: str) -> None:
         """Tell the user, once for each kind of thing."""
@@ -132,7 +144,7 @@ class Orders:
     # What is asked ----------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._orders) + len(self._held)
+        return len(self._orders) + len(self._held) + len(self._deliveries)
 
     @property
     def places(self) -> int:
@@ -142,7 +154,8 @@ class Orders:
     @property
     def steps(self) -> int:
         """How many steps have not ended."""
-        return sum(len(order.job.tasks) for order in (*self._orders.values(), *self._held))
+        orders = (*self._orders.values(), *self._held, *self._deliveries.whats)
+        return sum(len(order.job.tasks) for order in orders)
 
     @property
     def _workers(self) -> dict[str, WorkerState]:
@@ -200,7 +213,7 @@ class Orders:
             self._held.append(order)
             return
         try:
-            told = self._parcels.order(order.job, order.needs)
+            told = self._parcels.order(order.job, order.needs, *self._use_of_store(order.job))
         except TooMuchError as error:
             self._keep_here(order.job, f"{error}, so they run here")
             return
@@ -216,11 +229,16 @@ class Orders:
         told["sent"] = self._sent_with(told["packs"], order.lacking)
         key = self._key(order.job)
         self._orders[key] = order
-        if order.lacking and (allowed is None or order.where in allowed):
+        if order.where and (allowed is None or order.where in allowed):
             cluster.submit(key, told, [order.where], others=allowed is None)
         else:
             cluster.submit(key, told, allowed)
-        order.lacking = ()
+        order.lacking, order.where = (), ""
+
+    def _use_of_store(self, job: StepsJob) -> tuple[bool, bool]:
+        """Return whether the remote cache may be used for a job, and whether it was in vain."""
+        again = any((job.build, name) in self._lost for name in job.tasks)
+        return not again and self._deliveries.is_used(job.build), again
 
     def _sent_with(self, packs: Sequence[str], lacking: Collection[str]) -> dict[str, Any]:
         """Return the packs to send with an order: those that most workers cannot have yet.
@@ -264,17 +282,21 @@ class Orders:
         Args:
             timeout: seconds to wait for the first.
         """
-        if self._cluster is None:
-            time.sleep(min(timeout, _REST))
-            return []
         found: list[Any] = []
+        for order, answer, opened in self._deliveries.come():
+            found += self._answered(order, answer, opened)
+        if self._cluster is None:
+            time.sleep(0.0 if found else min(timeout, _REST))
+            return found
+        if found or self._deliveries:
+            timeout = 0.0 if found else min(timeout, _REST)
         for key, how, told in self._cluster.heard(timeout):
             order = self._orders.pop(key, None)
             if order is None:
                 continue
             if how == "answer":
                 self._alive = time.monotonic()
-                found += self._answered(order, told)
+                found += self._opened(order, told)
             elif how == "killed":
                 found += self._killed(order)
             elif how == "lost":
@@ -309,12 +331,23 @@ class Orders:
             return []
         return [Died(order.job, "on several workers")]
 
-    def _answered(self, order: _Order, answer: dict[str, Any]) -> list[Any]:
-        """Take in what a worker answers."""
+    def _opened(self, order: _Order, answer: Mapping[str, Any]) -> list[Any]:
+        """Take in what a worker answers, when all of it is here."""
+        try:
+            opened = self._deliveries.open(order, order.job.build, answer)
+        except Exception as error:  # whatever a strange answer holds
+            self._erred(order, f"its answer cannot be read: {type(error).__name__}: {error}")
+            return []
+        return self._answered(order, answer, opened) if opened is not None else []
+
+    def _answered(self, order: _Order, answer: Mapping[str, Any], opened: Opened) -> list[Any]:
         job = order.job
         if "unfit" not in answer:
             self._used.add(str(answer["address"]))
-        outcomes = self._made(job, answer)
+        self._note_traffic(job.build, answer)
+        outcomes = self._made(job, answer, opened)
+        if opened.lost:
+            self._have_sent(order, answer, opened.lost)
         if answer.get("failed"):
             self._tell("failed", "what fails on a worker is run here once more")
         for word in ("failed", "bound"):
@@ -329,17 +362,44 @@ class Orders:
             found += self._not_begun(replace(order, job=part(job, left)), answer)
         return found
 
-    def _made(self, job: StepsJob, answer: dict[str, Any]) -> list[Outcome]:
+    def _note_traffic(self, build: int, answer: Mapping[str, Any]) -> None:
+        """Count what went between a worker and the remote cache, and tell if it is left alone."""
+        worker = titled(self._named(answer))
+        if answer.get("aside"):
+            what = "asks nothing of the remote cache, and sends what it makes here"
+            self._tell(f"aside {answer['aside']}", f"{worker} {what}: {answer['aside']}")
+        if answer.get("traffic"):
+            traffic = Traffic(**answer["traffic"])
+            if traffic.fault:
+                traffic.fault = f"for {worker} it {traffic.fault}"
+            self._traffic.setdefault(build, Traffic()).include(traffic)
+
+    def traffic(self) -> list[Parted]:
+        """Return what went between us, or workers, and the remote cache; ask when all has ended."""
+        found = [Parted(build, traffic) for build, traffic in self._traffic.items()]
+        self._traffic.clear()
+        ours = enumerate(build.workshop.traffic() for build in self._builds)
+        return [*found, *(Parted(index, traffic) for index, traffic in ours)]
+
+    def _have_sent(self, order: _Order, answer: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Have a worker send what it has put into the remote cache, and is not there for us."""
+        what = "what is in the remote cache for a worker is not there for us, so it is sent"
+        self._tell("lost", what)
+        self._lost |= {(order.job.build, name) for name in names}
+        address = str(answer["address"])
+        self._send(replace(order, job=part(order.job, names), where=address))
+
+    def _made(self, job: StepsJob, answer: Mapping[str, Any], opened: Opened) -> list[Outcome]:
         outcomes = []
         build, adoption = self._builds[job.build], self._adoptions[job.build]
-        for name, pickled in answer.get("made", {}).items():
+        since, worker = answer.get("since", {}), self._named(answer)
+        for name, result in opened.results.items():
             step = build.plan.steps[name]
-            result: Result = pickle.loads(pickled)
-            since = answer.get("since", {}).get(name, result.seconds)
             recorded = job.recorded.get(name, {})
-            outcome = adoption.outcome(step, result, recorded, self._named(answer), since)
+            how = (since.get(name), name in opened.sent, name in opened.found)
+            outcome = adoption.outcome(step, result, recorded, worker, *how)
             if isinstance(outcome, str):
-                why = f"{outcome} is not on {self._named(answer)} what it is here, so it runs here"
+                why = f"{outcome} is not on {worker} what it is here, so it runs here"
                 self._keep_here(part(job, [name]), why)
                 continue
             if step.phase == "compile":
@@ -347,7 +407,7 @@ class Orders:
             outcomes.append(outcome)
         return outcomes
 
-    def _named(self, answer: dict[str, Any]) -> str:
+    def _named(self, answer: Mapping[str, Any]) -> str:
         name, address = str(answer["worker"]), str(answer["address"])
         known = self._workers.get(address)
         if known is not None:
@@ -375,7 +435,7 @@ class Orders:
             self._send(again)
         return waiting
 
-    def _not_begun(self, order: _Order, answer: dict[str, Any]) -> list[Any]:
+    def _not_begun(self, order: _Order, answer: Mapping[str, Any]) -> list[Any]:
         """See to steps that a worker has not begun, or not ended."""
         job, address = order.job, str(answer["address"])
         if "unfit" in answer:
