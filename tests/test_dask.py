@@ -250,8 +250,8 @@ copy = Toolchain("copy", ["tools/copy", "{source}", "{target}"], suffix=".out",
                  version=["tools/copy", "--version"])
 headed = Toolchain("headed", ["cc", "-Iinclude", "-c", "{source}", "-o", "{target}", "-MD", "-MF",
                    "{depfile}"], suffix=".o", depfile="{target}.d", version=["cc", "--version"])
-tidy = Formatter("tidy", ["tools/tidy", "{target}"], version=["tools/tidy", "--version"],
-                 reads=["tools/tidy.cfg"])
+plain = Toolchain("plain", ["tools/plain", "{source}", "{target}"], suffix=".plain")
+tidy = Formatter("tidy", ["tools/tidy", "{target}"], reads=["tools/tidy.cfg"])
 codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{stem}.txt",
              context=helpers.context, schema="schema.json", mode=0o755)
 codegen.rule("all", template="all.j2", patterns="patterns/*.toml", target="all.txt",
@@ -263,7 +263,7 @@ codegen.rule("c", template="code.c.j2", patterns="patterns/*.toml", target="{ste
 codegen.rule("more", template="more.c.j2", target="more.c", compile=headed)
 codegen.rule("h", template="own.h.j2", target="own.h")
 codegen.rule("python", template="code.py.j2", patterns="patterns/*.toml", target="{stem}.py",
-             compile=["python", copy])
+             compile=["python", copy, plain])
 codegen.rule("mako", template="one.mako", patterns="patterns/*.toml", target="{stem}.mako.txt")
 codegen.rule("chained", template="chained.j2", target="chained.txt")
 
@@ -288,7 +288,8 @@ FILES = {
     "deeper/still.py": "def reverse(text):\n    return text[::-1]\n",
     "schema.json": '{"type": "object", "properties": {"gain": {"type": "integer"}}}',
     "tools/copy": '#!/bin/sh\n[ "$1" = --version ] && echo 1 && exit\ncp "$1" "$2"\n',
-    "tools/tidy": '#!/bin/sh\n[ "$1" = --version ] && echo 1 && exit\ncat tools/tidy.cfg - \n',
+    "tools/plain": '#!/bin/sh\ncp "$1" "$2"\n',
+    "tools/tidy": "#!/bin/sh\ncat tools/tidy.cfg - \n",
     "tools/tidy.cfg": "tidy\n",
     "templates/page.j2": '{% extends "base.j2" %}{% block body %}'
     '{% include ["no.j2", name ~ ".inc", "usual.inc"] %} {{ name|late }} {{ twice }} {{ limits }} '
@@ -320,7 +321,7 @@ def kinds(empty_project: Project) -> Project:
     project = empty_project
     for name, text in FILES.items():
         path = project.write(name, text)
-        if name in ("tools/copy", "tools/tidy"):
+        if name.startswith("tools/") and "." not in name:
             path.chmod(0o755)
     for number, stem in enumerate(("ash", "birch", "cedar", "elm", "fir")):
         items = f'items = ["{stem}1", "{stem}2"]'

@@ -20,6 +20,7 @@ from ..build import Build
 from ..engines import kind_of
 from ..jobs import StepsJob
 from ..model import PATH_KINDS, Stat, Step
+from ..toolchains.base import project_file
 from .messages import Job, Load, facts, machine
 from .storing import shared
 
@@ -240,6 +241,7 @@ class Parcels:
         for kind, name in build.world.declared(step):
             if kind in PATH_KINDS:
                 yield name
+        yield from self._program(build, step)
         trace = build.latest.get(step.task) or build.trace_before(step)
         for item in trace.inputs if trace is not None else ():
             if item.kind in PATH_KINDS and self.may_send(build, item.name):
@@ -248,6 +250,14 @@ class Parcels:
             yield from self._referred(build, step)
             yield from self._in_folders(build, step)
             yield from (path for path in self._headers if self.may_send(build, path))
+
+    def _program(self, build: Build, step: Step) -> Iterator[str]:
+        """Yield the compiler or formatter, if it is a file of the project."""
+        tool = build.project.tool(step)
+        if tool is not None and "/" in tool.program:
+            path = project_file(self._root, tool.program)
+            if path and self.may_send(build, path):
+                yield path
 
     def may_send(self, build: Build, path: str, over: Collection[str] = ()) -> bool:
         """Tell whether a file lies in the project, and no task is to make it first.
