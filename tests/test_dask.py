@@ -425,3 +425,35 @@ def test_what_reads_a_failed_target_is_not_run(project: Project, two: Cluster) -
     assert result.code == 1
     assert "1 failed, 1 not run" in result.out
     assert not project.read("generated/chained.txt").startswith("again")
+
+
+@slow
+def test_what_a_compiler_goes_on_without_is_sent_and_it_runs_there_again(
+    empty_project: Project, two: Cluster
+) -> None:
+    project = empty_project
+    tool = (
+        '#!/bin/sh\n{ cat "$1" own.inc; echo end; } 2>/dev/null >"$2"; echo "$2: own.inc" >"$3"\n'
+    )
+    project.write("tools/lax", tool).chmod(0o755)
+    project.write("templates/plain.txt.j2", "plain\n")
+    for stem in ("ash", "birch", "cedar"):
+        project.write(f"patterns/{stem}.toml", "x = 1\n")
+    project.write("own.inc", "included\n")
+    project.write(
+        "dodo.py",
+        """
+        from codegen_tasks import Codegen, Toolchain
+
+        lax = Toolchain("lax", ["tools/lax", "{source}", "{target}", "{depfile}"], suffix=".lax",
+                        depfile="{target}.d")
+        codegen = Codegen()
+        codegen.rule("plain", template="plain.txt.j2", patterns="patterns/*.toml",
+                     target="{stem}.txt", compile=lax)
+        DOIT_CONFIG = codegen.doit_config
+        """,
+    )
+    result = the_same(project, "-v", "2", "--scheduler", two.address)
+    assert project.read("generated/ash.lax") == "plain\nincluded\nend\n"
+    assert len(re.findall(r"compile:\S+  \((first|second), \d+ ms\)", result.out)) == 3
+    assert notes(result) == []

@@ -201,6 +201,22 @@ def busy(there: Cluster) -> list[str]:
         return ["sleeping" for tasks in client.processing().values() for _ in tasks]
 
 
+def test_a_process_that_is_killed_while_it_loads_is_started_again(
+    sleeping: Project, usual: Cluster, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    killed = (
+        f"if sys.argv[0].endswith('child.py') and not os.path.exists({str(mark)!r}):\n"
+        f"    open({str(mark)!r}, 'w').close()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    sleeping.write("dodo.py", SLEEPING.replace("\ncodegen = ", f"\n{killed}codegen = ", 1))
+    result = on_dask(sleeping, usual, "-v", "2")
+    assert mark.exists()
+    right(sleeping, result)
+    assert notes(result) == []
+
+
 # What is to blame -----------------------------------------------------------------------
 
 

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..build import Build
 from ..model import DATA_KINDS, FILE_KINDS, Input, Outcome, Result, Stat, Step
 from ..publish import Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """What a worker saw that is not so here; and the file that it lacked, if it is one."""
+
+    what: str
+    lacked: str = ""
 
 
 class Adoption:
@@ -38,7 +46,7 @@ class Adoption:
         since: float | None = None,
         sent: bool = False,
         found: bool = False,
-    ) -> Outcome | str:
+    ) -> Outcome | Other:
         """Return what a step came to; or what the worker saw that is not so here.
 
         Args:
@@ -51,12 +59,12 @@ class Adoption:
             found: nobody has run it, since it had.
         """
         if set(result.outputs) - set(step.outputs):
-            return "it made other files"
+            return Other("it made other files")
         inputs = []
         for item in result.inputs:
             mine = self._mine(step, item)
             if mine is None:
-                return f"{item.kind} {item.name}"
+                return Other(f"{item.kind} {item.name}", item.name if not item.digest else "")
             inputs.append(mine)
         if since is None:
             since = 0.0 if found else result.seconds

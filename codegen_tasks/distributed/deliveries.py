@@ -54,6 +54,10 @@ class _Awaited:
     deliveries: Mapping[str, Delivery]
 
 
+def _is_bytes(result: Result) -> bool:
+    return all(type(data) is bytes for data in result.outputs.values())
+
+
 class Deliveries:
     """Opens the answers of workers, and fetches what they only name.
 
@@ -104,8 +108,8 @@ class Deliveries:
                     deliveries[task] = made
                     continue
                 made = made.result
-            if not isinstance(made, Result):
-                raise TypeError(f"it made a {type(made).__name__}")
+            if not isinstance(made, Result) or not _is_bytes(made):
+                raise TypeError(f"it made a {type(made).__name__} that is none of ours")
             opened.results[task] = made
         if not deliveries:
             return opened

@@ -35,6 +35,7 @@ _LOADED = 120.0
 _IDLE = 60.0
 #: So many bytes of results are kept of a run, should they get lost in the remote cache.
 _ROOM = 64_000_000
+_UNLOADED = "dodo.py cannot be loaded"
 
 
 class Child:
@@ -313,13 +314,22 @@ class Mirror:
             # What is left comes with another order.
             left = [task for task in order["tasks"] if task not in kept]
             return {"made": kept, "left": left}
+        answer, loaded = self._answer(copy, order, wanted)
+        if not loaded:  # a process may be killed at any moment by no fault of what it loads
+            answer, _ = self._answer(copy, order, wanted)
+        return {**answer, "aside": copy.refused}
+
+    def _answer(
+        self, copy: Copy, order: Mapping[str, Any], wanted: Callable[[], bool]
+    ) -> tuple[dict[str, Any], bool]:
+        """Return what a process answers to an order, and whether it has lived to hear it."""
         child, new = copy.child(order["load"])
         alive = False
         try:
             answer, alive = _run(child, new, copy, order, wanted)
         finally:
             copy.back(child, alive)
-        return {**answer, "aside": copy.refused}
+        return answer, answer.get("unable") != _UNLOADED
 
 
 def _run(
@@ -332,7 +342,7 @@ def _run(
         word, said = child.hear(wanted, time.monotonic() + _LOADED)
         if word != "ready":
             if word in ("overdue", "died"):
-                word, said = "unable", "dodo.py cannot be loaded"
+                word, said = "unable", _UNLOADED
             return {**answer, word: said}, False
     child.tell((copy.news(child), pickle.loads(order["job"])))
     deadline: float | None = None

@@ -22,7 +22,7 @@ from ..errors import CodegenError
 from ..jobs import Died, Overdue, Part, Parted, StepsJob, Unbegun
 from ..model import Outcome, Step
 from ..traffic import Traffic
-from .adoption import Adoption
+from .adoption import Adoption, Other
 from .cluster import Cluster, UnreachableError, WorkerState, shown, titled
 from .deliveries import Deliveries, Opened
 from .fitness import Fitness
@@ -345,7 +345,7 @@ class Orders:
         if "unfit" not in answer:
             self._used.add(str(answer["address"]))
         self._note_traffic(job.build, answer)
-        outcomes = self._made(job, answer, opened)
+        outcomes = self._made(order, answer, opened)
         if opened.lost:
             self._have_sent(order, answer, opened.lost)
         if answer.get("failed"):
@@ -389,8 +389,21 @@ class Orders:
         address = str(answer["address"])
         self._send(replace(order, job=part(order.job, names), where=address))
 
-    def _made(self, job: StepsJob, answer: Mapping[str, Any], opened: Opened) -> list[Outcome]:
-        outcomes = []
+    def _differs(self, order: _Order, name: str, other: Other, worker: str) -> None:
+        """See to a step for which something was not on a worker what it is here."""
+        alone, path = part(order.job, [name]), other.lacked
+        build = self._builds[alone.build]
+        unsent = path and path not in order.needs
+        if unsent and self._parcels.may_send(build, path, alone.over.get(name, ())):
+            # A compiler that finds no header may well go on without it.
+            self._parcels.learn([path])
+            self._send(replace(order, job=alone, needs=order.needs | {path}))
+            return
+        why = f"{other.what} is not on {worker} what it is here, so it runs here"
+        self._keep_here(alone, why)
+
+    def _made(self, order: _Order, answer: Mapping[str, Any], opened: Opened) -> list[Outcome]:
+        outcomes, job = [], order.job
         build, adoption = self._builds[job.build], self._adoptions[job.build]
         since, worker = answer.get("since", {}), self._named(answer)
         for name, result in opened.results.items():
@@ -398,9 +411,8 @@ class Orders:
             recorded = job.recorded.get(name, {})
             how = (since.get(name), name in opened.sent, name in opened.found)
             outcome = adoption.outcome(step, result, recorded, worker, *how)
-            if isinstance(outcome, str):
-                why = f"{outcome} is not on {worker} what it is here, so it runs here"
-                self._keep_here(part(job, [name]), why)
+            if isinstance(outcome, Other):
+                self._differs(order, name, outcome, worker)
                 continue
             if step.phase == "compile":
                 self._parcels.learn(i.name for i in result.inputs if i.kind == "import")
