@@ -173,6 +173,16 @@ def test_a_scheduler_that_does_not_answer_costs_a_line(project: Project) -> None
     assert project.read("generated/ash.txt") == "begin\n== ash == ASH! 0\nend\n"
 
 
+@pytest.mark.parametrize("text", ["", "{}", '{"address": "nowhere"}', "[]", "no JSON"])
+def test_a_scheduler_file_that_is_none_costs_a_line(project: Project, text: str) -> None:
+    path = project.write("../scheduler.json", text)
+    files = {"DASK_SCHEDULER_FILE": str(path), "CODEGEN_DASK_WAIT": "1"}
+    result = project.doit("-P", "dask", **files)
+    assert (result.code, result.err) == (0, "")
+    assert len(notes(result)) == 1
+    assert notes(result)[0].endswith("; all steps run here")
+
+
 def test_without_a_scheduler_workers_of_this_machine_make_the_same(project: Project) -> None:
     result = the_same(project, "-n", "2", "-v", "2")
     assert set(re.findall(r"generate:\S+  \((worker \d), \d+ ms\)", result.out)) <= {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import pickletools
 import re
 import shutil
 import signal
@@ -10,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -366,6 +369,56 @@ def test_a_worker_that_cannot_make_the_same_makes_nothing(
         right(sleeping, alone)
         assert ran(alone, "generate") == {"pid"}
         assert any(why in note and note.endswith("they run here") for note in notes(alone))
+        there.start_worker("fine")
+        shutil.rmtree(sleeping.path / "generated")
+        both = on_dask(sleeping, there, "-v", "2")
+        right(sleeping, both)
+        assert ran(both, "generate") == {"fine"}
+
+
+def test_what_dask_unpickles_is_the_same_for_every_python_and_any_scheduler() -> None:
+    import cloudpickle
+
+    from codegen_tasks.distributed.shim import as_source
+
+    once = pickle.dumps(as_source(doubled))
+    again = cloudpickle.dumps(pickle.loads(once))  # as a scheduler does
+    for pickled in (once, again):
+        named = {
+            strings[-2:] if op.name == "STACK_GLOBAL" else argument
+            for op, argument, strings in pickle_ops(pickled)
+            if op.name in ("GLOBAL", "STACK_GLOBAL")
+        }
+        assert named == {("functools", "partial"), ("builtins", "eval")}
+    assert pickle.loads(again)({"value": 21}) == {"doubled": 42}
+
+
+def doubled(order: dict[str, Any]) -> dict[str, Any]:
+    return {"doubled": 2 * order["value"]}
+
+
+def pickle_ops(pickled: bytes) -> Iterator[tuple[Any, Any, tuple[str, ...]]]:
+    """Yield each opcode, its argument, and the texts that came before it."""
+    strings: tuple[str, ...] = ()
+    for op, argument, _ in pickletools.genops(pickled):
+        yield op, argument, strings
+        if "UNICODE" in op.name:
+            strings = (*strings, argument)
+
+
+def test_a_worker_that_cannot_write_gets_no_steps(sleeping: Project, tmp_path: Path) -> None:
+    sleeping.write("templates/large.inc", "x" * 1_000_000)
+    limit = (
+        "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (500_000, 500_000)); "
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    with cluster(tmp_path / "cluster") as there:
+        there.start_worker("full", before=(sys.executable, "-c", limit))
+        alone = on_dask(sleeping, there, "-v", "2")
+        right(sleeping, alone)
+        assert ran(alone, "generate") == {"pid"}
+        what = "worker full gets no steps: file too large there; they run here"
+        assert notes(alone) == [f"-P dask: {what}"]
         there.start_worker("fine")
         shutil.rmtree(sleeping.path / "generated")
         both = on_dask(sleeping, there, "-v", "2")

@@ -305,6 +305,13 @@ class Mirror:
             differs = difference(machine(), order["machine"])
         if differs:
             return {"unfit": ("", differs), "left": list(order["tasks"])}
+        try:
+            return self._worked(order, wanted)
+        except OSError as error:
+            what = f"{error.strerror or error} there"
+            return {"unable": what[:1].lower() + what[1:], "left": list(order["tasks"])}
+
+    def _worked(self, order: Mapping[str, Any], wanted: Callable[[], bool]) -> dict[str, Any]:
         copy = self._copy(order["run"])
         lacking = copy.place(order)
         if lacking:
