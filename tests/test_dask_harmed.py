@@ -530,3 +530,22 @@ def test_workers_of_this_machine_end_with_the_run(sleeping: Project, number: int
     process.wait(30)
     _, left = psutil.wait_procs(family, timeout=20)
     assert [member.cmdline() for member in left if member.status() != "zombie"] == []
+
+
+def test_a_process_of_a_worker_that_is_gone_ends_without_a_word(sleeping: Project) -> None:
+    from codegen_tasks.distributed.child import send
+    from codegen_tasks.distributed.messages import Load
+    from codegen_tasks.settings import Settings
+
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "codegen_tasks.distributed.child"],
+        cwd=sleeping.path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    send(process.stdin, (Load("dodo.py", Settings()), None))
+    assert process.communicate(timeout=60)[1] == b""

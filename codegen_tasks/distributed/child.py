@@ -219,4 +219,5 @@ def _names(result: Result, root: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # nobody is there any more
+        main()
