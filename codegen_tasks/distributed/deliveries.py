@@ -10,15 +10,20 @@ import contextlib
 import pickle
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..build import Build
+from ..jobs import Parted, StepsJob
 from ..model import Result
 from ..remote.parcels import Blob
+from ..traffic import Traffic
 from .messages import Delivery
+
+if TYPE_CHECKING:
+    from ..remote.cache import RemoteCache
 
 #: So many results are fetched at once.
 _TOGETHER = 256
@@ -63,15 +68,18 @@ class Deliveries:
 
     Args:
         builds: whose steps are run.
+        tell: tells the user something, once for each kind of thing.
     """
 
-    def __init__(self, builds: Sequence[Build]):
+    def __init__(self, builds: Sequence[Build], tell: Callable[[str, str], None]):
         self._builds = builds
+        self._tell = tell
         self._wanted: SimpleQueue[_Awaited] = SimpleQueue()
         self._came: SimpleQueue[_Awaited] = SimpleQueue()
         self._under_way: list[_Awaited] = []
         self._fetching = False
-        self._lost = 0
+        self._lost: set[tuple[int, str]] = set()  # tasks, by build
+        self._traffic: dict[int, Traffic] = {}  # of workers, by build
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -81,11 +89,22 @@ class Deliveries:
         """What the answers that are not complete yet are answers to."""
         return [one.what for one in self._under_way]
 
-    def is_used(self, build: int) -> bool:
-        """Tell whether workers may put what steps come to into the remote cache of a build."""
+    def begin(self) -> None:
+        """Have this process use the remote cache: it forks no more, unless a worker dies."""
+        for build in self._builds:
+            if build.project.settings.asks_afar and not build.workshop.asks_afar:
+                build.workshop.settle_here()
+
+    def use(self, job: StepsJob) -> tuple[bool, bool]:
+        """Return whether the remote cache may be used for a job, and whether it was in vain."""
+        again = any((job.build, name) in self._lost for name in job.tasks)
+        remote = self._remote(job.build)
+        useful = remote is not None and remote.answers and len(self._lost) < _LOST
+        return useful and not again, again
+
+    def _remote(self, build: int) -> RemoteCache | None:
         outputs = self._builds[build].workshop.outputs
-        remote = outputs.remote if outputs is not None else None
-        return remote is not None and remote.answers and self._lost < _LOST
+        return outputs.remote if outputs is not None else None
 
     def open(self, what: Any, build: int, answer: Mapping[str, Any]) -> Opened | None:
         """Return the results in an answer; None if some of them are still to come.
@@ -128,10 +147,36 @@ class Deliveries:
             while True:
                 one = self._came.get_nowait()
                 self._under_way = [other for other in self._under_way if other is not one]
-                self._lost += len(one.opened.lost)
+                self._note_lost(one)
                 found.append((one.what, one.answer, one.opened))
         except Empty:
             return found
+
+    def _note_lost(self, one: _Awaited) -> None:
+        if one.opened.lost:
+            what = "what is in the remote cache for a worker is not there for us, so it is sent"
+            self._tell("lost", what)
+            self._lost |= {(one.build, task) for task in one.opened.lost}
+
+    # What went to and fro ---------------------------------------------------------------
+
+    def note(self, build: int, answer: Mapping[str, Any], worker: str) -> None:
+        """Count what went between a worker and the remote cache; tell if it is left alone."""
+        if answer.get("aside"):
+            what = "asks nothing of the remote cache, and sends what it makes here"
+            self._tell(f"aside {answer['aside']}", f"{worker} {what}: {answer['aside']}")
+        if answer.get("traffic"):
+            traffic = Traffic(**answer["traffic"])
+            if traffic.fault:
+                traffic.fault = f"for {worker} it {traffic.fault}"
+            self._traffic.setdefault(build, Traffic()).include(traffic)
+
+    def traffic(self) -> list[Parted]:
+        """Return what went between the remote cache and workers, or us; have ours sent."""
+        found = [Parted(build, traffic) for build, traffic in self._traffic.items()]
+        self._traffic.clear()
+        ours = enumerate(build.workshop.traffic() for build in self._builds)
+        return [*found, *(Parted(index, traffic) for index, traffic in ours)]
 
     # In the thread ----------------------------------------------------------------------
 
@@ -159,8 +204,7 @@ class Deliveries:
             self._came.put(one)
 
     def _contents(self, build: int, waiting: Sequence[_Awaited]) -> Mapping[str, bytes]:
-        outputs = self._builds[build].workshop.outputs
-        remote = outputs.remote if outputs is not None else None
+        remote = self._remote(build)
         if remote is None:
             return {}
         wanted: dict[str, tuple[Blob, int]] = {}

@@ -21,7 +21,6 @@ from ..build import Build
 from ..errors import CodegenError
 from ..jobs import Died, Overdue, Part, Parted, StepsJob, Unbegun
 from ..model import Outcome, Step
-from ..traffic import Traffic
 from .adoption import Adoption, Other
 from .cluster import Cluster, UnreachableError, WorkerState, shown, titled
 from .deliveries import Deliveries, Opened
@@ -105,9 +104,7 @@ class Orders:
         self._connect = functools.partial(Cluster, address, workers, min(wait, _ANSWER))
         self._guess = max(2, workers)
         self._dodo = dodo
-        self._deliveries = Deliveries(builds)
-        self._lost: set[tuple[int, str]] = set()  # tasks that the remote cache is no use for
-        self._traffic: dict[int, Traffic] = {}  # of workers, by build
+        self._deliveries = Deliveries(builds, self._tell)
         self._parcels: Parcels  # with the connection
         self._adoptions: list[Adoption]
         #: Whether workers are to be had, as far as is known.
@@ -123,17 +120,11 @@ class Orders:
                 self._parcels = Parcels(self._builds, self._dodo, self._run)
                 self._adoptions = [Adoption(one, self._parcels.sent) for one in self._builds]
                 self._cluster = self._connect()
-                self._speak()
+                self._deliveries.begin()
             except (UnreachableError, TooMuchError) as error:
                 self.usable = False
                 self._tell("cluster", f"{error}; all steps run here")
         return self._cluster
-
-    def _speak(self) -> None:
-        """Have this process use the remote cache: it forks no more, unless a worker dies."""
-        for build in self._builds:
-            if build.project.settings.asks_afar and not build.workshop.asks_afar:
-                build.workshop.settle_here()
 
     def _tell(self, kind: str, text: str) -> None:
         """Tell the user, once for each kind of thing."""
@@ -213,7 +204,7 @@ class Orders:
             self._held.append(order)
             return
         try:
-            told = self._parcels.order(order.job, order.needs, *self._use_of_store(order.job))
+            told = self._parcels.order(order.job, order.needs, *self._deliveries.use(order.job))
         except TooMuchError as error:
             self._keep_here(order.job, f"{error}, so they run here")
             return
@@ -234,11 +225,6 @@ class Orders:
         else:
             cluster.submit(key, told, allowed)
         order.lacking, order.where = (), ""
-
-    def _use_of_store(self, job: StepsJob) -> tuple[bool, bool]:
-        """Return whether the remote cache may be used for a job, and whether it was in vain."""
-        again = any((job.build, name) in self._lost for name in job.tasks)
-        return not again and self._deliveries.is_used(job.build), again
 
     def _sent_with(self, packs: Sequence[str], lacking: Collection[str]) -> dict[str, Any]:
         """Return the packs to send with an order: those that most workers cannot have yet.
@@ -344,7 +330,7 @@ class Orders:
         job = order.job
         if "unfit" not in answer:
             self._used.add(str(answer["address"]))
-        self._note_traffic(job.build, answer)
+        self._deliveries.note(job.build, answer, titled(self._named(answer)))
         outcomes = self._made(order, answer, opened)
         if opened.lost:
             self._have_sent(order, answer, opened.lost)
@@ -362,30 +348,12 @@ class Orders:
             found += self._not_begun(replace(order, job=part(job, left)), answer)
         return found
 
-    def _note_traffic(self, build: int, answer: Mapping[str, Any]) -> None:
-        """Count what went between a worker and the remote cache, and tell if it is left alone."""
-        worker = titled(self._named(answer))
-        if answer.get("aside"):
-            what = "asks nothing of the remote cache, and sends what it makes here"
-            self._tell(f"aside {answer['aside']}", f"{worker} {what}: {answer['aside']}")
-        if answer.get("traffic"):
-            traffic = Traffic(**answer["traffic"])
-            if traffic.fault:
-                traffic.fault = f"for {worker} it {traffic.fault}"
-            self._traffic.setdefault(build, Traffic()).include(traffic)
-
     def traffic(self) -> list[Parted]:
-        """Return what went between us, or workers, and the remote cache; ask when all has ended."""
-        found = [Parted(build, traffic) for build, traffic in self._traffic.items()]
-        self._traffic.clear()
-        ours = enumerate(build.workshop.traffic() for build in self._builds)
-        return [*found, *(Parted(index, traffic) for index, traffic in ours)]
+        """Return what went to and from the remote cache; ask when all has ended."""
+        return self._deliveries.traffic()
 
     def _have_sent(self, order: _Order, answer: Mapping[str, Any], names: Sequence[str]) -> None:
         """Have a worker send what it has put into the remote cache, and is not there for us."""
-        what = "what is in the remote cache for a worker is not there for us, so it is sent"
-        self._tell("lost", what)
-        self._lost |= {(order.job.build, name) for name in names}
         address = str(answer["address"])
         self._send(replace(order, job=part(order.job, names), where=address))
 
