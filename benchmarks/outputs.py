@@ -25,7 +25,7 @@ from measure import Figure, MeasurementError, Ran, Table, duration
 SIZES = ((10_000, 1_000), (1_000, 100_000))
 #: Patterns of the project whose branch is switched.
 SWITCHED = 300
-MADE, MADE_2, KEPT, HERE, HERE_2, THERE, THERE_2, COPIED = ROWS = (
+MADE, MADE_2, KEPT, HERE, HERE_2, THERE, THERE_2, BARE, COPIED = ROWS = (
     "made",
     "made, -n 2",
     "made and kept",
@@ -33,6 +33,7 @@ MADE, MADE_2, KEPT, HERE, HERE_2, THERE, THERE_2, COPIED = ROWS = (
     "restored, -n 2",
     "from remote",
     "from remote, -n 2",
+    "bare loop",
     "cp -r",
 )
 _DOIT = [sys.executable, "-m", "doit"]
@@ -52,6 +53,21 @@ _LARGE = """\
 _C = """\
 {% macro body(name) %}int {{ name }}(int x) { return x * {{ gain }}; }
 {% endmacro %}{{ body(name) }}
+"""
+#: What is left of restoring where nothing is asked, recorded or told: each pattern read and
+#: digested, each output read and written whole.
+_BARE = """
+import hashlib, os
+os.mkdir("copy")
+for name in os.listdir("patterns"):
+    with open(f"patterns/{name}", "rb") as file:
+        hashlib.sha256(file.read()).hexdigest()
+    name = name.replace(".toml", ".c")
+    with open(f"generated/{name}", "rb") as file:
+        data = file.read()
+    with open("copy/new", "xb") as file:
+        file.write(data)
+    os.replace("copy/new", f"copy/{name}")
 """
 _LINE = 50  # bytes of a line, about
 
@@ -167,6 +183,8 @@ class Bench:
             return _restored(self.from_nothing(self._cached, *parallel, keep=True))
         copy = self._project / "copy"
         shutil.rmtree(copy, ignore_errors=True)
+        if row == BARE:
+            return measure.run([sys.executable, "-c", _BARE], self._project, self._off)
         return measure.run(["cp", "-r", "generated", "copy"], self._project, self._off)
 
 
@@ -235,10 +253,11 @@ def tables(sizes: Sequence[tuple[int, int]], runs: int) -> list[Table]:
             for count, size in sizes:
                 found = measure_size(count, size, runs, scratch, url)
                 cells = [duration(found[row].seconds) if row in found else "" for row in ROWS]
-                ratio = found[HERE].seconds / found[COPIED].seconds
-                rows.append([f"{count:,} of {size:,} bytes", *cells, f"{ratio:.1f}x"])
+                ratios = [found[HERE].seconds / found[row].seconds for row in (BARE, COPIED)]
+                more = [f"{ratio:.1f}x" for ratio in ratios]
+                rows.append([f"{count:,} of {size:,} bytes", *cells, *more])
         switch = measure_switch(runs, scratch)
-    header = ["outputs", *ROWS, "restored / cp"]
+    header = ["outputs", *ROWS, "restored / bare", "restored / cp"]
     return [
         Table("Restoring outputs", header, rows, [measure.machine(runs)]),
         Table("A branch switch", ["project", "first", "and again", "ratio"], [switch]),

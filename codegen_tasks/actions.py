@@ -27,6 +27,8 @@ from .model import PATH_KINDS, Input, Result, Step, input_of, reads_of, row_of
 FORMAT = "1"
 #: So many read sets are kept under one key, the newest.
 SETS = 16
+#: So many bundles are known of one kind.
+BUNDLES = 8
 #: Contents of up to so many bytes stand in the result itself.
 INLINE = 16_384
 
@@ -94,7 +96,18 @@ def result_key(own: str, reads: ReadSet, digests: Sequence[str]) -> str:
         reads: what it reads.
         digests: of each of these, as it is now.
     """
-    return _digest(["result", own, [[*one, now] for one, now in zip(reads, digests, strict=True)]])
+    return key_of_texts(own, (text_of(reads, digests),))
+
+
+def text_of(reads: ReadSet, digests: Sequence[str]) -> str:
+    """Return what `key_of_texts` is told of some inputs; arguments as of `result_key`."""
+    return _encode([[*one, now] for one, now in zip(reads, digests, strict=True)])[1:-1]
+
+
+def key_of_texts(own: str, texts: Iterable[str]) -> str:
+    """Return `result_key` of the inputs of some texts; own as there."""
+    said = f'["result","{own}",[{",".join(texts)}]]'
+    return digest.of_bytes(said.encode("utf-8", "surrogatepass"))
 
 
 def own_name(step: Step) -> str:
@@ -106,6 +119,11 @@ def own_name(step: Step) -> str:
 
 def _digest(data: Any) -> str:
     return digest.of_bytes(_encode(data).encode("utf-8", "surrogatepass"))
+
+
+def bundles_key(shared: str) -> str:
+    """Return the key under which the bundles of a kind stand; `shared` is its `shared_key`."""
+    return _digest(["bundles", FORMAT, shared])
 
 
 # Read sets ------------------------------------------------------------------------------
@@ -150,6 +168,37 @@ def sets_in(raw: bytes) -> list[ReadSet]:
         return []
 
 
+# Bundles --------------------------------------------------------------------------------
+
+
+def written_bundles(sizes: Mapping[str, int]) -> bytes:
+    """Return the list of a kind's bundles as it is kept: digests, and how large each is.
+
+    That is the number of its steps where they are kept, and of its bytes where it travels.
+    """
+    return _sealed(_encode({"version": FORMAT, "bundles": list(sizes.items())}))
+
+
+def with_bundle(sizes: Mapping[str, int], name: str, size: int) -> dict[str, int]:
+    """Return a list of bundles with one more, the newest first.
+
+    Where they are too many, the smallest is left out, of equal ones the oldest.
+    """
+    before = {one: large for one, large in sizes.items() if one != name}
+    while len(before) >= BUNDLES:
+        del before[min(reversed(before), key=lambda one: before[one])]
+    return {name: size, **before}
+
+
+def bundles_in(raw: bytes) -> dict[str, int]:
+    """Return the list of bundles in what was kept, the newest first; none if it is not whole."""
+    try:
+        found = {"" + name: 0 + size for name, size in _unsealed(raw)["bundles"]}
+        return found if all(map(digest.is_one, found)) else {}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+
+
 # Results --------------------------------------------------------------------------------
 
 
@@ -183,12 +232,17 @@ def written(result: Result) -> tuple[bytes, dict[str, bytes]]:
     return _sealed(_encode(record)), beside
 
 
-def stored_in(raw: bytes) -> Stored | None:
-    """Return the result in what was kept; None if that is not whole."""
+def stored_in(raw: bytes, met: dict[Any, Input] | None = None) -> Stored | None:
+    """Return the result in what was kept; None if that is not whole.
+
+    Args:
+        raw: what was kept.
+        met: inputs of other results, by their rows; new ones are added.
+    """
     try:
         data = _unsealed(raw)
         contents = tuple(_content(*fields) for fields in data["outputs"])
-        inputs = tuple(input_of(*fields) for fields in data["inputs"])
+        inputs = tuple([_input(fields, met) for fields in data["inputs"]])
         if any(item.stat is not None for item in inputs):
             raise ValueError("of a machine")
         result = Result(
@@ -196,7 +250,7 @@ def stored_in(raw: bytes) -> Stored | None:
             {},
             tuple("" + name for name in data["references"]),
             "" + data["printed"],
-            _seconds(data["seconds"]),
+            seconds_in(data["seconds"]),
         )
         result.printed.encode("utf-8", "surrogateescape")  # or nobody could print it
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
@@ -229,6 +283,16 @@ def complete(
     return Result(known.inputs, outputs, known.references, known.printed, known.seconds, like)
 
 
+def _input(fields: Sequence[Any], met: dict[Any, Input] | None) -> Input:
+    if met is None or len(fields) > 5:  # it has been read in parts, so no other step has it
+        return input_of(*fields)
+    row = tuple(fields)
+    found = met.get(row)
+    if found is None:
+        found = met[row] = input_of(*fields)
+    return found
+
+
 def _content(path: str, content: str, size: int, text: str | None) -> Content:
     "".join((path, content))
     # A digest is the name of a file in the store: nothing else may pass for one.
@@ -240,7 +304,8 @@ def _content(path: str, content: str, size: int, text: str | None) -> Content:
     return Content(path, content, size, data)
 
 
-def _seconds(found: float) -> float:
+def seconds_in(found: float) -> float:
+    """Return a time that was kept.  Raises ValueError, TypeError if it is none."""
     if not 0.0 <= found < math.inf:
         raise ValueError("no time")
     return 0.0 + found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import disk, manifest, patterns, snapshot
 from .model import PATH_KINDS, Change, Outcome, Output, Phase, Reason, Stat, Step, Trace
+from .outputs import FETCHED, KEPT, RESTORED, too_quick
 from .plan import Plan, make_plan
 from .project import Project
 from .savings import Savings
@@ -85,6 +86,9 @@ class Build:
         self.hints: dict[str, set[str]] = {}  # tasks a step waits for because of its last run
         #: Steps that have no work as far as is known, so that nobody asks for their verdict.
         self.fresh: Collection[str] = frozenset()
+        #: Steps that the output cache probably knows, and when the run has begun, those that were
+        #: restored from it: see `ahead`.
+        self.ahead: Collection[str] = frozenset()
         #: What each step has read and written, as far as this build has come to know it.
         self.latest: dict[str, Trace] = {}
         #: Steps that have run; the database knows what they have read, or that they failed.
@@ -93,6 +97,11 @@ class Build:
         self.rows: dict[str, Row] = {}
         #: What the output cache has done in this run.
         self.savings = Savings()
+        #: Steps whose results the output cache has, each for itself, and what they printed.
+        self.kept: dict[str, str] = {}
+        #: Steps that it does not have because they took next to no time, and what they printed.
+        self.quick: dict[str, str] = {}
+        self._too_quick = too_quick(project.settings)
         self._entries: dict[str, Mapping[str, Any]] = {}
         self._rows = snapshot.Rows(project.templates)
         self._leaving = False
@@ -155,6 +164,10 @@ class Build:
         """Take in that a step has run: what was known of it holds no longer."""
         self.ran.add(outcome.task)
         self.savings.take(outcome)
+        if outcome.cached in (KEPT, RESTORED, FETCHED):
+            self.kept[outcome.task] = outcome.printed
+        elif outcome.cached == self._too_quick:
+            self.quick[outcome.task] = outcome.printed
         for known in (self.latest, self.rows, self._entries):
             known.pop(outcome.task, None)
         if outcome.trace is not None:
@@ -163,6 +176,10 @@ class Build:
             self.rows[outcome.task] = self._rows.heard(outcome.row)
         if outcome.entries is not None:
             self._entries[outcome.task] = outcome.entries
+
+    def has_task(self, task: str) -> bool:
+        """Tell whether doit has a task for a step before anybody asks for it."""
+        return task not in self.fresh and task not in self.ahead
 
     def has_made(self, task: str) -> bool:
         """Tell whether what a step makes is there: it is up to date, or has run and not failed."""

@@ -53,6 +53,14 @@ def unabridged(codegens: Sequence[Codegen], tasks: Sequence[Any]) -> list[Any]:
     return found
 
 
+def abridged(codegens: Sequence[Codegen], tasks: Sequence[Any]) -> list[Any]:
+    """Return doit's tasks with ours as the builds are now: see `Build.has_task`."""
+    found = list(tasks)
+    for codegen in codegens:
+        found = _replaced(found, set(_names(codegen.build)), codegen.build)
+    return found
+
+
 def refuse_unmet(codegens: Sequence[Codegen]) -> None:
     """Raise what a rule lacks, unless patterns are still to come that may bring it.
 
@@ -132,7 +140,7 @@ class OnDemand(dict[str, Any]):
         self._builds = builds
 
     def __missing__(self, name: str) -> Any:
-        build = next((one for one in self._builds if name in one.fresh), None)
+        build = next((one for one in self._builds if not one.has_task(name)), None)
         if build is None:
             raise KeyError(name)
         steps = [build.plan.steps[name]]

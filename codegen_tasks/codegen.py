@@ -39,6 +39,12 @@ ASKED: ContextVar[WeakMethod[Callable[[], Collection[str] | None]] | None] = Con
 )
 
 
+class ToRun(tuple[str, ...]):
+    """What is selected by a command that makes it."""
+
+    __slots__ = ()
+
+
 class NoTasks(tuple[str, ...]):
     """What is selected by a command that needs the plan of a build, and no task of its steps."""
 
@@ -291,6 +297,10 @@ class Codegen:
                 self._supposed = [name for name, record in supposed.items() if not record]
                 return self.glance.tasks(names)
             self.build.fresh = self.glance.fresh(self.build.plan, names)
+        if isinstance(names, ToRun) and self.project.settings.output_cache:
+            from . import ahead
+
+            self.build.ahead = ahead.likely(self.build, names)
         from .tasks import tasks_of
 
         return tasks_of(self.build)
@@ -308,8 +318,13 @@ class Codegen:
         if self._supposed:
             Globals.dep_manager.backend.doubt(self._supposed)
         self.glance, self.quiet, self._supposed = None, False, []
-        self.build.fresh = frozenset()
+        self.build.fresh = self.build.ahead = frozenset()
         return self.build
+
+    @property
+    def is_abridged(self) -> bool:
+        """Whether there are steps for which doit has no task."""
+        return self.glance is not None or (self._build is not None and bool(self._build.ahead))
 
     def plan_again(self, others: Mapping[str, str], outputs: tuple[str, ...] = ()) -> Build:
         """Return a new build, which knows what tasks make that are not ours; see `chains`.

@@ -251,6 +251,16 @@ def are_concerned(glances: Iterable[Glance], tasks: Sequence[Any]) -> bool:
         tasks: doit's.
     """
     glances = list(glances)
+    if want_steps(tasks):
+        return True
+    others = [task for task in tasks if not is_ours(task)]
+    made = {disk.relative(str(target)) for task in others for target in task.targets}
+    names = {task.name for task in others}
+    return any(one.reads(made) or not names.isdisjoint(one.kept.tasks) for one in glances)
+
+
+def want_steps(tasks: Sequence[Any]) -> bool:
+    """Tell whether tasks that are not ours may want a step that has no task."""
     others = [task for task in tasks if not is_ours(task)]
     present = {task.name for task in tasks}
     ours = present.difference(task.name for task in others)
@@ -260,9 +270,7 @@ def are_concerned(glances: Iterable[Glance], tasks: Sequence[Any]) -> bool:
         asked |= {one[0].dep_name for one in task.uptodate if hasattr(one[0], "dep_name")} & ours
         if task.loader or task.wild_dep or task.calc_dep or asked or not named <= present:
             return True
-    made = {disk.relative(str(target)) for task in others for target in task.targets}
-    names = {task.name for task in others}
-    return any(one.reads(made) or not names.isdisjoint(one.kept.tasks) for one in glances)
+    return False
 
 
 def preceding(tasks: Sequence[Any], selected: Sequence[str] | None) -> list[str]:
@@ -299,7 +307,7 @@ def come_between(tasks: Sequence[Any], selected: Sequence[str] | None) -> bool:
         ours, group = task.meta["codegen"], name.partition(":")[0]
         # All templates have been parsed for what was rendered.
         done = ours["phase"] == "templates" and group.replace("templates", "generate") in over
-        if came and not done and (ours["target"] or ours.get("fresh")):
+        if came and not done and (ours["target"] or ours.get("fresh") or ours.get("ahead")):
             return True
         over.add(name)
     return False
@@ -359,19 +367,20 @@ def _order(
     return found
 
 
-def group_task(project: Project, phase: Phase, fresh: int = 0) -> dict[str, Any]:
+def group_task(project: Project, phase: Phase, fresh: int = 0, ahead: int = 0) -> dict[str, Any]:
     """Return the doit task that stands for a phase.
 
     Args:
         project: what was declared.
         phase: which.
         fresh: how many of its steps are up to date and have no task of their own.
+        ahead: how many have none because they are restored before the others run.
     """
     return {
         "basename": project.task(phase),
         "name": None,
         "doc": DOCS[phase],
-        "meta": {"codegen": {"phase": phase, "target": "", "fresh": fresh}},
+        "meta": {"codegen": {"phase": phase, "target": "", "fresh": fresh, "ahead": ahead}},
     }
 
 

@@ -8,15 +8,18 @@ what is not in the former is asked of the latter, for many steps at once, and th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from . import actions, digest, disk
 from .actions import ReadSet, Stored
+from .bundles import BROKEN, Bundles, Guard
 from .errors import AwaitedError, CodegenError
 from .keys import Reads
 from .model import PATH_KINDS, Input, Result, Stat, Step, Trace
@@ -38,9 +41,6 @@ _ALIKE = frozenset({"rule", "environment", "context", "filter", "test", "functio
 _ALIKE |= {"template", "missing template"}
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
 RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
-
-#: Is called with each path that is about to be read; may raise.
-Guard: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,15 @@ class _Candidate:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What many steps read alike: digests, signatures, and the text of it in their keys."""
+
+    digests: tuple[str, ...]
+    stats: tuple[Stat | None, ...]
+    text: str
+
+
 def _kind(step: Step) -> Kind:
     """Return what steps have in common that read alike."""
     return (step.rule, step.phase, step.link, step.item is None)
@@ -99,6 +108,11 @@ def remote_of(project: Project) -> RemoteCache | None:
     return RemoteCache(where, settings.remote_cache_seconds, secret, token, writes(settings))
 
 
+def too_quick(settings: Settings) -> str:
+    """Return why a step is not kept that took next to no time."""
+    return f"took less than {settings.output_cache_milliseconds} ms"
+
+
 def writes(settings: Settings) -> bool:
     """Tell whether results are sent to the remote cache: by whoever is trusted, if not told."""
     if settings.remote_cache_write != "auto":
@@ -117,7 +131,8 @@ def is_sound(held: Held) -> bool:
         return False
     if held.kind == CONTENTS:
         return digest.of_bytes(raw) == held.name
-    return actions.stored_in(raw) is not None or bool(actions.sets_in(raw))
+    kinds = (actions.stored_in, actions.sets_in, actions.bundles_in)
+    return any(kind(raw) for kind in kinds)
 
 
 class OutputCache:
@@ -145,12 +160,30 @@ class OutputCache:
         self._keys: dict[Kind, str] = {}
         self._expected: dict[str, list[_Candidate]] = {}
         self._seen: dict[tuple[str, str], tuple[str, Stat | None]] = {}
-        self._met: dict[tuple[Input, Stat | None], Input] = {}
+        self._rests: dict[ReadSet, _Rest | None] = {}
+        self._rows: dict[Any, Input] = {}
+        self._met: dict[tuple[int, Stat | None], tuple[Input, Input]] = {}  # by identity
         self._roots = {os.fsencode(project.root), os.fsencode(os.path.realpath(project.root))}
         self._least = project.settings.output_cache_milliseconds
-        self._too_quick = f"took less than {self._least} ms"
+        self._too_quick = too_quick(project.settings)
         self._quick: Counter[Kind] = Counter()  # in a row
         self._unwritable = False
+        self._bundles: Bundles | None = None
+        #: Tasks of the steps that were found in bundles.
+        self.bundled: set[str] = set()
+        #: The `actions.shared_key` of kinds whose bundle the remote cache had, and not the store.
+        self.fetched: Collection[str] = ()
+
+    def use_bundles(self, steps: Iterable[Step]) -> None:
+        """Look in bundles first, from now on: no file is changed but by the steps restored.
+
+        Args:
+            steps: one of each kind that is to be looked for.
+        """
+        self._bundles = Bundles(self._project, self._world, self._store)
+        for step in steps:
+            if actions.own_name(step):
+                self._bundles.open(self._shared_key(step))
 
     # Finding ----------------------------------------------------------------------------
 
@@ -194,12 +227,12 @@ class OutputCache:
         for reads in self._read_sets(step):
             own = own or self._own_key(step)
             try:
-                digests, stats = self._now(step, reads, guard)
+                digests, stats, text = self._now(step, reads, guard)
             except (Exception, AwaitedError):
                 # It names what is not made yet, or what cannot be read.  The step itself may
                 # read it no more; if it does, it says so, and is looked for again later.
                 continue
-            yield _Candidate(reads, digests, stats, actions.result_key(own, reads, digests))
+            yield _Candidate(reads, digests, stats, actions.key_of_texts(own, text))
 
     def find(self, step: Step, guard: Guard | None = None) -> Found | None:
         """Return what a step would make, if that is known; None if it is not.
@@ -208,6 +241,12 @@ class OutputCache:
             step: to be run.
             guard: is called with each path that is about to be read; may raise.
         """
+        if self._bundles is not None and actions.own_name(step):
+            result = self._bundles.find(step, self._shared_key(step), guard)
+            if result is not None:
+                self.bundled.add(step.task)
+                fetched = self._shared_key(step) in self.fetched
+                return Found(result, FETCHED if fetched else RESTORED)
         expected = self._expected.pop(step.task, None)
         if not self._looks(step):
             return None
@@ -219,6 +258,51 @@ class OutputCache:
                     self._quick[_kind(step)] = 0
                     return Found(self._signed(result, one), RESTORED)
         return self._fetched(step, expected or ())
+
+    def knows(self, step: Step, guess: bool = False) -> bool:
+        """Tell whether the user's own store has what a step would make, as far as names tell.
+
+        Args:
+            step: to be run.
+            guess: what it reads may not be as it will be then.
+        """
+        if guess:
+            found = any(True for _ in self._read_sets(step))
+        else:
+            found = any(self._store.has(ACTIONS, one.key) for one in self._candidates(step, None))
+        return found or self._is_bundled(step, guess)
+
+    def _is_bundled(self, step: Step, guess: bool) -> bool:
+        if self._bundles is None or not actions.own_name(step):
+            return False
+        shared = self._shared_key(step)
+        if guess:
+            return self._bundles.have(step, shared)
+        return self._bundles.find(step, shared, None) is not None
+
+    def fetch_bundles(self, steps: Iterable[Step]) -> tuple[list[str], int]:
+        """Fetch the bundle of each step's kind from the remote cache into the store.
+
+        Returns:
+            The `actions.shared_key` of each that came, and by how much the store has grown.
+        """
+        came, size = [], 0
+        for step in steps:
+            if self.remote is None or not self.remote.answers or not actions.own_name(step):
+                continue
+            shared = self._shared_key(step)
+            bundles = Bundles(self._project, self._world, self._store)
+            for data in self.remote.bundles(shared, partial(self._store.has, CONTENTS)):
+                with contextlib.suppress(CodegenError, *BROKEN):
+                    size += bundles.put(shared, data)
+                    came.append(shared)
+        return came, size
+
+    def forget(self) -> None:
+        """Forget what was looked at: time may pass, and tasks may run, before steps do."""
+        for known in (self._shared, self._seen, self._rests):
+            known.clear()
+        self._bundles = None
 
     def _looks(self, step: Step) -> bool:
         """Tell whether a step is looked for: it may be of a kind that is made as soon."""
@@ -323,16 +407,32 @@ class OutputCache:
 
     def _now(
         self, step: Step, reads: ReadSet, guard: Guard | None
-    ) -> tuple[list[str], list[Stat | None]]:
-        """Return the digests of what a step would read, and the signatures of its files."""
+    ) -> tuple[list[str], list[Stat | None], tuple[str, ...]]:
+        """Return the digests of what a step would read, signatures of files, and a key's texts."""
+        if guard is not None:
+            for kind, name, _ in reads:
+                if kind in PATH_KINDS:
+                    guard(name)
+        rest = self._rest(step, reads[1:])
+        own = reads[:1] if rest is not None else reads
         digests, stats = [], []
-        for kind, name, keys in reads:
-            if guard is not None and kind in PATH_KINDS:
-                guard(name)
+        for kind, name, keys in own:
             digest, stat = self._looked_at(step, kind, name, keys)
             digests.append(digest)
             stats.append(stat)
-        return digests, stats
+        text = actions.text_of(own, digests)
+        if rest is None:
+            return digests, stats, (text,)
+        return [*digests, *rest.digests], [*stats, *rest.stats], (text, rest.text)
+
+    def _rest(self, step: Step, reads: ReadSet) -> _Rest | None:
+        """Return what a step reads beside its own pattern, if all of it is looked at once."""
+        if reads in self._rests:
+            return self._rests[reads]
+        if not reads or not all(kind in _ALIKE for kind, _, _ in reads):
+            return self._rests.setdefault(reads, None)
+        digests, stats = zip(*(self._looked_at(step, *one) for one in reads), strict=True)
+        return self._rests.setdefault(reads, _Rest(digests, stats, actions.text_of(reads, digests)))
 
     def _looked_at(self, step: Step, kind: str, name: str, keys: Reads) -> tuple[str, Stat | None]:
         if kind in _ALIKE:
@@ -364,14 +464,14 @@ class OutputCache:
         if item.reads:
             fields = (item.kind, item.name, item.digest, stat, item.shown, item.reads, item.via)
             return Input(*fields)
-        known = self._met.get((item, stat))
+        known = self._met.get((id(item), stat))
         if known is None:
-            known = self._met[item, stat] = replace(item, stat=stat)
-        return known
+            known = self._met[id(item), stat] = (item, replace(item, stat=stat))
+        return known[1]
 
     def _stored(self, key: str) -> Stored | None:
         raw = self._store.get(ACTIONS, key)
-        return actions.stored_in(raw) if raw is not None else None
+        return actions.stored_in(raw, self._rows) if raw is not None else None
 
     def _complete(self, found: Stored) -> Result | None:
         beside: dict[str, bytes] = {}
@@ -404,7 +504,7 @@ class OutputCache:
             result: the same without them, and what it made.
             sent: the remote cache has it already.
         """
-        why = self._unfit(step, trace.inputs, result)
+        why = self._unfit(step, trace, result)
         if why:
             return why, 0
         record, beside = actions.written(result)
@@ -428,12 +528,37 @@ class OutputCache:
         own, reads = self._own_key(step), actions.read_set(inputs)
         return own, reads, actions.result_key(own, reads, [item.digest for item in inputs])
 
-    def _unfit(self, step: Step, inputs: Sequence[Input], result: Result) -> str:
+    def keep_together(
+        self, made: Sequence[tuple[Step, Trace, Sequence[str], str]]
+    ) -> tuple[str, bytes, int]:
+        """Keep what steps of one kind came to as a bundle too; arguments as of `Bundles.keep`.
+
+        Returns:
+            The kind's `actions.shared_key`, the bundle, empty if there is none, and by how much
+            the store has grown.
+        """
+        first = made[0][0]
+        if self._store.fault or not actions.own_name(first):
+            return "", b"", 0
+        bundles, shared = Bundles(self._project, self._world, self._store), self._shared_key(first)
+        try:
+            return shared, *bundles.keep(shared, made, self._unfit)
+        except CodegenError as error:
+            self._say_unwritable(error)
+            return "", b"", 0
+
+    def send_bundles(self, bundles: Mapping[str, bytes]) -> None:
+        """Send bundles to the remote cache, if that is written to."""
+        for shared, data in bundles.items() if self.remote is not None else ():
+            if self.remote is not None and self.remote.writes:
+                self.remote.send_bundle(shared, data)
+
+    def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""
         said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
         if any(root in data for data in said for root in self._roots):
             return "holds the path of the checkout"
-        if actions.torn(inputs) or not self._still(step, inputs):
+        if actions.torn(trace.inputs) or not self._still(step, trace.inputs):
             return "an input changed meanwhile"
         return ""
 

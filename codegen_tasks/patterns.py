@@ -198,6 +198,10 @@ class Library:
                 del self._parsed[next(iter(self._parsed))]
         return found
 
+    def holds(self, path: str) -> bool:
+        """Tell whether a file, by its absolute path, may be a pattern: it lies in the project."""
+        return self._inside.holds(path)
+
     def signature(self, pattern: Pattern) -> Stat | None:
         """Return a loaded pattern's signature; if it was unsettled, by now, if it says the same."""
         if pattern.stat is None or pattern.stat[1] != UNSETTLED:

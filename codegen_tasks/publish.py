@@ -97,6 +97,8 @@ class Publisher:
 
     def log(self, step: Step, outcome: Outcome) -> None:
         """Keep a log for a step that printed or failed; remove an older one otherwise."""
+        if not (outcome.printed or outcome.error or self._logs):
+            return
         path = self._project.log_path(step.phase, step.target)
         full = self._project.full(path)
         text = outcome.printed

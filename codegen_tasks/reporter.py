@@ -21,6 +21,7 @@ from doit.reporter import ConsoleReporter
 from .ours import phase_of
 
 if TYPE_CHECKING:
+    from .model import Outcome
     from .progress import Counts, View, Work
     from .screen import Screen
 
@@ -96,7 +97,7 @@ class CodegenReporter(ConsoleReporter):
             if task is None:
                 continue
             phase = phase_of(task)
-            if phase in _DONE:
+            if phase in _DONE and name not in self._counted:
                 self._uptodate += task.meta["codegen"].get("fresh", 0)
                 self._counted.add(name)
             if phase is not None and phase != "output" and _is_step(task):
@@ -231,13 +232,8 @@ class CodegenReporter(ConsoleReporter):
             self._work = None
         self._end_view()
 
-    def step_finished(self, task: Any, outcome: Any) -> None:
-        """Take in what a step came to.
-
-        Args:
-            task: doit's task.
-            outcome: a `codegen_tasks.model.Outcome`.
-        """
+    def step_finished(self, task: Any, outcome: Outcome) -> None:
+        """Take in what a step, doit's task, came to."""
         phase = phase_of(task)
         self._finished.add(task.name)
         self._uptodate -= phase in _DONE and self._is_counted(task)
@@ -249,23 +245,41 @@ class CodegenReporter(ConsoleReporter):
         if not outcome.error:
             self._done[str(phase)] += 1
             self._unchanged += phase in _DONE and not outcome.changed
-        restored = outcome.cached.startswith("restored")
-        self._restored += restored
+        self._restored += outcome.cached.startswith("restored")
         if task.verbosity == 2:
-            who = outcome.worker or f"pid {outcome.pid}"
-            took = f"{who}, {outcome.seconds * 1000:.0f} ms"
-            took += f", {outcome.cached}" if restored else ""
-            self.write(f".  {task.name}  ({took})\n")
-        for note in outcome.notes:
-            self.write(f"   {note}\n")
-        if outcome.printed and not outcome.error and self._shows(task, phase):
-            self.write(_indented(outcome.printed.rstrip()) + "\n")
+            self.write(f".  {task.name}{self._took(outcome)}\n")
+        self._tell_details(outcome, str(phase), int(task.verbosity or 0))
+
+    def restoring(self, steps: Mapping[str, str]) -> None:
+        """Learn which steps, with their phases, are to be restored before they have tasks."""
+        self._steps.update(steps)
+        self._asked.update(steps)
+
+    def step_restored(self, phase: str, outcome: Outcome, verbosity: int) -> None:
+        """Take in a step that was restored before its task would have been made."""
+        self._finished.add(outcome.task)
+        self._done[phase] += 1
+        self._unchanged += not outcome.changed
+        self._restored += 1
+        if self._told < _LINES:
+            self._told += 1
+            self.write(f".  {outcome.task}{self._took(outcome) if verbosity == 2 else ''}\n")
+        self._tell_details(outcome, phase, verbosity)
 
     @staticmethod
-    def _shows(task: Any, phase: str | None) -> bool:
-        """Compilers' warnings are shown as doit shows stderr, templates' prints as stdout."""
-        needed = 1 if phase == "compile" else 2
-        return int(task.verbosity or 0) >= needed
+    def _took(outcome: Outcome) -> str:
+        """Return who ran a step, and for how long."""
+        who = outcome.worker or f"pid {outcome.pid}"
+        how = f", {outcome.cached}" if outcome.cached.startswith("restored") else ""
+        return f"  ({who}, {outcome.seconds * 1000:.0f} ms{how})"
+
+    def _tell_details(self, outcome: Outcome, phase: str, verbosity: int) -> None:
+        for note in outcome.notes:
+            self.write(f"   {note}\n")
+        # Compilers' warnings are shown as doit shows stderr, templates' prints as stdout.
+        shown = verbosity >= (1 if phase == "compile" else 2)
+        if outcome.printed and not outcome.error and shown:
+            self.write(_indented(outcome.printed.rstrip()) + "\n")
 
     # The live view ----------------------------------------------------------------------
 

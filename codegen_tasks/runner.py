@@ -14,7 +14,7 @@ import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -27,7 +27,7 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import disk, lock, manifest, rows, runs, state
+from . import bundles, disk, lock, manifest, rows, runs, state
 from .build import Build
 from .errors import StepError
 from .glance import remember
@@ -48,7 +48,7 @@ from .ours import is_ours
 from .process import Keeper
 from .ready import Ready
 from .steps import internal, iso
-from .tasks import adopt, adopt_packed, packed
+from .tasks import adopt, adopt_packed, packed, record_packed
 from .workers import Knowledge, Pool
 
 #: So often, in seconds, workers are listened to while they have enough to do.
@@ -73,20 +73,23 @@ class CodegenRunner(Runner):
         selected: what the command line names; empty for all.
         elsewhere: returns who has steps done on other machines, given the processes of this one
             and the builds; None if nobody does.
-        others: see doit's `Runner`.
+        others: returns the dispatcher of what is left when steps were restored, see `ahead`.
+        given: see doit's `Runner`.
     """
 
     def __init__(
         self,
-        *others: Any,
+        *given: Any,
         builds: Sequence[Build],
         workers: int = 0,
         wait: bool = True,
         stages: Iterable[tuple[Sequence[Build], Any]] = (),
         selected: Sequence[str] = (),
         elsewhere: Callable[[Pool, Sequence[Build]], Executor] | None = None,
+        others: Callable[[], Any] | None = None,
     ):
-        super().__init__(*others)
+        super().__init__(*given)
+        self._others = others
         self._stages = iter(stages)
         self._selected = selected
         self._collected = runs.begin(self.dep_manager)
@@ -149,7 +152,7 @@ class CodegenRunner(Runner):
         """Run all selected tasks; doit calls this once."""
         in_order = False
         try:
-            self._run_stages(task_dispatcher)
+            self._run_stages(self._restore(task_dispatcher))
             in_order = True
         finally:
             self._broken_off = not in_order
@@ -159,6 +162,44 @@ class CodegenRunner(Runner):
             self._keeper.end(in_order)
             # What a worker set up and did not live to tear down is torn down here.
             self.teardown_list += self._set_up.values()
+
+    def _restore(self, dispatcher: Any) -> Any:
+        """Restore steps for which doit has no task; return the dispatcher of what is left."""
+        if self._others is None or not any(build.ahead for build in self._builds):
+            return dispatcher
+        from . import ahead
+
+        self._hold()
+        for index, build in enumerate(self._builds):
+            self._tell("restoring", {name: self._steps[name][1].phase for name in build.ahead})
+            done: list[str] = []
+            try:
+                for outcomes in ahead.restored(build, self._values, self._collected.stale):
+                    for outcome in outcomes:
+                        done.append(outcome.task)
+                        self._finish_restored(index, outcome)
+                    state.flush(self.dep_manager)
+            finally:
+                build.ahead = frozenset(done)
+                state.flush(self.dep_manager)
+        return self._others()
+
+    def _values(self, name: str) -> Mapping[str, Any] | None:
+        """Return what is recorded of a step; None if it is to be ignored."""
+        ignored = self.dep_manager._get(name, "ignore:")
+        return None if ignored else self.dep_manager.get_values(name)
+
+    def _finish_restored(self, index: int, outcome: Outcome) -> None:
+        """Do what `_finish_step` does, for a step without a task."""
+        build, step = self._builds[index], self._steps[outcome.task][1]
+        build.workshop.publisher.log(step, outcome)
+        record_packed(build, outcome, self.dep_manager)
+        if outcome.trace is not None and outcome.trace.unsettled:
+            self._unsettled[outcome.task] = outcome.trace
+        self._made.setdefault(index, []).append(outcome.task)
+        build.ended(outcome)
+        self._collected.step(outcome)
+        self._tell("step_restored", step.phase, outcome, self.stream.effective_verbosity(None))
 
     def _run_stages(self, dispatcher: Any) -> None:
         self._run_stage(dispatcher)
@@ -892,6 +933,10 @@ class CodegenRunner(Runner):
                 self.reporter.runtime_error(str(error))
                 self.final_result = self.final_result or FAILURE  # as a failed `output` is
         for build in self._builds:
+            if len(build.kept) >= bundles.WORTH and not self._broken_off:
+                from . import ahead
+
+                ahead.keep_together(build, self._values)
             build.savings.end(build.project)
         if not self._locked and any(each.is_abandoned for each in self._locks):
             self._hold()  # to sweep what a killed run left, though there was nothing to do
@@ -926,6 +971,7 @@ class CodegenRunner(Runner):
         """Return how many targets were found up to date, those included that have no task."""
         names = {name for name, how in self._over.items() if how == "up-to-date"}
         for build in self._builds:
+            names.difference_update(build.ahead)
             names.update(
                 name
                 for name in build.fresh

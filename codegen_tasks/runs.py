@@ -137,6 +137,10 @@ class Collected:
         #: Steps that doit was told are up to date.
         self.fresh: set[str] = set()
 
+    def stale(self, task: str, reasons: Sequence[Reason]) -> None:
+        """Take in why a step is stale."""
+        self.reasons[task] = reasons
+
     def step(self, outcome: Outcome) -> None:
         """Take in what a step came to."""
         self._rows.append(

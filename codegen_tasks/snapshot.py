@@ -15,13 +15,10 @@ has another signature*; whatever has is left to `staleness`.
 from __future__ import annotations
 
 import array
-import contextlib
 import json
 import marshal
 import os
-import signal
 import sys
-import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from . import disk
+from . import disk, forks
 from .model import PATH_KINDS, Input, Stat, Step, Trace
 from .rows import ByIdentity, own_inputs
 
@@ -482,53 +479,13 @@ def _signatures(paths: Sequence[str], root: str) -> Any:
     """Return the signatures of files as they are now, four numbers each."""
     if os.path.realpath(os.curdir) != os.path.realpath(root):
         paths = [os.path.join(root, path) for path in paths]
-    if len(paths) < _WORTH_A_FORK or not _may_fork():
+    if len(paths) < _WORTH_A_FORK or not forks.may_fork():
         return _looked_at(paths)
     half = len(paths) // 2
-    fork = _Fork(paths[half:])
+    fork = forks.Fork(lambda: bytes(_looked_at(paths[half:]).tobytes()))
     found = _looked_at(paths[:half])
     found.frombytes(fork.result() or _looked_at(paths[half:]).tobytes())
     return found
-
-
-def _may_fork() -> bool:
-    """Tell whether a fork of this process could work beside it, and would be sound."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return hasattr(os, "fork") and cores > 1 and threading.active_count() == 1
-
-
-class _Fork:
-    """Looks at files in a fork of this process, on another core, and does nothing else.
-
-    Args:
-        paths: of the files.
-    """
-
-    def __init__(self, paths: Sequence[str]):
-        self._size = 4 * array.array("q").itemsize * len(paths)
-        self._handle, write = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            # Nothing of ours may happen here, whatever comes: no handler, no flush, no report.
-            try:
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, signal.SIG_DFL)
-                os.close(self._handle)
-                with open(write, "wb") as pipe:
-                    pipe.write(_looked_at(paths).tobytes())
-            finally:
-                os._exit(0)
-        os.close(write)
-
-    def result(self) -> bytes:
-        """Return the signatures as bytes; none if the fork did not live to tell them."""
-        try:
-            with open(self._handle, "rb") as pipe:
-                found = pipe.read()
-        finally:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
-        return found if len(found) == self._size else b""
 
 
 def _looked_at(paths: Iterable[str]) -> Any:

@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import disk, formats, texts, toolchains
+from .bundles import Guard
 from .bytecode import TemplateCache
 from .compiling import Compilation, Compiling
 from .complaints import Complaints
@@ -29,7 +30,7 @@ from .engines import Kind, kind_of
 from .errors import AwaitedError, CodegenError, StepError
 from .keys import View
 from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
-from .outputs import FETCHED, Guard, OutputCache, remote_of
+from .outputs import FETCHED, Found, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
@@ -77,6 +78,8 @@ class Workshop:
         #: Whether this process may use a remote cache: it must not fork afterwards.
         self.asks_afar = False
         self._speaker = 0  # the process that has begun to use one
+        #: Whether it was found out in this run that a remote cache is of no use.
+        self.is_alone = False
         self._engines: dict[str, Engine] = {}
         self._renderers: dict[str, Engine] = {}  # the same by template
         self._cache: TemplateCache | None = None
@@ -183,7 +186,8 @@ class Workshop:
         """The output cache; None if it is off."""
         if not self.project.settings.output_cache:
             return None
-        remote = remote_of(self.project) if self.asks_afar else None
+        asks = self.asks_afar and not self.is_alone
+        remote = remote_of(self.project) if asks else None
         return OutputCache(self.project, self.world, remote)
 
     def settle_here(self) -> None:
@@ -552,9 +556,7 @@ class Workshop:
         found = self.outputs.find(step, guard)
         if found is None:
             return None
-        outcome = self.adopt(step, found.result, recorded, looked_at=True)
-        saved = max(0.0, found.result.seconds - outcome.seconds)
-        return replace(outcome, cached=found.where, saved=saved, stored=found.stored)
+        return self.adopt(step, found.result, recorded, found)
 
     def _keep(
         self,
@@ -578,7 +580,7 @@ class Workshop:
         return self.outputs.keep(step, trace, result, sent)
 
     def adopt(
-        self, step: Step, result: Result, recorded: Recorded, looked_at: bool = False
+        self, step: Step, result: Result, recorded: Recorded, found: Found | None = None
     ) -> Outcome:
         """Write what a step came to elsewhere, as if it had run here; return its outcome.
 
@@ -586,8 +588,9 @@ class Workshop:
             step: this.
             result: what it came to.
             recorded: see `run`.
-            looked_at: its inputs have the signatures that they have here; otherwise one that
-                is not here as it was there gets none, and so is looked at again by the next run.
+            found: it is from the output cache, so its inputs have the signatures that they have
+                here; otherwise one that is not here as it was there gets none, and so is looked
+                at again by the next run.
         """
         began, start = time.time_ns(), time.perf_counter()
         mode = self.project.rules[step.rule].mode if step.phase == "generate" else None
@@ -595,13 +598,15 @@ class Workshop:
         try:
             made = self.publisher.publish(result.outputs, recorded, mode, result.like)
             made.inputs = result.inputs
-            if not looked_at:
+            if found is None:
                 made.inputs = [self.world.signed(step, item) for item in result.inputs]
             made.references = result.references
         except CodegenError as problem:
             error = str(problem)
         except Exception:
             error = internal(step.task)
+        found = found if not error else None
+        seconds = time.perf_counter() - start
         return Outcome(
             step.task,
             None if error else self._trace(made, result.seconds),
@@ -610,9 +615,12 @@ class Workshop:
             result.printed,
             made.references,
             pid=os.getpid(),
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
             notes=made.notes,
             start=began,
+            cached=found.where if found is not None else "",
+            stored=found.stored if found is not None else 0,
+            saved=max(0.0, result.seconds - seconds) if found is not None else 0.0,
         )
 
     # For elsewhere ----------------------------------------------------------------------

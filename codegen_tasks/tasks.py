@@ -29,8 +29,8 @@ from .steps import iso
 def tasks_of(build: Build) -> Iterator[dict[str, Any]]:
     """Yield the tasks of a build: a group for each phase, and one for each step.
 
-    Steps of `Build.fresh` have none; the group tells their number.  Meanwhile Python does not
-    look for garbage: there is none among tasks.
+    Steps of `Build.fresh` have none, and the group tells their number; nor have those of
+    `Build.ahead`.  Meanwhile Python does not look for garbage: there is none among tasks.
     """
     with garbage.none_among_new():
         yield from _tasks_of(build)
@@ -42,8 +42,9 @@ def _tasks_of(build: Build) -> Iterator[dict[str, Any]]:
             yield _output_task(build)
             continue
         steps_of = build.plan.of_phase(phase)
-        chosen = [step for step in steps_of if step.task not in build.fresh]
-        yield group_task(build.project, phase, len(steps_of) - len(chosen))
+        chosen = [step for step in steps_of if build.has_task(step.task)]
+        fresh = sum(step.task in build.fresh for step in steps_of) if build.fresh else 0
+        yield group_task(build.project, phase, fresh, len(steps_of) - len(chosen) - fresh)
         for step in chosen:
             yield step_task(build, step)
 
@@ -66,7 +67,7 @@ def step_task(build: Build, step: Step) -> dict[str, Any]:
     elif step.phase == "generate":
         task["file_dep"] = [template, *step.patterns] if step.template else list(step.patterns)
         parsed = build.project.task("templates", step.template)
-        known = parsed in build.plan.steps and parsed not in build.fresh
+        known = parsed in build.plan.steps and build.has_task(parsed)
         task["task_dep"] = [parsed] if known else []
     else:
         maker = build.plan.makers[step.source]
@@ -175,6 +176,12 @@ def packed(build: Build, outcome: Outcome, packer: rows.Packer) -> Outcome:
 def adopt_packed(task: Any, build: Build, outcome: Outcome, dep_manager: Any) -> None:
     """Record a step whose record is made; what doit waits for next becomes its task's values."""
     step = build.plan.steps[outcome.task]
+    record_packed(build, outcome, dep_manager)
+    task.values = waits_for(build, step, outcome.references) if step.phase == "generate" else {}
+
+
+def record_packed(build: Build, outcome: Outcome, dep_manager: Any) -> None:
+    """Record a step whose record is made."""
     backend = dep_manager.backend
     backend.put(outcome.task, outcome.record, outcome.parts or {})
     made = [f"{build.project.output}/{key}" for key in outcome.entries or ()]
@@ -182,7 +189,6 @@ def adopt_packed(task: Any, build: Build, outcome: Outcome, dep_manager: Any) ->
     if left:
         values = dep_manager.get_values(outcome.task)
         backend.set(outcome.task, "_values_:", {**values, **left})
-    task.values = waits_for(build, step, outcome.references) if step.phase == "generate" else {}
 
 
 class StepAction(BaseAction):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Project
 
-from codegen_tasks import snapshot
+from codegen_tasks import forks, snapshot
 
 MANY = 200
 
@@ -209,7 +209,7 @@ def test_many_files_are_looked_at_by_two_processes_of_which_one_may_die(
     expected = snapshot._looked_at(names)
     forked, fork = [], os.fork
     monkeypatch.setattr(snapshot, "_WORTH_A_FORK", 40)
-    monkeypatch.setattr(snapshot, "_may_fork", lambda: ending != "refused")
+    monkeypatch.setattr(forks, "may_fork", lambda: ending != "refused")
 
     def forking() -> int:
         forked.append(fork())

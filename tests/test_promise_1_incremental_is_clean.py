@@ -331,6 +331,8 @@ class Machine:
         others = set(self.project.outputs()) - set(wanted) - failing
         assert reported <= others, (reported, others)
         missed = others - reported
+        if any(s["phase"] == "generate" and not s["targets"] for s in concerned(known)):
+            self.unknown |= missed  # a pattern that lacks what names its targets may have made it
         if self.project.forgetful:
             self.unknown |= missed | (failing & set(self.project.outputs()))
             self.project.forgetful = False

@@ -18,6 +18,7 @@ from doit.globals import Globals
 
 from .. import disk, garbage
 from ..codegen import ASKED, Codegen
+from ..ours import is_ours
 from .helped import Helped
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def planned(command: Any) -> list[Build]:
         DeclarationError: a rule lacks its template or patterns, and no task makes them.
     """
     found = codegens(getattr(command.loader, "namespace", None))
-    if any(one.glance is not None for one in found) and _must_be_whole(command, found):
+    if any(one.is_abridged for one in found) and _must_be_whole(command, found):
         from .. import chains
 
         command.task_list = chains.unabridged(found, command.task_list)
@@ -68,8 +69,13 @@ def planned(command: Any) -> list[Build]:
 
 def _must_be_whole(command: Any, found: Sequence[Codegen]) -> bool:
     """Tell whether tasks that have no work must be there all the same."""
-    from ..glance import are_concerned
+    from ..glance import are_concerned, want_steps, would_read
 
+    if len(found) == 1 and found[0].glance is None:
+        # Nothing has been recorded, so nothing tells what steps read that tasks make: those wait.
+        others = claimed(task for task in command.task_list if not is_ours(task))
+        concerned = want_steps(command.task_list) or would_read(found[0].project, others)
+        return concerned or not command.may_be_short(found)
     glances = [one.glance for one in found if one.glance is not None]
     alike = len({one.quiet for one in found}) == 1
     tidy = not command.needs_tidy or all(one.kept.tidy for one in glances)

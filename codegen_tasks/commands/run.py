@@ -20,6 +20,7 @@ from doit.runner import Runner
 from doit.task import Stream
 
 from .. import disk
+from ..codegen import ToRun
 from ..errors import DeclarationError, known_or_nearest
 from ..ours import is_ours
 from ..settings import check_address
@@ -110,7 +111,11 @@ class Run(OverCore, CoreRun):
         # Core's runner of threads knows only the tasks that there are.
         core = params["num_process"] and params["par_type"] == "thread"
         whole = params["always"] or params["single"] or core or not quiet
-        return None if whole else self.sel_tasks or ()
+        if whole:
+            return None
+        selected = self.sel_tasks or ()
+        # What is restored before it has a task is told of by our reporter alone.
+        return selected if params["reporter"] == "executed-only" else ToRun(selected)
 
     def _execute_builds(
         self,
@@ -175,7 +180,9 @@ class Run(OverCore, CoreRun):
                 screen = Stream(verbosity, force_verbosity)
                 shared = [self.dep_manager, told, continue_, always, screen]
                 elsewhere = self._on_dask(address, num_process, told) if afar else None
-                ended = self._run(shared, builds, num_process, not no_wait, begin, elsewhere)
+                ended = self._run(
+                    shared, builds, num_process, not no_wait, begin, elsewhere, select
+                )
                 self._go_on()
                 return ended
         except KeyboardInterrupt as interrupt:
@@ -192,6 +199,7 @@ class Run(OverCore, CoreRun):
         wait: bool,
         stages: Iterator[tuple[Sequence[Any], Any]],
         elsewhere: Callable[..., Any] | None,
+        select: Callable[[], None],
     ) -> Any:
         if not (builds or workers or self.first):
             return Runner(*shared).run_all(self.control.task_dispatcher())
@@ -205,6 +213,7 @@ class Run(OverCore, CoreRun):
             stages=stages,
             selected=self.sel_tasks or (),
             elsewhere=elsewhere,
+            others=functools.partial(self._others, select),
         )
         return runner.run_all(self.control.task_dispatcher())
 
@@ -284,6 +293,16 @@ class Run(OverCore, CoreRun):
             return iter(())
         self._select_late(late)
         return self._after(late, select)
+
+    def _others(self, select: Callable[[], None]) -> Any:
+        """Return the dispatcher of what is left when steps were restored, see `ahead`."""
+        from .. import chains
+
+        found = codegens(self.loader.namespace)
+        self.task_list = chains.abridged(found, self.task_list)
+        chains.order([one.build for one in found], self.task_list, self.dep_manager)
+        select()
+        return self.control.task_dispatcher()
 
     def _after_others(self, select: Callable[[], None]) -> Iterator[tuple[Sequence[Any], Any]]:
         """Yield what is selected, with all of our tasks if there is anything to do by now."""
@@ -404,7 +423,7 @@ class Run(OverCore, CoreRun):
         self._resolve()
         found = codegens(self.loader.namespace)
         named.process(self.control, self.sel_tasks, found, self.task_list)
-        if any(build.fresh for build in builds_of(self.loader)):
+        if any(build.fresh or build.ahead for build in builds_of(self.loader)):
             from .. import chains
 
             self.control.tasks = chains.OnDemand(self.control.tasks, builds_of(self.loader))

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from .. import actions, address
 from ..actions import Stored
 from ..errors import DeclarationError
-from ..model import Result, Step
+from ..model import Result, Step, Trace
 from ..outputs import OutputCache, writes
 from ..project import Project
 from ..remote import parcels
@@ -153,7 +153,7 @@ class _Shelf(OutputCache):
         """See `Storing.send`."""
         if self.passes_over(step, result.seconds) or not self._remote.writes:
             return
-        if self._unfit(step, result.inputs, result):
+        if self._unfit(step, Trace(result.inputs, (), ""), result):
             return
         text, beside = actions.written(result)
         own, reads, key = self._filed(step, result.inputs)

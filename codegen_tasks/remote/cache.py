@@ -14,8 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
-from .. import actions
+from .. import actions, digest
 from ..actions import ReadSet, Stored
 from ..address import Address
 from ..store import ACTIONS, CONTENTS
@@ -227,9 +228,10 @@ class RemoteCache:
         key: str,
         text: bytes,
         contents: Mapping[str, bytes],
-        told: Callable[[Mapping[str, Blob]], None] | None,
+        told: Callable[[Mapping[str, Blob]], None] | None = None,
+        there: Mapping[str, Blob] = MappingProxyType({}),
     ) -> None:
-        message, blobs = parcels.packed(key, text, contents, self._secret)
+        message, blobs = parcels.packed(key, text, contents, self._secret, there)
         # The message comes last: with it there, so is all that it names.
         named = [(f"{CONTENTS}/{name}", data) for name, data in blobs.items()]
         if all(self._link.put(*one) for one in [*named, (f"{ACTIONS}/{key}", message)]):
@@ -237,6 +239,48 @@ class RemoteCache:
             if told is not None:
                 names = zip(contents, blobs.items(), strict=True)
                 told({one: Blob(name, len(data)) for one, (name, data) in names})
+
+    def bundles(self, shared: str, held: Callable[[str], bool]) -> list[bytes]:
+        """Return the bundles of a kind of steps that are not held, the newest last.
+
+        Args:
+            shared: the kind's `actions.shared_key`.
+            held: tells by its digest whether a content is here already.
+        """
+        (parcel,) = self._parcels([actions.bundles_key(shared)])
+        if parcel is None:
+            return []
+        sizes = actions.bundles_in(parcel.text)
+        blobs = {name: parcel.blobs[name] for name in sizes if name in parcel.blobs}
+        lacking = [name for name in reversed(blobs) if not held(name)]
+        asked = [(f"{CONTENTS}/{blobs[name].name}", blobs[name].size) for name in lacking]
+        found = []
+        for name, data in zip(lacking, self._link.get(asked), strict=True):
+            try:
+                if data is not None:
+                    found.append(parcels.content(data, blobs[name], name, sizes[name]))
+            except ForeignError:
+                self._link.is_junk()
+        return found
+
+    def send_bundle(self, shared: str, data: bytes) -> None:
+        """Have a bundle sent, in the background, beside those that are there."""
+        if len(data) <= parcels.CONTENT:
+            self._to_send += 1
+            self._uploads.add(partial(self._send_bundle, shared, data), len(data))
+
+    def _send_bundle(self, shared: str, data: bytes) -> None:
+        key = actions.bundles_key(shared)
+        message = self._link.fetch(f"{ACTIONS}/{key}", parcels.MESSAGE)
+        parcel = self._opened(key, message) if message is not None else None
+        before = actions.bundles_in(parcel.text) if parcel is not None else {}
+        blobs = parcel.blobs if parcel is not None else {}
+        name = digest.of_bytes(data)
+        known = {one: size for one, size in before.items() if one in blobs}
+        listed = actions.with_bundle(known, name, len(data))
+        others = {one: blobs[one] for one in listed if one != name}
+        text = actions.written_bundles(listed)
+        self._send(key, text, {name: data}, there=others)
 
     def send_set(self, key: str, newest: ReadSet) -> None:
         """Have a read set sent, unless it is known to be there."""

@@ -13,6 +13,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from .. import digest
 from . import wire
@@ -53,7 +54,11 @@ class Parcel:
 
 
 def packed(
-    key: str, text: bytes, contents: Mapping[str, bytes], secret: bytes = b""
+    key: str,
+    text: bytes,
+    contents: Mapping[str, bytes],
+    secret: bytes = b"",
+    there: Mapping[str, Blob] = MappingProxyType({}),
 ) -> tuple[bytes, dict[str, bytes]]:
     """Return a message, and the blobs that belong to it, by name.
 
@@ -62,9 +67,11 @@ def packed(
         text: what is kept under that key here.
         contents: the contents that are kept beside it, by digest.
         secret: to sign it with; empty for not at all.
+        there: further contents, by digest, whose blobs were sent before.
     """
     blobs = {content: zlib.compress(data) for content, data in contents.items()}
-    names = {content: (digest.of_bytes(data), len(data)) for content, data in blobs.items()}
+    names = {content: (blob.name, blob.size) for content, blob in there.items()}
+    names |= {content: (digest.of_bytes(data), len(data)) for content, data in blobs.items()}
     body = zlib.compress(json.dumps(names).encode() + b"\n" + text)
     seal = _signature(key, body, secret) if secret else _UNSIGNED
     said = b"\n".join([_HEAD, seal, body])
