@@ -165,6 +165,20 @@ def test_what_workers_make_comes_by_way_of_the_store_and_is_there_for_all(
         assert other.traffic()["kept"] == 0
 
 
+def test_many_results_of_workers_are_sent_as_a_bundle_too(
+    clone: Callable[[str], Checkout], trusted: Cluster, web: Web
+) -> None:
+    first, other = clone("first"), clone("other")
+    for number in range(80):
+        for project in (first, other):
+            project.write(f"patterns/more{number:02}.toml", "size = 1\n")
+    assert first.on(trusted, **KEY, **WRITES).err == ""
+    before = len(web.asked())
+    assert "168 of them restored" in other.doit(**KEY).out
+    assert len(web.asked()) - before < 30
+    first.ran()
+
+
 def test_workers_of_this_machine_use_the_store_too(clone: Callable[[str], Checkout]) -> None:
     first = clone("first")
     assert first.doit("-P", "dask", "-n", "2", **KEY, **WRITES).err == ""
