@@ -270,6 +270,23 @@ def test_a_worker_may_reach_the_store_by_another_url(
     assert first.traffic()["kept"] == 8
 
 
+def test_a_worker_without_the_extra_leaves_the_store_alone(
+    clone: Callable[[str], Checkout], tmp_path: Path
+) -> None:
+    (tmp_path / "start").mkdir()
+    lacking = 'import sys\nsys.modules["obstore"] = sys.modules["obstore.store"] = None\n'
+    (tmp_path / "start/sitecustomize.py").write_text(lacking)
+    first = clone("first")
+    with cluster(tmp_path / "cluster") as there:
+        there.start_worker("first", PYTHONPATH=str(tmp_path / "start"))
+        result = first.on(there, **WRITES)
+    url = first.environ["CODEGEN_REMOTE_CACHE"]
+    needs = "needs obstore: pip install 'codegen-tasks[remote]', so it was left alone"
+    assert result.err == f"remote cache {url}: for worker first it {needs}\n"
+    assert first.traffic()["kept"] == 8
+    right(first)
+
+
 # What goes wrong on the way -------------------------------------------------------------
 
 LOST = "-P dask: what is in the remote cache for a worker is not there for us, so it is sent"
