@@ -28,8 +28,8 @@ from .messages import Access, Afar, Delivery, Shared
 
 _VARIABLE = "CODEGEN_REMOTE_CACHE"
 #: To wait for what is sent may take so many times the limit of one transfer, and besides that a
-#: part of the time for which steps have run.
-_BUDGET, _PART = 2, 0.1
+#: part of the time for which steps have run, and what so many bytes a second take.
+_BUDGET, _PART, _RATE = 2, 0.1, 5_000_000
 
 
 def shared(settings: Settings, run: str) -> Shared | None:
@@ -106,7 +106,8 @@ class Storing:
 
     def send(self, project: Project, world: World, step: Step, result: Result) -> None:
         """Have what a step came to sent there, if it is kept and may be sent."""
-        self._left += _PART * result.seconds
+        size = sum(map(len, result.outputs.values()))
+        self._left += _PART * result.seconds + size / _RATE
         self._shelf(project, world).send(step, result)
 
     def sent(self) -> Iterator[tuple[str, Delivery]]:
