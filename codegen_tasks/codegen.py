@@ -322,9 +322,14 @@ class Codegen:
         return self.build
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether there are steps that are to be restored before doit has tasks for them."""
+        return self._build is not None and bool(self._build.ahead)
+
+    @property
     def is_abridged(self) -> bool:
         """Whether there are steps for which doit has no task."""
-        return self.glance is not None or (self._build is not None and bool(self._build.ahead))
+        return self.glance is not None or self.is_ahead
 
     def plan_again(self, others: Mapping[str, str], outputs: tuple[str, ...] = ()) -> Build:
         """Return a new build, which knows what tasks make that are not ours; see `chains`.

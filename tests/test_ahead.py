@@ -276,20 +276,32 @@ def test_beside_tasks_that_are_not_ours_all_is_as_without_a_cache(
     assert other.doit("info").out == clean.doit("info").out
 
 
-def test_two_codegens_are_both_as_without_a_cache(
-    first: Large, checkout: Callable[..., Large]
-) -> None:
-    more = """
+TWO = """
 more = Codegen(name="more", output="more", state=".more")
-more.rule("copy", template="copy.j2", patterns="generated/p00*.py", target="{stem}.txt")
+more.rule("copy", template="copy.j2", patterns="patterns/*.toml", target="{stem}.txt")
 """
-    projects = checkout("other"), checkout("clean")
-    for project, cache in zip(projects, ("true", "false"), strict=True):
-        project.write("dodo.py", project.read("dodo.py") + more)
-        project.write("templates/copy.j2", "{{ pattern.path }}\n")
-        result = project.doit(CODEGEN_OUTPUT_CACHE=cache)
-        assert result.code in (0, 1, 3)
-    assert projects[0].files() == projects[1].files()
+
+
+@pytest.mark.parametrize("place", ["\ncodegen =", "\nDOIT_CONFIG"], ids=["before", "after"])
+def test_a_codegen_that_reads_what_another_makes_waits_for_it_on_every_branch(
+    first: Large, place: str
+) -> None:
+    """Nothing that is recorded tells that it will: on this branch it has read nothing of it."""
+    first.write("dodo.py", first.read("dodo.py").replace(place, TWO + place))
+    page = first.read("templates/page.j2")
+    reading = page + "# {{ read_text('more/p000.txt') }}\n"
+
+    def build(copied: str, made: str) -> str:
+        first.write("templates/copy.j2", f"{copied}\n")
+        first.write("templates/page.j2", made)
+        first.built()
+        return first.read("generated/p001.py").partition("# ")[2]
+
+    assert build("one", reading) == "one\n\n"
+    assert build("two", reading) == "two\n\n"
+    assert build("one", page) == ""
+    assert build("two", reading) == "two\n\n"
+    assert "stale" not in first.doit("info").out
 
 
 FORKING = """

@@ -71,6 +71,8 @@ def _must_be_whole(command: Any, found: Sequence[Codegen]) -> bool:
     """Tell whether tasks that have no work must be there all the same."""
     from ..glance import are_concerned, want_steps, would_read
 
+    if len(found) > 1 and any(one.is_ahead for one in found):
+        return True  # what one restores, it may have read of what another is to make
     if len(found) == 1 and found[0].glance is None:
         # Nothing has been recorded, so nothing tells what steps read that tasks make: those wait.
         others = claimed(task for task in command.task_list if not is_ours(task))
