@@ -236,7 +236,9 @@ def keep_together(build: Build, values: Values) -> None:
             shared, data, added = outputs.keep_together(list(_made(build, steps, values)))
             build.savings.added += added
             made.update({shared: data} if data else {})
-    if made and build.project.settings.asks_afar and forks.may_fork():
+    if made and build.workshop.asks_afar:
+        build.savings.traffic.include(_sent(build, made))
+    elif made and build.project.settings.asks_afar and forks.may_fork():
         told = forks.Fork(lambda: pickle.dumps(_sent(build, made))).begin().result()
         build.savings.traffic.include(pickle.loads(told) if told is not None else Traffic())
 
