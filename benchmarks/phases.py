@@ -316,10 +316,11 @@ def measure(bench: Bench, runs: int) -> Samples:
 def warm_up(bench: Bench) -> None:
     """Fill the caches of Python and the operating system, which are warm in every state."""
     doit(bench.empty, (), bench.environ)
-    for rows in BUILDS:
-        prepare(bench.folder, COLD)
-        for arguments in rows.values():
-            doit(bench.folder, arguments, bench.environ)
+    prepare(bench.folder, COLD)
+    for arguments in PHASES.values():
+        doit(bench.folder, arguments, bench.environ)
+    prepare(bench.folder, COLD)
+    doit(bench.folder, ("-n", str(WORKERS), "generate"), bench.environ)
 
 
 def one_build(

@@ -92,7 +92,7 @@ def _fetched(build: Build, kinds: Sequence[Sequence[Step]]) -> bool:
         came, added = workshop.outputs.fetch_bundles(firsts)
         return pickle.dumps((came, added, workshop.traffic()))
 
-    told = forks.Fork(fetch).result()
+    told = forks.Fork(fetch).begin().result()
     if told is None:
         return False
     outputs.fetched, added, traffic = pickle.loads(told)
@@ -177,14 +177,20 @@ def _in_two(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Itera
         return
     fork = forks.Fork(lambda: pickle.dumps(_found(build, todo[half:], over), 5))
     try:
+        fork.begin()
         for start in range(0, half, _CHUNK):
             yield _found(build, todo[start : min(half, start + _CHUNK)], over)
+        told = fork.result()
     except BaseException:
         fork.end()
+        build.sweep()  # it may have been writing
         raise
-    told = fork.result()
-    # What a fork restored that did not live to tell is restored once more.
-    yield pickle.loads(told) if told is not None else _found(build, todo[half:], over)
+    if told is not None:
+        yield pickle.loads(told)
+    else:
+        # What a fork restored that did not live to tell is restored once more.
+        build.sweep()
+        yield _found(build, todo[half:], over)
 
 
 def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> _Found:
@@ -230,8 +236,10 @@ def keep_together(build: Build, values: Values) -> None:
             shared, data, added = outputs.keep_together(list(_made(build, steps, values)))
             build.savings.added += added
             made.update({shared: data} if data else {})
-    if made and build.project.settings.asks_afar and forks.may_fork():
-        told = forks.Fork(lambda: pickle.dumps(_sent(build, made))).result()
+    if made and build.workshop.asks_afar:
+        build.savings.traffic.include(_sent(build, made))
+    elif made and build.project.settings.asks_afar and forks.may_fork():
+        told = forks.Fork(lambda: pickle.dumps(_sent(build, made))).begin().result()
         build.savings.traffic.include(pickle.loads(told) if told is not None else Traffic())
 
 

@@ -10,7 +10,10 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def may_fork() -> bool:
@@ -27,33 +30,63 @@ class Fork:
     """
 
     def __init__(self, work: Callable[[], bytes]):
-        self._handle, write = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            # Nothing of ours may happen here, whatever comes: no handler, no flush, no report.
-            try:
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, signal.SIG_DFL)
-                os.close(self._handle)
-                found = work()
-                with open(write, "wb") as pipe:
-                    pipe.write(len(found).to_bytes(8, "big") + found)
-            finally:
-                os._exit(0)
-        os.close(write)
+        self._work = work
+        self._pid = 0  # none yet
+        self._handle, self._write = os.pipe()
+
+    def begin(self) -> Fork:
+        """Begin; whatever is raised here or later, `end` leaves nothing behind."""
+        # An interrupt waits until it is known whom there is to end.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            with contextlib.suppress(OSError):  # the system may have no room for one more
+                self._pid = os.fork()
+                if self._pid == 0:
+                    self._go(blocked)
+            os.close(self._write)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return self
+
+    def _go(self, mask: Iterable[int]) -> NoReturn:
+        """Work, in the fork.
+
+        Nothing of ours may happen here besides, whatever comes: no handler, no flush, no report.
+        """
+        try:
+            for number in _ENDING:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.close(self._handle)
+            found = self._work()
+            with open(self._write, "wb") as pipe:
+                pipe.write(len(found).to_bytes(8, "big") + found)
+        finally:
+            os._exit(0)
 
     def result(self) -> bytes | None:
         """Return what the fork told; None if it did not live to tell all of it."""
         try:
-            with open(self._handle, "rb") as pipe:
+            with open(self._handle, "rb", closefd=False) as pipe:
                 size, found = int.from_bytes(pipe.read(8), "big"), pipe.read()
-        finally:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
+        except BaseException:
+            self.end()
+            raise
+        self._reap()
         return found if size and len(found) == size else None
 
     def end(self) -> None:
         """End the fork, whatever it is doing."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        self.result()
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        self._reap()
+
+    def _reap(self) -> None:
+        pid, self._pid = self._pid, 0
+        if pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        handle, self._handle = self._handle, -1
+        with contextlib.suppress(OSError):
+            os.close(handle)

@@ -164,12 +164,19 @@ class OutputCache:
         project: what was declared.
         world: the facts.
         remote: the remote cache, if there is one that this process may ask.
+        store: the user's; None for the one that the settings name.
     """
 
-    def __init__(self, project: Project, world: World, remote: RemoteCache | None = None):
+    def __init__(
+        self,
+        project: Project,
+        world: World,
+        remote: RemoteCache | None = None,
+        store: Store | None = None,
+    ):
         self._project = project
         self._world = world
-        self._store = store_of(project)
+        self._store = store if store is not None else store_of(project)
         self.remote = remote
         self._shared: dict[str, list[ReadSet]] = {}
         self._keys: dict[Kind, str] = {}
@@ -224,7 +231,11 @@ class OutputCache:
                 candidates = self._candidates_now(step, guards.get(step.task))
             if candidates and not self._store.has(ACTIONS, candidates[-1].key):
                 wanted |= dict.fromkeys((one.key for one in candidates), _kind(step))
-        remote.fetch(wanted, lambda name: self._store.has(CONTENTS, name))
+        remote.fetch(wanted, self._holds)
+
+    def _holds(self, content: str) -> bool:
+        """Tell whether a content need not be fetched."""
+        return self._store.has(CONTENTS, content)
 
     def _candidates_now(self, step: Step, guard: Guard | None) -> list[_Candidate]:
         """Return the results that a step may have, up to the first that is here; note them."""
@@ -528,22 +539,21 @@ class OutputCache:
         self._quick[_kind(step)] += quick
         return self._too_quick if quick else ""
 
-    def keep(self, step: Step, trace: Trace, result: Result) -> tuple[str, int]:
+    def keep(self, step: Step, trace: Trace, result: Result, sent: bool = False) -> tuple[str, int]:
         """Keep what a step came to; return `KEPT`, or why not, and how many bytes that took.
 
         Args:
             step: that has run.
             trace: what it read, with the signatures of its files.
             result: the same without them, and what it made.
+            sent: the remote cache has it already.
         """
         why = self._unfit(step, trace, result)
         if why:
             return why, 0
         record, beside = actions.written(result)
-        own = self._own_key(step)
-        reads = actions.read_set(trace.inputs)
-        key = actions.result_key(own, reads, [item.digest for item in trace.inputs])
-        if self.remote is not None and self.remote.writes:
+        own, reads, key = self._filed(step, trace.inputs)
+        if self.remote is not None and self.remote.writes and not sent:
             self.remote.send(key, record, beside)
             self._send_reads(step, own, reads)
         if self._store.fault:
@@ -555,6 +565,11 @@ class OutputCache:
         except CodegenError as error:
             return UNWRITABLE + error.what.removeprefix("cannot write: "), 0
         return KEPT, size
+
+    def _filed(self, step: Step, inputs: Sequence[Input]) -> tuple[str, ReadSet, str]:
+        """Return a step's own key, what it has read, and the key of what it came to."""
+        own, reads = self._own_key(step), actions.read_set(inputs)
+        return own, reads, actions.result_key(own, reads, [item.digest for item in inputs])
 
     def keep_together(
         self, made: Sequence[tuple[Step, Trace, Sequence[str], str]]

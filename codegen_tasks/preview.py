@@ -147,13 +147,13 @@ class _Rehearsal:
             if step.source in self._failed:
                 self._failed.update(step.outputs)
                 continue
-            key = self._workshop.compiler_key(step)
+            key = self._workshop.compiling.shared_by(step)
             batches.setdefault(step.task if key is None else key, []).append(step)
         for steps in batches.values():
             self._compile(steps)
 
     def _compile(self, steps: Sequence[Step]) -> None:
-        results = self._workshop.compiled(steps, self._site())
+        results = self._workshop.compiling.made(steps, self._site())
         for step, result in zip(steps, results, strict=True):
             self._found.printed += result.printed if result.error is None else ""
             if result.error is not None:

@@ -309,7 +309,7 @@ class CodegenRunner(Runner):
         known = self._steps.get(task.name)
         if known is not None:
             index, step = known
-            key = self._builds[index].workshop.compiler_key(step)
+            key = self._builds[index].workshop.compiling.shared_by(step)
             if key is not None:
                 self._compiles.setdefault((index, *key), []).append(node)
             else:

@@ -482,7 +482,7 @@ def _signatures(paths: Sequence[str], root: str) -> Any:
     if len(paths) < _WORTH_A_FORK or not forks.may_fork():
         return _looked_at(paths)
     half = len(paths) // 2
-    fork = forks.Fork(lambda: bytes(_looked_at(paths[half:]).tobytes()))
+    fork = forks.Fork(lambda: bytes(_looked_at(paths[half:]).tobytes())).begin()
     found = _looked_at(paths[:half])
     found.frombytes(fork.result() or _looked_at(paths[half:]).tobytes())
     return found

@@ -10,10 +10,7 @@ import contextlib
 import io
 import os
 import posixpath
-import re
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -27,17 +24,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from . import disk, formats, texts, toolchains
 from .bundles import Guard
 from .bytecode import TemplateCache
+from .compiling import Compilation, Compiling
+from .complaints import Complaints
 from .engines import Kind, kind_of
 from .errors import AwaitedError, CodegenError, StepError
 from .keys import View
-from .model import TORN, Input, Outcome, Output, Pattern, Result, Step, Trace
-from .outputs import Found, OutputCache, remote_of
+from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
+from .outputs import FETCHED, Found, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input
 from .plan import Plan
 from .project import Project
 from .publish import Made, Publisher, Recorded
 from .schemas import Schemas
-from .toolchains import Compiled, Site, Unit
+from .toolchains import Compiled
 from .traffic import Traffic
 from .views import Views
 from .world import World, compiled_by
@@ -78,6 +77,7 @@ class Workshop:
         self.anew = anew
         #: Whether this process may use a remote cache: it must not fork afterwards.
         self.asks_afar = False
+        self._speaker = 0  # the process that has begun to use one
         #: Whether it was found out in this run that a remote cache is of no use.
         self.is_alone = False
         self._engines: dict[str, Engine] = {}
@@ -86,6 +86,8 @@ class Workshop:
         self._guarding: Guard | None = None
         self.views = Views(project, lambda template: self.engine_for(template).tracks)
         self.publisher = Publisher(project, world.files)
+        self.complaints = Complaints(project, plan, lambda: self.origins)
+        self.compiling = Compiling(project, world, self.complaints)
         self._second = (0, "")
         self._young = Young(project.root)
         self._formatters: dict[str, Sequence[Input]] = {}
@@ -189,8 +191,12 @@ class Workshop:
         return OutputCache(self.project, self.world, remote)
 
     def settle_here(self) -> None:
-        """Begin in a process that forks no more: it may use a remote cache."""
-        self.asks_afar = True
+        """Begin in a process that forks no more: it may use a remote cache.
+
+        One that was forked, though, from a process that does, may not.
+        """
+        self.asks_afar = self._speaker in (0, os.getpid())
+        self._speaker = self._speaker or os.getpid()
         self.__dict__.pop("outputs", None)
 
     @cached_property
@@ -210,7 +216,7 @@ class Workshop:
         """Run steps that may run together; return their outcomes in order.
 
         Args:
-            steps: to run; if the first has a `compiler_key`, all have the same one, and
+            steps: to run; if the first is `compiling.shared_by` something, all are, and
                 they share a process.
             recorded: for each task, the digests its targets had when they were recorded.
             stop_early: leave out what comes after the first failure.
@@ -229,8 +235,8 @@ class Workshop:
         self.outputs.expect([s for s in steps if s.phase != "templates"], guards)
 
     def traffic(self) -> Traffic:
-        """Have sent what is to be sent to a remote cache; return what went to and fro."""
-        outputs = self.__dict__.get("outputs")
+        """Have sent what is to be sent to a remote cache; return what went to and fro so far."""
+        outputs = self.__dict__.pop("outputs", None)
         remote = outputs.remote if outputs is not None else None
         return remote.end() if remote is not None else Traffic()
 
@@ -242,7 +248,7 @@ class Workshop:
         over: Over | None = None,
     ) -> Iterator[Outcome]:
         """Yield each step's outcome when it is known; otherwise as `run`."""
-        if len(steps) > 1 and self.compiler_key(steps[0]) is not None:
+        if len(steps) > 1 and self.compiling.shared_by(steps[0]) is not None:
             yield from self._compile(steps, recorded)
             return
         failed = False
@@ -254,15 +260,6 @@ class Workshop:
             outcome = self.run_one(step, recorded.get(step.task, {}), guard)
             failed = failed or bool(outcome.error)
             yield outcome
-
-    def compiler_key(self, step: Step) -> tuple[str, ...] | None:
-        """Return what compile steps have in common that can share a process; None if none can."""
-        if step.phase != "compile" or not self.project.settings.batch:
-            return None
-        toolchain = self.project.toolchain(step.rule, step.link)
-        if not toolchain.shares_process:
-            return None
-        return (toolchain.name, toolchain.identity, str(self.project.rules[step.rule].timeout))
 
     def _guard(self, step: Step, over: Collection[str]) -> Guard:
         """Return what a render asks before it reads a file."""
@@ -393,7 +390,7 @@ class Workshop:
         try:
             text, record = engine.render(step.template, view, made_by, self._guarding)
         except StepError as error:
-            raise self._at_keys(step, error) from None
+            raise self.complaints.of_template(step, error) from None
         finally:
             self._young.forget()
         try:
@@ -404,18 +401,6 @@ class Workshop:
         data, tools = self._finished(step, data)
         inputs += tools
         return Rendered(data, inputs, self._references(step, text))
-
-    def _at_keys(self, step: Step, error: StepError) -> StepError:
-        """Add to what a template raised the keys that it was at, with their lines."""
-        if not self._may_render_again(step):
-            return error
-        told = self.origins.blamed(step, error)
-        details = [line for line in error.details if not told or not line.startswith("pattern ")]
-        return StepError(error.where, error.what, error.hint, [*details, *told])
-
-    def _may_render_again(self, step: Step) -> bool:
-        """Tell whether a step that fails may render once more, which has no limit of its own."""
-        return not self.project.sandbox and self.project.rules[step.rule].timeout is None
 
     def names_for(self, step: Step) -> set[str]:
         """Return the variables that a render sees, besides globals.
@@ -442,7 +427,7 @@ class Workshop:
         try:
             return formats.finished(rule, data, step.outputs[0], self.project.root), tools
         except StepError as error:
-            raise self._blamed(step, error, "", data) from None
+            raise self.complaints.of_formatter(step, error, data) from None
 
     def _judged(self, step: Step, loaded: Sequence[Pattern]) -> Sequence[Input]:
         """Return what the patterns of a step were held against, if they fit it.
@@ -514,73 +499,26 @@ class Workshop:
         """Compile what the output cache does not know."""
         found = [self._restored(step, recorded.get(step.task, {})) for step in steps]
         left = [step for step, known in zip(steps, found, strict=True) if known is None]
-        compiled = iter(self._compile_all(left, recorded) if left else ())
-        return [known or next(compiled) for known in found]
+        compiled = self.compiling.run(left) if left else []
+        self._keep_maps(left, [one.made for one in compiled])
+        ran = zip(left, compiled, strict=True)
+        made = (self._compiled(step, one, recorded.get(step.task, {})) for step, one in ran)
+        return [known or next(made) for known in found]
 
-    def _compile_all(
-        self, steps: Sequence[Step], recorded: Mapping[str, Recorded]
-    ) -> list[Outcome]:
-        began = time.time_ns()
-        start = time.perf_counter()
-        sources = {step.source: self.world.read_file("source", step.source) for step in steps}
-        found: list[Input] = []
-        try:
-            found = self.world.compiler_inputs(steps[0])
-            with self._site() as site:
-                results = self.compiled(steps, site)
-        except (CodegenError, OSError) as problem:
-            results = self._all_failed(steps, problem)
-        seconds = (time.perf_counter() - start) / len(steps)
-        self._keep_maps(steps, results)
-        return [
-            self._compiled(step, result, [sources[step.source], *found], began, recorded, seconds)
-            for step, result in zip(steps, results, strict=True)
-        ]
-
-    def compiled(self, steps: Sequence[Step], site: Site) -> list[Compiled]:
-        """Return what compile steps that share a process make; written in the site only."""
-        toolchain = self.project.toolchain(steps[0].rule, steps[0].link)
-        units = [Unit(step.source, step.outputs) for step in steps]
-        try:
-            results = toolchain.compile(units, site, self.project.rules[steps[0].rule].timeout)
-        except (CodegenError, OSError) as problem:
-            return self._all_failed(steps, problem)
-        return [
-            replace(result, error=self._blamed(step, result.error, site.root))
-            if result.error is not None
-            else result
-            for step, result in zip(steps, results, strict=True)
-        ]
-
-    def _all_failed(self, steps: Sequence[Step], problem: CodegenError | OSError) -> list[Compiled]:
-        if isinstance(problem, OSError):
-            toolchain = self.project.toolchain(steps[0].rule, steps[0].link)
-            what = f"cannot run: {problem.strerror or problem}"
-            problem = StepError(f"toolchain {toolchain.name}", what)
-        return [Compiled({}, error=problem)] * len(steps)
-
-    def _compiled(
-        self,
-        step: Step,
-        result: Compiled,
-        inputs: Sequence[Input],
-        began: int,
-        recorded: Mapping[str, Recorded],
-        seconds: float,
-    ) -> Outcome:
-        made, error = Made(), ""
+    def _compiled(self, step: Step, one: Compilation, recorded: Recorded) -> Outcome:
+        """Publish what a compiler made of a step, and keep it."""
+        made, error, result = Made(), "", one.made
         try:
             if result.error is not None:
                 raise result.error
-            made = self.publisher.publish(result.outputs, recorded.get(step.task, {}))
-            discovered = [self._read(name, began) for name in result.discovered]
-            made.inputs, made.data = [*inputs, *discovered], result.outputs
+            made = self.publisher.publish(result.outputs, recorded)
+            made.inputs, made.data = self.compiling.inputs(one), result.outputs
         except CodegenError as problem:
             error = str(problem)
         except Exception:
             error = internal(step.task)
-        trace = None if error else self._trace(made, seconds)
-        cached, stored = self._keep(step, trace, made, result.printed, seconds)
+        trace = None if error else self._trace(made, one.seconds)
+        cached, stored = self._keep(step, trace, made, result.printed, one.seconds)
         return Outcome(
             step.task,
             trace,
@@ -588,65 +526,11 @@ class Workshop:
             error,
             result.printed,
             pid=os.getpid(),
-            seconds=seconds,
+            seconds=one.seconds,
             notes=made.notes,
-            start=began,
+            start=one.began,
             cached=cached,
             stored=stored,
-        )
-
-    def _read(self, name: str, began: int) -> Input:
-        """Return what a compiler read as an input.
-
-        It is digested only now: if it changed since the compile `began` (ns), nobody knows
-        what the compiler saw, and with no file's digest the next run compiles again.
-        """
-        found = self.world.read_file("import", name)
-        if found.stat is not None and found.stat[2] > began:
-            return replace(found, digest=TORN, stat=None)
-        return found
-
-    def _blamed(
-        self, step: Step, error: CodegenError, root: str, rendered: bytes = b""
-    ) -> CodegenError:
-        """Add to a compiler's complaint the generated line below `root`, and what made it.
-
-        Args:
-            step: that fails.
-            error: the complaint.
-            root: absolute path of the folder in which targets lie; "" if it is a formatter's,
-                for what it complains about was not written.
-            rendered: that text.
-        """
-        if error.where.startswith("toolchain "):
-            return error  # no source is to blame
-        details = list(error.details)
-        path, _, line = error.where.rpartition(":")
-        if line.isdigit() and path in self.plan.makers:
-            first, others = _apart(details)
-            if root:
-                line_of = _line(root, path, int(line), first)
-                details = [*line_of, *first, *self._origin(step, error, root), *others]
-            elif self._may_render_again(step):
-                details += self.origins.told_of(path, int(line), rendered, details)
-        maker = self.plan.makers.get(path if line.isdigit() else step.source)
-        origin = self.plan.steps[maker] if maker else step
-        details.append(f"made from {self.project.templates}/{origin.template}")
-        if len(origin.patterns) == 1:
-            details[-1] += f" and {origin.patterns[0]}"
-        return StepError(error.where, error.what, error.hint, details)
-
-    def _origin(self, step: Step, error: CodegenError, root: str) -> list[str]:
-        """Return what made the place that a compiler complains about."""
-        if self.project.sandbox:
-            return []  # to render once more has no limit here
-        from .blame import marked_by
-
-        path, _, line = error.where.rpartition(":")
-        tool = self.project.toolchain(step.rule, step.link)
-        return self.origins.told(
-            *(path, int(line), root),
-            lambda text: tool.character(text, error.column) or marked_by(text, error.details),
         )
 
     def _keep_maps(self, steps: Sequence[Step], results: Sequence[Compiled]) -> None:
@@ -658,19 +542,6 @@ class Workshop:
                 self.origins.keep(path)
             elif always and result.error is None:
                 self.origins.keep(step.source)
-
-    @contextlib.contextmanager
-    def _site(self) -> Iterator[Site]:
-        project = self.project
-        folder = project.full(f"{project.home}/tmp")
-        if not os.path.isdir(folder):
-            disk.make_way(f"{folder}/any", project.full(project.home))
-            os.makedirs(folder, exist_ok=True)
-        scratch = tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=folder)
-        try:
-            yield Site(project.root, scratch, project.full(project.cache_folder))
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     # Made elsewhere ---------------------------------------------------------------------
 
@@ -688,11 +559,17 @@ class Workshop:
         return self.adopt(step, found.result, recorded, found)
 
     def _keep(
-        self, step: Step, trace: Trace | None, made: Made, printed: str, seconds: float
+        self,
+        step: Step,
+        trace: Trace | None,
+        made: Made,
+        printed: str,
+        seconds: float,
+        sent: bool = False,
     ) -> tuple[str, int]:
         """Keep what a step came to in the output cache, if that is of use; return what that did.
 
-        That is what `Outcome` says of it: `cached`, `stored`.
+        That is what `Outcome` says of it: `cached`, `stored`.  `sent`: see `OutputCache.keep`.
         """
         if self.outputs is None or trace is None or step.phase == "templates":
             return "", 0
@@ -700,7 +577,7 @@ class Workshop:
         if why:
             return why, 0
         result = Result(trace.inputs, made.data, made.references, printed, round(seconds, 6))
-        return self.outputs.keep(step, trace, result)
+        return self.outputs.keep(step, trace, result, sent)
 
     def adopt(
         self, step: Step, result: Result, recorded: Recorded, found: Found | None = None
@@ -761,12 +638,31 @@ class Workshop:
         except (AwaitedError, CodegenError):
             return None  # whoever runs it will meet the same
 
-    def take_in(self, step: Step, result: Result, recorded: Recorded) -> Outcome:
-        """Return the outcome of a step that ran elsewhere: as `adopt`, and kept in the cache."""
+    def take_in(
+        self,
+        step: Step,
+        result: Result,
+        recorded: Recorded,
+        sent: bool = False,
+        found: float | None = None,
+    ) -> Outcome:
+        """Return the outcome of a step that ran elsewhere: as `adopt`, and kept in the cache.
+
+        Args:
+            step: this.
+            result: what it came to.
+            recorded: see `run`.
+            sent: the remote cache has it.
+            found: it did not run, but was found there; seconds that this took.
+        """
         outcome = self.adopt(step, result, recorded)
         made = Made(references=result.references, data=result.outputs)
-        cached, stored = self._keep(step, outcome.trace, made, result.printed, result.seconds)
-        return replace(outcome, seconds=result.seconds, cached=cached, stored=stored)
+        known = (result.printed, result.seconds, sent)
+        cached, stored = self._keep(step, outcome.trace, made, *known)
+        if found is None or outcome.error:
+            return replace(outcome, seconds=result.seconds, cached=cached, stored=stored)
+        saved = max(0.0, result.seconds - found)
+        return replace(outcome, seconds=found, cached=FETCHED, stored=stored, saved=saved)
 
     def result(self, step: Step, guard: Guard | None = None) -> Result:
         """Return what a generating step comes to, for whoever will `adopt` it.
@@ -795,41 +691,16 @@ class Workshop:
 
     def results(self, steps: Sequence[Step]) -> list[Result | CodegenError]:
         """Return what compile steps come to that share a process, or how each fails."""
-        began, start = time.time_ns(), time.perf_counter()
+        return [self._result(one) for one in self.compiling.run(steps)]
+
+    def _result(self, one: Compilation) -> Result | CodegenError:
+        if one.made.error is not None:
+            return one.made.error
         try:
-            sources = [self.world.read_file("source", step.source) for step in steps]
-            found = self.world.compiler_inputs(steps[0])
-            with self._site() as site:
-                made = self.compiled(steps, site)
+            inputs = tuple(replace(item, stat=None) for item in self.compiling.inputs(one))
         except CodegenError as problem:
-            return [problem] * len(steps)
-        seconds = (time.perf_counter() - start) / len(steps)
-        results: list[Result | CodegenError] = []
-        for source, compiled in zip(sources, made, strict=True):
-            if compiled.error is not None:
-                results.append(compiled.error)
-                continue
-            read = [self._read(name, began) for name in compiled.discovered]
-            inputs = tuple(replace(item, stat=None) for item in (source, *found, *read))
-            results.append(Result(inputs, compiled.outputs, (), compiled.printed, seconds))
-        return results
-
-
-def _line(root: str, path: str, line: int, shown: Sequence[str]) -> list[str]:
-    """Return a line of a generated file, unless the compiler has `shown` it itself."""
-    try:
-        text = disk.read(os.path.join(root, path)).decode("utf-8", "replace")
-        wanted = text.split("\n")[line - 1].rstrip()
-    except (OSError, IndexError):
-        return []
-    return [] if any(wanted in said for said in shown[:1]) else [f"{line} | {wanted}"]
-
-
-def _apart(details: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what is said of a compiler's first complaint, and the complaints after it."""
-    places = (n for n, said in enumerate(details) if re.match(r"\S+:\d+(?::\d+)?: ", said))
-    first = next(places, len(details))
-    return list(details[:first]), list(details[first:])
+            return problem
+        return Result(inputs, one.made.outputs, (), one.made.printed, one.seconds)
 
 
 def template_cache(project: Project) -> TemplateCache:

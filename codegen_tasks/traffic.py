@@ -27,6 +27,12 @@ class Traffic:
     waited: float = 0.0
     fault: str = ""
 
+    def since(self, before: Traffic) -> Traffic:
+        """Return what has come to it since it was as `before`."""
+        names = [each.name for each in fields(self) if each.name != "fault"]
+        added = {name: getattr(self, name) - getattr(before, name) for name in names}
+        return Traffic(**added, fault=self.fault)
+
     def include(self, other: Traffic) -> None:
         """Add another's."""
         for each in fields(self):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import importlib.metadata
 import inspect
 import json
@@ -27,6 +28,20 @@ _LONGEST = 120  # seconds
 _OF_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TZ")
 
 
+#: What commands import sooner or later; of engines only what they are made of.
+_IMPORTED = (
+    *("ctypes", "email.parser", "encodings.unicode_escape", "multiprocessing.popen_fork"),
+    *("jinja2", "jsonschema", "mako.lookup", "psutil", "pystache", "tomli", "yaml"),
+    *("codegen_tasks.chains", "codegen_tasks.reporter", "codegen_tasks.runner"),
+    *("codegen_tasks.sqlite", "codegen_tasks.survey", "codegen_tasks.templates"),
+    *("codegen_tasks.toolchains.deno", "codegen_tasks.toolchains.python"),
+    *(
+        f"codegen_tasks.commands.{name}"
+        for name in ("cache", "diff", "info", "info_json", "info_text", "prune", "run", "where")
+    ),
+)
+
+
 def at_start(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the part of an environment that only a new process obeys."""
     return {name: value for name, value in environ.items() if name.startswith(_OF_THE_START)}
@@ -38,14 +53,15 @@ class Server:
     Args:
         environ: its environment; commands may bring another, but for what `at_start` tells.
         seed: of its string hashes: servers of other seeds must come to the same results.
+        python: its interpreter, if that is of an environment which may have doit alone.
     """
 
-    def __init__(self, environ: Mapping[str, str], seed: int):
+    def __init__(self, environ: Mapping[str, str], seed: int, python: str = ""):
         self._at_start = at_start(environ)
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="codegen-forked-")
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [python, __file__, "doit"] if python else [sys.executable, __file__],
             bufsize=0,  # so that `select` tells whether there is an answer
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -55,7 +71,7 @@ class Server:
     def run(
         self, folder: Path, environ: Mapping[str, str], module: str, arguments: tuple[str, ...]
     ) -> tuple[int, bytes, bytes] | None:
-        """Run a module as `python -m` does; return exit code, output and errors.
+        """Run a module as `python -m` does, or a file; return exit code, output and errors.
 
         None, with nothing run, means that it needs a process of its own.
         """
@@ -87,35 +103,31 @@ class Server:
 
 def import_all() -> None:
     """Import what commands import, and have this process ready to be forked."""
-    import doit.doit_cmd  # noqa: F401 -- children inherit what is imported here
-    import jinja2  # noqa: F401
-    import psutil  # noqa: F401
-    import tomli  # noqa: F401
+    for name in _IMPORTED:  # children inherit it
+        importlib.import_module(name)
+    import_doit()
 
-    import codegen_tasks.chains
-    import codegen_tasks.commands.diff
-    import codegen_tasks.commands.info
-    import codegen_tasks.commands.info_text
-    import codegen_tasks.commands.prune
-    import codegen_tasks.commands.run
-    import codegen_tasks.reporter
-    import codegen_tasks.runner
-    import codegen_tasks.sqlite
-    import codegen_tasks.survey
-    import codegen_tasks.templates
 
-    assert codegen_tasks
+def import_doit() -> None:
+    """Import doit and no plugin of it, and have this process ready to be forked."""
+    import doit.doit_cmd
+    import doit.plugin
+
+    assert doit.doit_cmd
     inspect.getsourcelines(import_all)  # doit does so: its regular expressions are compiled here
     # doit asks three times in each run what is installed, and each time every package is looked at.
     installed = importlib.metadata.entry_points()
-    importlib.metadata.entry_points = installed.select
+    groups = [f"doit.{kind}" for kind in ("COMMAND", "BACKEND", "REPORTER", "LOADER")]
+    found = {group: installed.select(group=group) for group in groups}
+    doit.plugin.entry_points = lambda group: found[group]
     gc.collect()
     gc.freeze()  # or each child copies all of the memory at its first collection
+    gc.get_freeze_count = lambda: 1  # who asks whether anything is frozen: it is counted one by one
 
 
-def serve() -> None:
+def serve(what: str = "") -> None:
     """Read commands from standard input; answer with a process id, then an exit code."""
-    import_all()
+    import_doit() if what else import_all()
     answers = os.dup(1)
     for line in sys.stdin:
         child = os.fork()
@@ -131,7 +143,7 @@ def serve() -> None:
 def become(
     folder: str, environ: dict[str, str], told: list[str], module: str, arguments: list[str]
 ) -> int:
-    """Do in a child what `python -m module` does; return the exit code."""
+    """Do in a child what `python -m module` or `python FILE` does; return the exit code."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(told, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -141,7 +153,10 @@ def become(
     sys.path[0] = folder
     sys.argv[1:] = arguments
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module.endswith(".py"):
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as asked:
         if not isinstance(asked.code, int | None):
             raise
@@ -166,4 +181,4 @@ def end(code: int, begun: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(*sys.argv[1:])

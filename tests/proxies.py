@@ -32,7 +32,7 @@ class Proxy:
         server: its port.
         fault: what goes wrong: "cut request", "cut answer" or "reset answer" after `at` bytes,
             "garble" from there on, "silent", "slow", "drip", "flood", "endless", or one of
-            `_ANSWERS`.
+            `_ANSWERS`.  "listen" is none: what clients said is then in `heard`.
         at: a place in the first answer or request of a connection, in bytes; negative for as
             many before its end.
     """
@@ -42,6 +42,7 @@ class Proxy:
     at: int = 0
     calls: int = 0
     sent: int = 0  # bytes of endless answers
+    heard: bytes = b""
     _sockets: list[socket.socket] = field(default_factory=list)
     _over: bool = False
 
@@ -110,6 +111,8 @@ class Proxy:
                 break
             server.sendall(data)
             passed += len(data)
+            if self.fault == "listen":
+                self.heard += data
         server.close()
         _close(client)
 

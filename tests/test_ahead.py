@@ -18,6 +18,7 @@ from codegen_tasks import actions, ahead, digest, runs
 from codegen_tasks.remote import parcels
 
 MANY = 70
+SLOW = [pytest.mark.slow]
 DODO = """
 from codegen_tasks import Codegen
 
@@ -202,10 +203,10 @@ def test_a_step_that_doit_is_to_ignore_is_not_restored(other: Large) -> None:
     [
         (["generate"], MANY, 5 + MANY),
         (["compile"], 2 * MANY, 5),
-        (["output"], 2 * MANY, 5),
-        (["generate:p001.py"], 1, None),
+        pytest.param(["output"], 2 * MANY, 5, marks=SLOW),
+        pytest.param(["generate:p001.py"], 1, None, marks=SLOW),
         (["generated/p001.pyc"], 2, None),
-        (["generate", "compile:p001.pyc"], MANY + 1, None),
+        pytest.param(["generate", "compile:p001.pyc"], MANY + 1, None, marks=SLOW),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
@@ -263,7 +264,10 @@ def task_after():
 }
 
 
-@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=SLOW if number > 2 else []) for number, case in enumerate(OTHERS)],
+)
 def test_beside_tasks_that_are_not_ours_all_is_as_without_a_cache(
     other: Large, checkout: Callable[..., Large], case: str
 ) -> None:
@@ -285,7 +289,13 @@ more.rule("copy", template="copy.j2", patterns="patterns/*.toml", target="{stem}
 """
 
 
-@pytest.mark.parametrize("place", ["\ncodegen =", "\nDOIT_CONFIG"], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("\ncodegen =", id="before"),
+        pytest.param("\nDOIT_CONFIG", id="after", marks=pytest.mark.slow),
+    ],
+)
 def test_a_codegen_that_reads_what_another_makes_waits_for_it_on_every_branch(
     first: Large, place: str
 ) -> None:
@@ -347,6 +357,7 @@ def test_an_interrupt_ends_both_processes_and_the_next_run_goes_on(
     assert result.code == 130
     assert "interrupted; what was finished is kept" in result.err
     assert " left to do" in result.out
+    assert not [name for name in other.files() if ".codegen-" in name]
     other.write("dodo.py", dodo)
     other.built()
     assert is_as_clean(other)
@@ -420,11 +431,13 @@ def test_a_run_that_keeps_many_results_bundles_them(other: Large) -> None:
     "change",
     [
         ("patterns/p001.toml", "text 1", "another"),
-        ("patterns/p001.toml", "text 1", "text 1 "),
+        pytest.param(("patterns/p001.toml", "text 1", "text 1 "), marks=SLOW),
         ("templates/page.j2", "name", "title"),
         ("dodo.py", "    return name", "    return name + '!'"),
-        ("dodo.py", "Codegen()", "Codegen(environment={'trim_blocks': True})"),
-        ("dodo.py", "{stem}.py", "x{stem}.py"),
+        pytest.param(
+            ("dodo.py", "Codegen()", "Codegen(environment={'trim_blocks': True})"), marks=SLOW
+        ),
+        pytest.param(("dodo.py", "{stem}.py", "x{stem}.py"), marks=SLOW),
     ],
     ids=["pattern", "space", "template", "function", "option", "target"],
 )
@@ -457,7 +470,14 @@ def test_a_pattern_that_leads_out_of_the_project_is_refused_all_the_same(
     assert "a pattern cannot lie outside the project" in result.out
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"codegen-tasks bundle 1\n{}\n", None])
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        None,
+        pytest.param(b"", marks=SLOW),
+        pytest.param(b"codegen-tasks bundle 1\n{}\n", marks=SLOW),
+    ],
+)
 def test_a_broken_bundle_is_none(other: Large, spoilt: bytes | None) -> None:
     for path in bundle_of(other):
         data = path.read_bytes()
@@ -489,6 +509,7 @@ def edit():
     assert b'"generate:p000.py"' not in found.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_store_knows_the_newest_bundles_of_a_kind(first: Large) -> None:
     page = first.read("templates/page.j2")
 
@@ -546,6 +567,7 @@ def test_quick_renders_are_kept_together_with_what_is_compiled_from_them(
     assert is_as_clean(other)
 
 
+@pytest.mark.slow
 def test_renders_that_are_compiled_by_nobody_and_took_no_time_are_in_no_bundle(
     checkout: Callable[..., Large],
 ) -> None:
@@ -633,7 +655,9 @@ def test_a_later_bundle_does_not_take_the_place_of_a_larger_one(
     assert third.ran() == []
 
 
-@pytest.mark.parametrize("how", ["junk", "cut", "another"])
+@pytest.mark.parametrize(
+    "how", ["junk", pytest.param("cut", marks=SLOW), pytest.param("another", marks=SLOW)]
+)
 def test_a_remote_bundle_that_is_something_else_is_none(
     clone: Callable[..., Large], web: Web, tmp_path: Path, how: str
 ) -> None:

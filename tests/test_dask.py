@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -172,6 +173,16 @@ def test_a_scheduler_that_does_not_answer_costs_a_line(project: Project) -> None
     assert project.read("generated/ash.txt") == "begin\n== ash == ASH! 0\nend\n"
 
 
+@pytest.mark.parametrize("text", ["", "{}", '{"address": "nowhere"}', "[]", "no JSON"])
+def test_a_scheduler_file_that_is_none_costs_a_line(project: Project, text: str) -> None:
+    path = project.write("../scheduler.json", text)
+    files = {"DASK_SCHEDULER_FILE": str(path), "CODEGEN_DASK_WAIT": "1"}
+    result = project.doit("-P", "dask", **files)
+    assert (result.code, result.err) == (0, "")
+    assert len(notes(result)) == 1
+    assert notes(result)[0].endswith("; all steps run here")
+
+
 def test_without_a_scheduler_workers_of_this_machine_make_the_same(project: Project) -> None:
     result = the_same(project, "-n", "2", "-v", "2")
     assert set(re.findall(r"generate:\S+  \((worker \d), \d+ ms\)", result.out)) <= {
@@ -179,6 +190,33 @@ def test_without_a_scheduler_workers_of_this_machine_make_the_same(project: Proj
         "worker 1",
     }
     assert notes(result) == []
+
+
+def test_workers_of_this_machine_listen_to_nobody_else_and_two_runs_at_once_are_no_matter(
+    project: Project,
+) -> None:
+    project.write(
+        "dodo.py",
+        project.read("dodo.py")
+        + """
+
+def task_look():
+    def look():
+        import os, psutil
+        leading = psutil.Process(os.getppid())
+        for one in leading.net_connections("inet"):
+            print("listens", one.status, one.laddr.ip)
+    return {"actions": [look], "task_dep": ["generate"], "verbosity": 2}
+""",
+    )
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # then another has it
+            taken.bind(("", 8787))
+            taken.listen()
+        result = project.doit("-P", "dask", "-n", "2", "look")
+    assert (result.code, result.err) == (0, "")
+    assert set(re.findall(r"listens (?:LISTEN|NONE) (\S+)", result.out)) == {"127.0.0.1"}
 
 
 class Busy:
@@ -222,8 +260,8 @@ copy = Toolchain("copy", ["tools/copy", "{source}", "{target}"], suffix=".out",
                  version=["tools/copy", "--version"])
 headed = Toolchain("headed", ["cc", "-Iinclude", "-c", "{source}", "-o", "{target}", "-MD", "-MF",
                    "{depfile}"], suffix=".o", depfile="{target}.d", version=["cc", "--version"])
-tidy = Formatter("tidy", ["tools/tidy", "{target}"], version=["tools/tidy", "--version"],
-                 reads=["tools/tidy.cfg"])
+plain = Toolchain("plain", ["tools/plain", "{source}", "{target}"], suffix=".plain")
+tidy = Formatter("tidy", ["tools/tidy", "{target}"], reads=["tools/tidy.cfg"])
 codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{stem}.txt",
              context=helpers.context, schema="schema.json", mode=0o755)
 codegen.rule("all", template="all.j2", patterns="patterns/*.toml", target="all.txt",
@@ -235,7 +273,7 @@ codegen.rule("c", template="code.c.j2", patterns="patterns/*.toml", target="{ste
 codegen.rule("more", template="more.c.j2", target="more.c", compile=headed)
 codegen.rule("h", template="own.h.j2", target="own.h")
 codegen.rule("python", template="code.py.j2", patterns="patterns/*.toml", target="{stem}.py",
-             compile=["python", copy])
+             compile=["python", copy, plain])
 codegen.rule("mako", template="one.mako", patterns="patterns/*.toml", target="{stem}.mako.txt")
 codegen.rule("chained", template="chained.j2", target="chained.txt")
 
@@ -260,7 +298,8 @@ FILES = {
     "deeper/still.py": "def reverse(text):\n    return text[::-1]\n",
     "schema.json": '{"type": "object", "properties": {"gain": {"type": "integer"}}}',
     "tools/copy": '#!/bin/sh\n[ "$1" = --version ] && echo 1 && exit\ncp "$1" "$2"\n',
-    "tools/tidy": '#!/bin/sh\n[ "$1" = --version ] && echo 1 && exit\ncat tools/tidy.cfg - \n',
+    "tools/plain": '#!/bin/sh\ncp "$1" "$2"\n',
+    "tools/tidy": "#!/bin/sh\ncat tools/tidy.cfg - \n",
     "tools/tidy.cfg": "tidy\n",
     "templates/page.j2": '{% extends "base.j2" %}{% block body %}'
     '{% include ["no.j2", name ~ ".inc", "usual.inc"] %} {{ name|late }} {{ twice }} {{ limits }} '
@@ -292,7 +331,7 @@ def kinds(empty_project: Project) -> Project:
     project = empty_project
     for name, text in FILES.items():
         path = project.write(name, text)
-        if name in ("tools/copy", "tools/tidy"):
+        if name.startswith("tools/") and "." not in name:
             path.chmod(0o755)
     for number, stem in enumerate(("ash", "birch", "cedar", "elm", "fir")):
         items = f'items = ["{stem}1", "{stem}2"]'
@@ -396,3 +435,35 @@ def test_what_reads_a_failed_target_is_not_run(project: Project, two: Cluster) -
     assert result.code == 1
     assert "1 failed, 1 not run" in result.out
     assert not project.read("generated/chained.txt").startswith("again")
+
+
+@slow
+def test_what_a_compiler_goes_on_without_is_sent_and_it_runs_there_again(
+    empty_project: Project, two: Cluster
+) -> None:
+    project = empty_project
+    tool = (
+        '#!/bin/sh\n{ cat "$1" own.inc; echo end; } 2>/dev/null >"$2"; echo "$2: own.inc" >"$3"\n'
+    )
+    project.write("tools/lax", tool).chmod(0o755)
+    project.write("templates/plain.txt.j2", "plain\n")
+    for stem in ("ash", "birch", "cedar"):
+        project.write(f"patterns/{stem}.toml", "x = 1\n")
+    project.write("own.inc", "included\n")
+    project.write(
+        "dodo.py",
+        """
+        from codegen_tasks import Codegen, Toolchain
+
+        lax = Toolchain("lax", ["tools/lax", "{source}", "{target}", "{depfile}"], suffix=".lax",
+                        depfile="{target}.d")
+        codegen = Codegen()
+        codegen.rule("plain", template="plain.txt.j2", patterns="patterns/*.toml",
+                     target="{stem}.txt", compile=lax)
+        DOIT_CONFIG = codegen.doit_config
+        """,
+    )
+    result = the_same(project, "-v", "2", "--scheduler", two.address)
+    assert project.read("generated/ash.lax") == "plain\nincluded\nend\n"
+    assert len(re.findall(r"compile:\S+  \((first|second), \d+ ms\)", result.out)) == 3
+    assert notes(result) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import pickletools
 import re
 import shutil
 import signal
@@ -10,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -201,6 +204,22 @@ def busy(there: Cluster) -> list[str]:
         return ["sleeping" for tasks in client.processing().values() for _ in tasks]
 
 
+def test_a_process_that_is_killed_while_it_loads_is_started_again(
+    sleeping: Project, usual: Cluster, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    killed = (
+        f"if sys.argv[0].endswith('child.py') and not os.path.exists({str(mark)!r}):\n"
+        f"    open({str(mark)!r}, 'w').close()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    sleeping.write("dodo.py", SLEEPING.replace("\ncodegen = ", f"\n{killed}codegen = ", 1))
+    result = on_dask(sleeping, usual, "-v", "2")
+    assert mark.exists()
+    right(sleeping, result)
+    assert notes(result) == []
+
+
 # What is to blame -----------------------------------------------------------------------
 
 
@@ -357,6 +376,56 @@ def test_a_worker_that_cannot_make_the_same_makes_nothing(
         assert ran(both, "generate") == {"fine"}
 
 
+def test_what_dask_unpickles_is_the_same_for_every_python_and_any_scheduler() -> None:
+    import cloudpickle
+
+    from codegen_tasks.distributed.shim import as_source
+
+    once = pickle.dumps(as_source(doubled))
+    again = cloudpickle.dumps(pickle.loads(once))  # as a scheduler does
+    for pickled in (once, again):
+        named = {
+            strings[-2:] if op.name == "STACK_GLOBAL" else argument
+            for op, argument, strings in pickle_ops(pickled)
+            if op.name in ("GLOBAL", "STACK_GLOBAL")
+        }
+        assert named == {("functools", "partial"), ("builtins", "eval")}
+    assert pickle.loads(again)({"value": 21}) == {"doubled": 42}
+
+
+def doubled(order: dict[str, Any]) -> dict[str, Any]:
+    return {"doubled": 2 * order["value"]}
+
+
+def pickle_ops(pickled: bytes) -> Iterator[tuple[Any, Any, tuple[str, ...]]]:
+    """Yield each opcode, its argument, and the texts that came before it."""
+    strings: tuple[str, ...] = ()
+    for op, argument, _ in pickletools.genops(pickled):
+        yield op, argument, strings
+        if "UNICODE" in op.name:
+            strings = (*strings, argument)
+
+
+def test_a_worker_that_cannot_write_gets_no_steps(sleeping: Project, tmp_path: Path) -> None:
+    sleeping.write("templates/large.inc", "x" * 1_000_000)
+    limit = (
+        "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (500_000, 500_000)); "
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    with cluster(tmp_path / "cluster") as there:
+        there.start_worker("full", before=(sys.executable, "-c", limit))
+        alone = on_dask(sleeping, there, "-v", "2")
+        right(sleeping, alone)
+        assert ran(alone, "generate") == {"pid"}
+        what = "worker full gets no steps: file too large there; they run here"
+        assert notes(alone) == [f"-P dask: {what}"]
+        there.start_worker("fine")
+        shutil.rmtree(sleeping.path / "generated")
+        both = on_dask(sleeping, there, "-v", "2")
+        right(sleeping, both)
+        assert ran(both, "generate") == {"fine"}
+
+
 def test_what_depends_on_the_machine_is_made_here(sleeping: Project, usual: Cluster) -> None:
     sleeping.write(
         "dodo.py",
@@ -461,3 +530,22 @@ def test_workers_of_this_machine_end_with_the_run(sleeping: Project, number: int
     process.wait(30)
     _, left = psutil.wait_procs(family, timeout=20)
     assert [member.cmdline() for member in left if member.status() != "zombie"] == []
+
+
+def test_a_process_of_a_worker_that_is_gone_ends_without_a_word(sleeping: Project) -> None:
+    from codegen_tasks.distributed.child import send
+    from codegen_tasks.distributed.messages import Load
+    from codegen_tasks.settings import Settings
+
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "codegen_tasks.distributed.child"],
+        cwd=sleeping.path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    send(process.stdin, (Load("dodo.py", Settings()), None))
+    assert process.communicate(timeout=60)[1] == b""

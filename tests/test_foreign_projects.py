@@ -1,7 +1,8 @@
 """Installing this package changes nothing in doit projects that do not use it.
 
 Every command runs twice, in an environment with doit alone and in one with this package
-besides; exit code, both streams and the files they leave must be the same.
+besides; exit code, both streams and the files they leave must be the same.  Most commands are
+forks of a process there that has doit imported, those that begin a test are started.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forked import Server
 
 pytestmark = pytest.mark.slow
 
@@ -53,33 +55,44 @@ class Environment:
 
     home: Path
     projects: Path
+    server: Server
 
-    @property
-    def python(self) -> str:
-        """Its interpreter."""
-        return str(self.home / "bin" / "python")
+    def run(
+        self, project: str, command: Sequence[str], unordered: bool = False, started: bool = False
+    ) -> Said:
+        """Run a module or a file in a project, in a fork of a process that has doit imported.
 
-    def run(self, project: str, command: Sequence[str], unordered: bool) -> Said:
-        """Run its Python in a project; `unordered` output is compared as a bag of lines."""
+        Args:
+            project: the folder to be in.
+            command: the module or file, and its arguments.
+            unordered: whether output is compared as a bag of lines.
+            started: whether it is a process of its own, as from a shell.
+        """
         folder = self.projects / project
+        environ = {**environment_of(self.home), "HOME": str(folder)}
+        if started:
+            code, *told = self._start(folder, environ, command)
+        else:
+            ran = self.server.run(folder, environ, command[0], tuple(command[1:]))
+            assert ran is not None
+            code, *told = ran
+        out, err = (self._normal(text.decode(), unordered) for text in told)
+        return Said(code, out, err, dict(self._files(folder)))
+
+    def _start(
+        self, folder: Path, environ: dict[str, str], command: Sequence[str]
+    ) -> tuple[int, bytes, bytes]:
+        words = command if command[0].endswith(".py") else ["-m", *command]
         done = subprocess.run(
-            [self.python, *command],
+            [python_of(self.home), *words],
             cwd=folder,
-            env={
-                "PATH": f"{self.home / 'bin'}{os.pathsep}{os.environ['PATH']}",
-                "HOME": str(folder),
-                "PYTHONHASHSEED": "0",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "LC_ALL": "C.UTF-8",
-            },
+            env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
             timeout=120,
             check=False,
         )
-        out, err = (self._normal(text, unordered) for text in (done.stdout, done.stderr))
-        return Said(done.returncode, out, err, dict(self._files(folder)))
+        return done.returncode, done.stdout, done.stderr
 
     def _normal(self, text: str, unordered: bool) -> list[str]:
         for path, name in ((self.projects, "PROJECTS"), (self.home, "HOME")):
@@ -111,45 +124,71 @@ class Pair:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(textwrap.dedent(text).removeprefix("\n"), encoding="utf-8")
 
-    def same(self, project: str, *command: str, unordered: bool = False) -> Said:
-        """Run Python in both, assert that nothing differs, return what was said."""
+    def same(
+        self, project: str, *command: str, unordered: bool = False, started: bool = False
+    ) -> Said:
+        """Run a module or a file in both, assert that nothing differs, return what was said."""
         with ThreadPoolExecutor(2) as pool:
             alone, beside = pool.map(
-                lambda environment: environment.run(project, command, unordered),
+                lambda environment: environment.run(project, command, unordered, started),
                 (self.alone, self.beside),
             )
         assert beside == alone, command
         return alone
 
-    def doit(self, project: str, *arguments: str) -> Said:
+    def doit(self, project: str, *arguments: str, started: bool = False) -> Said:
         """Run doit in both; with workers, in whatever order they finish."""
-        return self.same(project, "-m", "doit", *arguments, unordered="-n" in arguments)
+        return self.same(project, "doit", *arguments, unordered="-n" in arguments, started=started)
 
 
-def made(home: Path, *requirements: str) -> Path:
+def python_of(home: Path) -> str:
+    """Return the interpreter of a virtual environment."""
+    return str(home / "bin" / "python")
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    """Return the variables of processes in a virtual environment."""
+    return {
+        "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def make(home: Path, *requirements: str) -> None:
     """Make a virtual environment with some packages; skip if they cannot be had."""
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
-    pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", *requirements]
-    done = subprocess.run(pip, capture_output=True, text=True, timeout=600, check=False)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python_of(home), "install", "--quiet"]
+    done = subprocess.run(
+        [*pip, *requirements], capture_output=True, text=True, timeout=600, check=False
+    )
     if done.returncode:
         pytest.skip(f"pip cannot install {' '.join(requirements)}: {done.stderr[-300:]}")
-    return home
 
 
 @pytest.fixture(scope="session")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two virtual environments, made once."""
-    folder = tmp_path_factory.mktemp("environments")
-    return made(folder / "alone", DOIT), made(folder / "beside", DOIT, str(REPOSITORY))
+def environments(once: Callable[..., Path]) -> list[tuple[Path, Server]]:
+    """Return two virtual environments, made once, each with a process that runs doit there."""
+    homes = (
+        once("alone", lambda home: make(home, DOIT)),
+        once("beside", lambda home: make(home, DOIT, str(REPOSITORY))),
+    )
+    return [(home, Server(environment_of(home), 0, python_of(home))) for home in homes]
 
 
 @pytest.fixture
-def pair(environments: tuple[Path, Path], tmp_path: Path) -> Pair:
+def pair(environments: list[tuple[Path, Server]], tmp_path: Path) -> Pair:
     """Both environments, each with a folder for its copies of a project."""
     folders = (tmp_path / "alone", tmp_path / "beside")
     for folder in folders:
         folder.mkdir()
-    return Pair(*(Environment(*both) for both in zip(environments, folders, strict=True)))
+    return Pair(
+        *(
+            Environment(home, folder, server)
+            for (home, server), folder in zip(environments, folders, strict=True)
+        )
+    )
 
 
 EVERYDAY = """
@@ -272,8 +311,8 @@ COMMANDS = [
 def test_every_command_says_and_does_what_it_did(pair: Pair) -> None:
     """A project with tasks of all kinds sees the same exit codes, output and files."""
     pair.write("everyday", {"dodo.py": EVERYDAY, "in.txt": "in\n"})
-    for command in COMMANDS:
-        pair.doit("everyday", *command.split())
+    for number, command in enumerate(COMMANDS):
+        pair.doit("everyday", *command.split(), started=number < 2)
 
 
 HELP_OF = ["run", "info", "list", "clean", "forget", "ignore", "dumpdb", "strace", "help"]
@@ -284,7 +323,7 @@ def test_help_differs_by_the_names_we_register_only(pair: Pair, command: str) ->
     """`doit help COMMAND` lists one more backend and one more reporter, and is else the same."""
     pair.write("help", {"dodo.py": EVERYDAY})
     alone, beside = (
-        " ".join(environment.run("help", ["-m", "doit", "help", command], False).out)
+        " ".join(environment.run("help", ["doit", "help", command]).out)
         for environment in (pair.alone, pair.beside)
     )
     known = beside.replace("choices: codegen, dbm", "choices: dbm")
@@ -355,7 +394,7 @@ def test_mistakes_are_reported_as_before(pair: Pair, name: str) -> None:
     """A broken dodo.py gets doit's own message or traceback, without a frame of ours in it."""
     pair.write("broken", {"dodo.py": BROKEN[name]})
     for command in ("", "-n 2", "info a", "info b", "list"):
-        said = pair.doit("broken", *command.split())
+        said = pair.doit("broken", *command.split(), started=not command)
         assert "codegen_tasks" not in "".join(said.err)
 
 
@@ -434,7 +473,7 @@ def test_programs_on_top_of_doit_are_not_changed(pair: Pair) -> None:
         "loader.py info",
         "tasks.py",
     ):
-        pair.same("programs", *command.split())
+        pair.same("programs", *command.split(), started=True)
 
 
 # doit's own samples ---------------------------------------------------------------------
@@ -478,13 +517,13 @@ def _sample_is_same(pair: Pair, samples: Path, name: str) -> bool:
     for environment in (pair.alone, pair.beside):
         shutil.copytree(samples, environment.projects / name)
     program = "__main__" in (samples / f"{name}.py").read_text(encoding="utf-8")
-    start = [f"{name}.py"] if program else ["-m", "doit", "-f", f"{name}.py"]
+    start = [f"{name}.py"] if program else ["doit", "-f", f"{name}.py"]
     first = pair.same(name, *start, "list", "--all", "-q").out
     commands = [["list", "--all", "-s"], [], [], ["-n", "2", "-c"], ["clean"]]
     commands += [["info", task.strip()] for task in first[:1]]
     try:
         for command in commands:
-            arguments = [*start, *command] if program else [*start[:2], *command, *start[2:]]
+            arguments = [*start[:1], *command, *start[1:]]
             # Tasks that wait for the same one go on in an order that doit leaves to chance.
             pair.same(name, *arguments, unordered=command in ([], ["-n", "2", "-c"]))
     except AssertionError as error:

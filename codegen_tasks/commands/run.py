@@ -21,7 +21,7 @@ from doit.task import Stream
 
 from .. import disk
 from ..codegen import ToRun
-from ..errors import DeclarationError
+from ..errors import DeclarationError, known_or_nearest
 from ..ours import is_ours
 from ..settings import check_address
 from . import named
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 #: Reporters that show no task which is up to date.
 _TELLING_WHAT_RAN = ("codegen", "executed-only", "error-only", "zero")
 
+#: Ways to run tasks in parallel.
+_PARALLEL = ("process", "thread", "dask")
 _OPT_NO_WAIT = {
     "name": "no_wait",
     "long": "no-wait",
@@ -134,6 +136,9 @@ class Run(OverCore, CoreRun):
         scheduler: str = "",
     ) -> Any:
         say_whatever_the_encoding()
+        if par_type not in _PARALLEL:
+            hint = known_or_nearest(par_type, _PARALLEL)
+            raise DeclarationError("-P", f"unknown kind of workers '{par_type}'", hint)
         afar = par_type == "dask"
         address = self._scheduler(scheduler, afar)
         builds: Sequence[Any] = planned(self)
@@ -158,8 +163,6 @@ class Run(OverCore, CoreRun):
             )
             self._keep_record(builds, num_process, always, code)
             return code
-        if num_process and par_type not in ("process", "thread", "dask"):
-            raise InvalidCommand(f"Invalid parallel type {par_type}")
         PythonAction.pm_pdb = pdb
         select = functools.partial(self._select, single, auto_delayed_regex)
         begin = self._begin(select)

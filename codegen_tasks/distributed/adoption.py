@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..build import Build
 from ..model import DATA_KINDS, FILE_KINDS, Input, Outcome, Result, Stat, Step
 from ..publish import Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """What a worker saw that is not so here; and the file that it lacked, if it is one."""
+
+    what: str
+    lacked: str = ""
 
 
 class Adoption:
@@ -30,8 +38,15 @@ class Adoption:
         self._known: dict[tuple[Any, ...], Input | None] = {}
 
     def outcome(
-        self, step: Step, result: Result, recorded: Recorded, worker: str, since: float
-    ) -> Outcome | str:
+        self,
+        step: Step,
+        result: Result,
+        recorded: Recorded,
+        worker: str,
+        since: float | None = None,
+        sent: bool = False,
+        found: bool = False,
+    ) -> Outcome | Other:
         """Return what a step came to; or what the worker saw that is not so here.
 
         Args:
@@ -39,18 +54,27 @@ class Adoption:
             result: what it came to there.
             recorded: digests of its targets when they were last made.
             worker: name of who ran it.
-            since: seconds ago when it began.
+            since: seconds ago when it began, if that is known.
+            sent: the remote cache has it.
+            found: nobody has run it, since it had.
         """
         if set(result.outputs) - set(step.outputs):
-            return "it made other files"
+            return Other("it made other files")
         inputs = []
         for item in result.inputs:
             mine = self._mine(step, item)
             if mine is None:
-                return f"{item.kind} {item.name}"
+                return Other(f"{item.kind} {item.name}", item.name if not item.digest else "")
             inputs.append(mine)
-        workshop = self._build.workshop
-        outcome = workshop.take_in(step, replace(result, inputs=tuple(inputs)), recorded)
+        if since is None:
+            since = 0.0 if found else result.seconds
+        outcome = self._build.workshop.take_in(
+            step,
+            replace(result, inputs=tuple(inputs)),
+            recorded,
+            sent,
+            found=0.0 if found else None,
+        )
         return replace(outcome, worker=worker, pid=0, start=time.time_ns() - int(since * 1e9))
 
     def _mine(self, step: Step, item: Input) -> Input | None:

@@ -13,7 +13,7 @@ import pickle
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import IO, Any
 
 from ..codegen import Codegen
@@ -22,7 +22,8 @@ from ..model import Result, Step
 from ..plan import Plan
 from ..steps import Workshop, internal
 from ..world import World
-from .messages import Job, Known, Load
+from .messages import Delivery, Job, Known, Load
+from .storing import Storing
 
 _LENGTH = 8  # bytes before each message, its length
 
@@ -48,8 +49,9 @@ def main() -> None:
     os.dup2(2, 1)
     messages = received(sys.stdin.buffer)
     root = os.path.realpath(os.getcwd())
+    load, access = next(messages)
     try:
-        shops = _workshops(next(messages), root)
+        shops = _workshops(load, root)
     except FileNotFoundError as error:
         lacking = _inside(root, error.filename)
         send(answers, ("lacks", lacking) if lacking else ("unable", _worded(error)))
@@ -59,11 +61,12 @@ def main() -> None:
         return
     send(answers, ("ready", ""))
     reads = _Reads()
+    storing = Storing(access) if access is not None else None
     for known, job in messages:
         reads.learn(known)
-        for answer in _answers(shops, job, reads, root):
+        for answer in _answers(shops, job, reads, root, storing if job.stored else None):
             send(answers, answer)
-        send(answers, ("end", ""))
+        send(answers, ("end", asdict(storing.traffic()) if storing is not None else None))
 
 
 def _workshops(load: Load, root: str) -> dict[str, Workshop]:
@@ -115,7 +118,7 @@ class _Reads:
 
 
 def _answers(
-    shops: Mapping[str, Workshop], job: Job, reads: _Reads, root: str
+    shops: Mapping[str, Workshop], job: Job, reads: _Reads, root: str, storing: Storing | None
 ) -> Iterator[tuple[str, Any]]:
     shop = shops.get(job.name)
     if shop is None:
@@ -128,8 +131,12 @@ def _answers(
     with contextlib.suppress(CodegenError):  # the render will say it
         for step in job.steps:
             _ = step.phase == "compile" or shop.engine_for(step.template)
+    known = _known(shop, job, reads, storing)
     yield "begun", ""
-    for step, made in _made(shop, job, reads):
+    for task, delivery in known.items():
+        yield "made", (task, _pickled(delivery), 0.0)
+    left = replace(job, steps=tuple(step for step in job.steps if step.task not in known))
+    for step, made in _made(shop, left, reads):
         if isinstance(made, AwaitedError):
             yield "needs", (step.task, made.path, 0.0)
         elif not isinstance(made, Result):
@@ -137,7 +144,27 @@ def _answers(
         elif _names(made, root):
             yield "bound", (step.task, "", 0.0)
         else:
-            yield "made", (step.task, pickle.dumps(made, pickle.HIGHEST_PROTOCOL), made.seconds)
+            yield "made", (step.task, _pickled(made), made.seconds)
+            if storing is not None:
+                storing.send(shop.project, shop.world, step, made)
+    for task, delivery in storing.sent() if storing is not None else ():
+        yield "stored", (task, _pickled(delivery), bool(delivery.afar))
+
+
+def _pickled(what: Result | Delivery) -> bytes:
+    return pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
+
+
+def _known(
+    shop: Workshop, job: Job, reads: _Reads, storing: Storing | None
+) -> Mapping[str, Delivery]:
+    """Return what the remote cache has of the steps of a job."""
+    if storing is None or job.anew:
+        return {}
+    try:
+        return storing.found(shop.project, shop.world, job.steps, reads.ask)
+    except Exception:  # steps that cannot be asked about are run
+        return {}
 
 
 def _unfit(shop: Workshop, job: Job) -> tuple[str, str] | None:
@@ -160,7 +187,7 @@ def _unfit(shop: Workshop, job: Job) -> tuple[str, str] | None:
 
 def _made(shop: Workshop, job: Job, reads: _Reads) -> Iterator[tuple[Step, Any]]:
     """Yield each step, and its result, or the path that it needs, or the text of its failure."""
-    if job.together:
+    if job.together and job.steps:
         yield from zip(job.steps, map(_told, shop.results(job.steps)), strict=True)
         return
     end = time.monotonic() + job.seconds
@@ -192,4 +219,5 @@ def _names(result: Result, root: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # nobody is there any more
+        main()

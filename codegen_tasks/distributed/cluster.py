@@ -13,11 +13,12 @@ import os
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .shim import ByValue, work
+from .shim import as_source, work
 
 #: How often, in seconds, the scheduler is asked how its workers are.
 _LOOK = 0.5
@@ -77,14 +78,7 @@ class Cluster:
         self._local: Any = None
         try:
             if not (found or file):
-                self._local = distributed.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    # Steps run in processes of their own in any case, see `mirror`.
-                    processes=False,
-                    dashboard_address=None,
-                    silence_logs=False,
-                )
+                self._local = _local(workers)
             if file and not os.path.exists(file):
                 raise OSError(f"there is no scheduler file {file}")
             self._client: Any = _in_time(
@@ -98,16 +92,20 @@ class Cluster:
                 patience + 1,
                 f"{found or file} does not answer",
             )
-        except (OSError, ValueError, TimeoutError, ImportError, RuntimeError) as error:
+        except Exception as error:  # whatever Dask makes of an address, a file, a certificate
             self._close_local()
-            raise UnreachableError(str(error).partition("\n")[0]) from None
+            where = found or file or "workers of this machine"
+            what = str(error).partition("\n")[0] or type(error).__name__
+            if where not in what or what.startswith("in <"):  # a connection, in Dask's words
+                what = f"{where} cannot be used: {what.rpartition('>: ')[2]}"
+            raise UnreachableError(what) from None
         self.address = "local workers" if self._local else (found or self._client.scheduler.address)
         #: What the workers are, by address; replaced as a whole.
         self.workers: Mapping[str, WorkerState] = {}
         self._heard: queue.SimpleQueue[tuple[Any, str, Any]] = queue.SimpleQueue()
         self._sent: dict[Any, _Sent] = {}
         self._submitted = 0
-        self._work = ByValue(work)
+        self._work = as_source(work)
         self._beats: dict[str, Any] = {}  # when the scheduler has last heard of workers
         self._loop = self._client.loop.asyncio_loop
         self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
@@ -268,6 +266,23 @@ class Cluster:
             asyncio.run_coroutine_threadsafe(bounded(), self._loop).result(_PATIENCE + 1)
 
 
+def _local(workers: int) -> Any:
+    """Return a cluster in this process: steps run in processes of their own in any case.
+
+    Dask's `LocalCluster` would have it serve everybody on the network over HTTP.
+    """
+    from distributed import Scheduler, SpecCluster, Worker
+
+    shared = {"protocol": "inproc://", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    # Our own memory is none of the workers' business.
+    worker = {"cls": Worker, "options": {**shared, "nthreads": 1, "memory_limit": 0}}
+    return SpecCluster(
+        workers=dict.fromkeys(range(workers), worker),
+        scheduler={"cls": Scheduler, "options": shared},
+        silence_logs=False,
+    )
+
+
 def _in_time(function: Callable[[], Any], seconds: float, late: str) -> Any:
     """Return what a function returns, or raise OSError if that takes too long.
 
@@ -298,6 +313,11 @@ def shown(name: str, address: str) -> str:
     return address.partition("://")[2] if name in ("", address) else name
 
 
+def titled(name: str) -> str:
+    """Return a worker's name, as `shown` gives it, in a sentence."""
+    return name if name.startswith("worker ") else f"worker {name}"
+
+
 def _quiet() -> None:
     """Keep Dask from telling on our screen what we tell in our words."""
     import dask.config
@@ -307,6 +327,10 @@ def _quiet() -> None:
     if not dask.config.get("logging", {}):
         dask.config.set({"logging": {**levels, "asyncio": "critical"}})
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})
+    # Which workers differ so that they cannot make the same, is told when they are asked to.
+    from distributed.versions import VersionMismatchWarning
+
+    warnings.simplefilter("ignore", VersionMismatchWarning)
 
 
 def _kind(error: BaseException) -> str:

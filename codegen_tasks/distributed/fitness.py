@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from .cluster import WorkerState
+from .cluster import WorkerState, titled
 
 
 class Fitness:
@@ -42,7 +42,8 @@ class Fitness:
         what = f"no steps that need {tool}" if tool else "no steps"
         left = workers.keys() - self._unfit[tool].keys()
         rest = "" if left else "; they run here"
-        self._tell(f"unfit {tool} {why} {bool(left)}", f"worker {who} gets {what}: {why}{rest}")
+        said = f"{titled(who)} gets {what}: {why}{rest}"
+        self._tell(f"unfit {tool} {why} {bool(left)}", said)
 
     def silent(
         self, workers: Mapping[str, WorkerState], since: float
@@ -55,7 +56,7 @@ class Fitness:
         """
         for address in self._at_work.keys() - workers.keys():
             who = self._at_work[address].name
-            self._tell("gone", f"worker {who} is gone, what it had to do is done elsewhere")
+            self._tell("gone", f"{titled(who)} is gone, what it had to do is done elsewhere")
         self._at_work = {address: worker for address, worker in workers.items() if worker.tasks}
         found = [
             (address, worker) for address, worker in self._at_work.items() if worker.seen < since
@@ -63,6 +64,6 @@ class Fitness:
         self._silent -= {address for address, one in workers.items() if one.seen >= since}
         for address, worker in found:
             what = "is silent, what it had to do is sent again"
-            self._tell("silent", f"worker {worker.name} {what}")
+            self._tell("silent", f"{titled(worker.name)} {what}")
             self._silent.add(address)
         return found

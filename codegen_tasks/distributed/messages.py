@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TypeAlias
 
-from ..model import Step
+from ..model import Result, Step
+from ..remote.parcels import Blob
 from ..settings import Settings
 
 #: Files by path: digest, and whether it can be executed; a digest of "" says there is none.
@@ -24,16 +25,54 @@ Contents: TypeAlias = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """The remote cache of a run: nothing that is secret.
+
+    Args:
+        url: of the store, without credentials.
+        seconds: that one transfer may take.
+        writes: whether what steps come to is sent there.
+        proof: what only who has the run's key can say of `said`; "" if it has none.
+        said: see there.
+    """
+
+    url: str
+    seconds: float
+    writes: bool
+    proof: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a worker uses a remote cache, secrets included: this stays on its machine.
+
+    Args:
+        url: as `address.parsed` takes it.
+        seconds, writes: see `Shared`.
+        secret, token: see `RemoteCache`.
+    """
+
+    url: str
+    seconds: float
+    writes: bool
+    secret: bytes
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What a process that is to run steps begins with.
 
     Args:
         dodo: the file's name, below the project.
         settings: those of the run; the worker's own do not count.
+        shared: its remote cache, if it has one.
     """
 
     dodo: str
     settings: Settings
+    shared: Shared | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +86,8 @@ class Job:
         seconds: after so many, no further step is begun: they take longer than was thought.
         engines: digest of what every render of an engine hangs on, by its name.
         tools: digest of each compiler's version and command, by kind and name.
+        stored: the remote cache may be used: it is asked, and given what steps come to.
+        anew: it is only given.
     """
 
     name: str
@@ -55,6 +96,32 @@ class Job:
     seconds: float = math.inf
     engines: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    stored: bool = False
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Afar:
+    """A content that is in the remote cache: digest and size (bytes), and how it travels."""
+
+    digest: str
+    size: int
+    blob: Blob
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A result that the remote cache has.
+
+    Args:
+        result: what a step came to, without the contents that are to be fetched there.
+        afar: these, by path.
+        found: it was there before: nobody has run the step.
+    """
+
+    result: Result
+    afar: Mapping[str, Afar]
+    found: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .. import keeper
 from ..process import Keeper, end_worker
 from .child import received, send
-from .messages import Contents, Known, difference, facts, machine
+from .messages import Access, Contents, Known, Load, difference, facts, machine
+from .storing import access
 
 #: How often, in seconds, it is asked whether anybody still wants what is under way.
 _LOOK = 0.2
@@ -32,6 +33,9 @@ _LOADED = 120.0
 #: A run that has sent nothing for so many seconds is forgotten, should it have been killed;
 #: if it lives, what it sends next is all that is needed.
 _IDLE = 60.0
+#: So many bytes of results are kept of a run, should they get lost in the remote cache.
+_ROOM = 64_000_000
+_UNLOADED = "dodo.py cannot be loaded"
 
 
 class Child:
@@ -123,6 +127,9 @@ class Copy:
         self._packs: set[str] = set()  # names of those that are here
         self._whole: frozenset[str] = frozenset()
         self._but: frozenset[str] = frozenset()
+        self.access: Access | None = None  # to the remote cache
+        self.refused = ""  # or why there is none
+        self._kept: dict[str, bytes] = {}  # results that were put there, by task
         self._idle: list[Child] = []
         self._busy: set[Child] = set()
         self.used = time.monotonic()
@@ -171,10 +178,30 @@ class Copy:
         new = child is None
         if child is None:
             child = Child(self.folder, self._mark, self._state)
-            child.tell(pickle.loads(load))
+            child.tell((self._opened(load), self.access))
         with self._lock:
             self._busy.add(child)
         return child, new
+
+    def _opened(self, load: bytes) -> Load:
+        found: Load = pickle.loads(load)
+        if found.shared is not None and self.access is None:
+            given = access(found.shared, os.environ)
+            self.access = given if isinstance(given, Access) else None
+            self.refused = given if isinstance(given, str) else ""
+        return found
+
+    def keep(self, task: str, result: bytes) -> None:
+        """Keep a result whose contents are in the remote cache, should they get lost there."""
+        with self._lock:
+            self._kept[task] = result
+            while sum(map(len, self._kept.values())) > _ROOM:
+                del self._kept[next(iter(self._kept))]
+
+    def kept(self, tasks: Iterable[str]) -> dict[str, bytes]:
+        """Return results that were kept, by task; they are asked for once."""
+        with self._lock:
+            return {task: self._kept.pop(task) for task in tasks if task in self._kept}
 
     def back(self, child: Child, alive: bool) -> None:
         """Take a process back when its job has ended."""
@@ -271,23 +298,45 @@ class Mirror:
             "left": tasks that were not begun.  One of these says why, if any was not: "unfit"
             (the tool, and what differs), "unable", "lacks" (a path), "packs" (names),
             "died" (how), "overdue".
+            "traffic": what went to and from the remote cache; "aside": why that is not used.
         """
         differs = difference(facts(), order["facts"])
         if not differs and order["machine"]:
             differs = difference(machine(), order["machine"])
         if differs:
             return {"unfit": ("", differs), "left": list(order["tasks"])}
+        try:
+            return self._worked(order, wanted)
+        except OSError as error:
+            what = f"{error.strerror or error} there"
+            return {"unable": what[:1].lower() + what[1:], "left": list(order["tasks"])}
+
+    def _worked(self, order: Mapping[str, Any], wanted: Callable[[], bool]) -> dict[str, Any]:
         copy = self._copy(order["run"])
         lacking = copy.place(order)
         if lacking:
             return {"packs": lacking, "left": list(order["tasks"])}
+        kept = copy.kept(order["tasks"]) if order["again"] else {}
+        if kept:
+            # What is left comes with another order.
+            left = [task for task in order["tasks"] if task not in kept]
+            return {"made": kept, "left": left}
+        answer, loaded = self._answer(copy, order, wanted)
+        if not loaded:  # a process may be killed at any moment by no fault of what it loads
+            answer, _ = self._answer(copy, order, wanted)
+        return {**answer, "aside": copy.refused}
+
+    def _answer(
+        self, copy: Copy, order: Mapping[str, Any], wanted: Callable[[], bool]
+    ) -> tuple[dict[str, Any], bool]:
+        """Return what a process answers to an order, and whether it has lived to hear it."""
         child, new = copy.child(order["load"])
         alive = False
         try:
             answer, alive = _run(child, new, copy, order, wanted)
         finally:
             copy.back(child, alive)
-        return answer
+        return answer, answer.get("unable") != _UNLOADED
 
 
 def _run(
@@ -300,7 +349,7 @@ def _run(
         word, said = child.hear(wanted, time.monotonic() + _LOADED)
         if word != "ready":
             if word in ("overdue", "died"):
-                word, said = "unable", "dodo.py cannot be loaded"
+                word, said = "unable", _UNLOADED
             return {**answer, word: said}, False
     child.tell((copy.news(child), pickle.loads(order["job"])))
     deadline: float | None = None
@@ -310,11 +359,17 @@ def _run(
         word, said = child.hear(wanted, deadline)
         if word == "end":
             now = time.monotonic()
-            return {**answer, "since": {task: now - at for task, at in begun.items()}}, True
+            since = {task: now - at for task, at in begun.items()}
+            return {**answer, "since": since, "traffic": said}, True
         if word in ("unfit", "unable"):
             answer[word] = said
         elif word in ("died", "overdue", "unwanted"):
             return {**answer, word: said}, False
+        if word == "stored":
+            task, delivery, may_get_lost = said
+            if may_get_lost:
+                copy.keep(task, answer["made"][task])
+            answer["made"][task] = delivery
         if word in ("made", "needs", "failed", "bound"):
             task, value, seconds = said
             left.remove(task)

@@ -11,19 +11,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..build import Build
 from ..errors import CodegenError
-from ..jobs import Died, Overdue, Part, StepsJob, Unbegun
-from ..model import Outcome, Result, Step
-from .adoption import Adoption
-from .cluster import Cluster, UnreachableError, WorkerState, shown
+from ..jobs import Died, Overdue, Part, Parted, StepsJob, Unbegun
+from ..model import Outcome, Step
+from .adoption import Adoption, Other
+from .cluster import Cluster, UnreachableError, WorkerState, shown, titled
+from .deliveries import Deliveries, Opened
 from .fitness import Fitness
 from .parcels import Parcels, TooMuchError, engines_of
 
@@ -51,7 +51,8 @@ class _Order:
         tries, rounds: how often it was sent, and how often files were asked for.
         packs: how many packs that every order needs there were when it was sent.
         begun, ended: when a worker was first seen to have it, and to have done it; 0 if not.
-        lacking, where: packs that a worker asked for, and its address.
+        lacking: packs that a worker asked for.
+        where: address of the worker that is to have it, if it may; "" for any.
     """
 
     job: StepsJob
@@ -103,6 +104,7 @@ class Orders:
         self._connect = functools.partial(Cluster, address, workers, min(wait, _ANSWER))
         self._guess = max(2, workers)
         self._dodo = dodo
+        self._deliveries = Deliveries(builds, self._tell)
         self._parcels: Parcels  # with the connection
         self._adoptions: list[Adoption]
         #: Whether workers are to be had, as far as is known.
@@ -118,6 +120,7 @@ class Orders:
                 self._parcels = Parcels(self._builds, self._dodo, self._run)
                 self._adoptions = [Adoption(one, self._parcels.sent) for one in self._builds]
                 self._cluster = self._connect()
+                self._deliveries.begin()
             except (UnreachableError, TooMuchError) as error:
                 self.usable = False
                 self._tell("cluster", f"{error}; all steps run here")
@@ -132,7 +135,7 @@ class Orders:
     # What is asked ----------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._orders) + len(self._held)
+        return len(self._orders) + len(self._held) + len(self._deliveries)
 
     @property
     def places(self) -> int:
@@ -142,7 +145,8 @@ class Orders:
     @property
     def steps(self) -> int:
         """How many steps have not ended."""
-        return sum(len(order.job.tasks) for order in (*self._orders.values(), *self._held))
+        orders = (*self._orders.values(), *self._held, *self._deliveries.whats)
+        return sum(len(order.job.tasks) for order in orders)
 
     @property
     def _workers(self) -> dict[str, WorkerState]:
@@ -200,7 +204,7 @@ class Orders:
             self._held.append(order)
             return
         try:
-            told = self._parcels.order(order.job, order.needs)
+            told = self._parcels.order(order.job, order.needs, *self._deliveries.use(order.job))
         except TooMuchError as error:
             self._keep_here(order.job, f"{error}, so they run here")
             return
@@ -216,11 +220,11 @@ class Orders:
         told["sent"] = self._sent_with(told["packs"], order.lacking)
         key = self._key(order.job)
         self._orders[key] = order
-        if order.lacking and (allowed is None or order.where in allowed):
+        if order.where and (allowed is None or order.where in allowed):
             cluster.submit(key, told, [order.where], others=allowed is None)
         else:
             cluster.submit(key, told, allowed)
-        order.lacking = ()
+        order.lacking, order.where = (), ""
 
     def _sent_with(self, packs: Sequence[str], lacking: Collection[str]) -> dict[str, Any]:
         """Return the packs to send with an order: those that most workers cannot have yet.
@@ -264,17 +268,21 @@ class Orders:
         Args:
             timeout: seconds to wait for the first.
         """
-        if self._cluster is None:
-            time.sleep(min(timeout, _REST))
-            return []
         found: list[Any] = []
+        for order, answer, opened in self._deliveries.come():
+            found += self._answered(order, answer, opened)
+        if self._cluster is None:
+            time.sleep(0.0 if found else min(timeout, _REST))
+            return found
+        if found or self._deliveries:
+            timeout = 0.0 if found else min(timeout, _REST)
         for key, how, told in self._cluster.heard(timeout):
             order = self._orders.pop(key, None)
             if order is None:
                 continue
             if how == "answer":
                 self._alive = time.monotonic()
-                found += self._answered(order, told)
+                found += self._opened(order, told)
             elif how == "killed":
                 found += self._killed(order)
             elif how == "lost":
@@ -309,12 +317,23 @@ class Orders:
             return []
         return [Died(order.job, "on several workers")]
 
-    def _answered(self, order: _Order, answer: dict[str, Any]) -> list[Any]:
-        """Take in what a worker answers."""
+    def _opened(self, order: _Order, answer: Mapping[str, Any]) -> list[Any]:
+        """Take in what a worker answers, when all of it is here."""
+        try:
+            opened = self._deliveries.open(order, order.job.build, answer)
+        except Exception as error:  # whatever a strange answer holds
+            self._erred(order, f"its answer cannot be read: {type(error).__name__}: {error}")
+            return []
+        return self._answered(order, answer, opened) if opened is not None else []
+
+    def _answered(self, order: _Order, answer: Mapping[str, Any], opened: Opened) -> list[Any]:
         job = order.job
         if "unfit" not in answer:
             self._used.add(str(answer["address"]))
-        outcomes = self._made(job, answer)
+        self._deliveries.note(job.build, answer, titled(self._named(answer)))
+        outcomes = self._made(order, answer, opened)
+        if opened.lost:
+            self._have_sent(order, answer, opened.lost)
         if answer.get("failed"):
             self._tell("failed", "what fails on a worker is run here once more")
         for word in ("failed", "bound"):
@@ -329,25 +348,46 @@ class Orders:
             found += self._not_begun(replace(order, job=part(job, left)), answer)
         return found
 
-    def _made(self, job: StepsJob, answer: dict[str, Any]) -> list[Outcome]:
-        outcomes = []
+    def traffic(self) -> list[Parted]:
+        """Return what went to and from the remote cache; ask when all has ended."""
+        return self._deliveries.traffic()
+
+    def _have_sent(self, order: _Order, answer: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Have a worker send what it has put into the remote cache, and is not there for us."""
+        address = str(answer["address"])
+        self._send(replace(order, job=part(order.job, names), where=address))
+
+    def _differs(self, order: _Order, name: str, other: Other, worker: str) -> None:
+        """See to a step for which something was not on a worker what it is here."""
+        alone, path = part(order.job, [name]), other.lacked
+        build = self._builds[alone.build]
+        unsent = path and path not in order.needs
+        if unsent and self._parcels.may_send(build, path, alone.over.get(name, ())):
+            # A compiler that finds no header may well go on without it.
+            self._parcels.learn([path])
+            self._send(replace(order, job=alone, needs=order.needs | {path}))
+            return
+        why = f"{other.what} is not on {worker} what it is here, so it runs here"
+        self._keep_here(alone, why)
+
+    def _made(self, order: _Order, answer: Mapping[str, Any], opened: Opened) -> list[Outcome]:
+        outcomes, job = [], order.job
         build, adoption = self._builds[job.build], self._adoptions[job.build]
-        for name, pickled in answer.get("made", {}).items():
+        since, worker = answer.get("since", {}), self._named(answer)
+        for name, result in opened.results.items():
             step = build.plan.steps[name]
-            result: Result = pickle.loads(pickled)
-            since = answer.get("since", {}).get(name, result.seconds)
             recorded = job.recorded.get(name, {})
-            outcome = adoption.outcome(step, result, recorded, self._named(answer), since)
-            if isinstance(outcome, str):
-                why = f"{outcome} is not on {self._named(answer)} what it is here, so it runs here"
-                self._keep_here(part(job, [name]), why)
+            how = (since.get(name), name in opened.sent, name in opened.found)
+            outcome = adoption.outcome(step, result, recorded, worker, *how)
+            if isinstance(outcome, Other):
+                self._differs(order, name, outcome, worker)
                 continue
             if step.phase == "compile":
                 self._parcels.learn(i.name for i in result.inputs if i.kind == "import")
             outcomes.append(outcome)
         return outcomes
 
-    def _named(self, answer: dict[str, Any]) -> str:
+    def _named(self, answer: Mapping[str, Any]) -> str:
         name, address = str(answer["worker"]), str(answer["address"])
         known = self._workers.get(address)
         if known is not None:
@@ -375,7 +415,7 @@ class Orders:
             self._send(again)
         return waiting
 
-    def _not_begun(self, order: _Order, answer: dict[str, Any]) -> list[Any]:
+    def _not_begun(self, order: _Order, answer: Mapping[str, Any]) -> list[Any]:
         """See to steps that a worker has not begun, or not ended."""
         job, address = order.job, str(answer["address"])
         if "unfit" in answer:

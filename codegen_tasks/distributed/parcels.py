@@ -12,6 +12,7 @@ import posixpath
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .. import digest, disk
@@ -19,7 +20,9 @@ from ..build import Build
 from ..engines import kind_of
 from ..jobs import StepsJob
 from ..model import PATH_KINDS, Stat, Step
+from ..toolchains.base import project_file
 from .messages import Job, Load, facts, machine
+from .storing import shared
 
 #: Files that many steps need are sent in packs of so many bytes.
 _PACK = 4_000_000
@@ -54,7 +57,9 @@ class Parcels:
         self._dodo = disk.relative(dodo, self._root) if dodo else ".."
         if self._dodo.startswith(".."):
             raise TooMuchError("what declares the tasks is no file of the project")
-        load = Load(self._dodo, builds[0].project.settings)
+        settings = builds[0].project.settings
+        # The URL may hold a password, and payloads are kept by schedulers.
+        load = Load(self._dodo, replace(settings, remote_cache=""), shared(settings, run))
         self._load = pickle.dumps(load, pickle.HIGHEST_PROTOCOL)
         self._facts = facts()
         #: What was sent of each file: its digest, and the signature that it had; None for no file.
@@ -160,12 +165,20 @@ class Parcels:
 
     # Orders -----------------------------------------------------------------------------
 
-    def order(self, job: StepsJob, more: Collection[str] = ()) -> dict[str, Any]:
+    def order(
+        self,
+        job: StepsJob,
+        more: Collection[str] = (),
+        stored: bool = False,
+        again: bool = False,
+    ) -> dict[str, Any]:
         """Return what a worker is told to do; "packs" are the names of those that it needs.
 
         Args:
             job: the steps.
             more: files that they need besides.
+            stored: whether the remote cache may be used.
+            again: a worker may have kept what they came to.
 
         Raises:
             CodegenError: their compiler is not installed here.
@@ -187,7 +200,9 @@ class Parcels:
             self._add(parcel, path, modes=True)
         tools = self._tools(build, steps)
         engines = {name: build.world.declaration("environment", name) for name in engines_of(steps)}
-        inner = Job(build.project.name, steps, job.together, _LONGEST, engines, tools)
+        anew = build.workshop.anew
+        more_said = (_LONGEST, engines, tools, stored, anew)
+        inner = Job(build.project.name, steps, job.together, *more_said)
         return {
             **parcel,
             "packs": tuple(packs),
@@ -199,6 +214,7 @@ class Parcels:
             "job": pickle.dumps(inner, pickle.HIGHEST_PROTOCOL),
             "tasks": tuple(job.tasks),
             "limits": tuple(job.limits),
+            "again": again,
         }
 
     def _own_pack(self, build: Build, step: Step) -> str:
@@ -225,6 +241,7 @@ class Parcels:
         for kind, name in build.world.declared(step):
             if kind in PATH_KINDS:
                 yield name
+        yield from self._program(build, step)
         trace = build.latest.get(step.task) or build.trace_before(step)
         for item in trace.inputs if trace is not None else ():
             if item.kind in PATH_KINDS and self.may_send(build, item.name):
@@ -233,6 +250,14 @@ class Parcels:
             yield from self._referred(build, step)
             yield from self._in_folders(build, step)
             yield from (path for path in self._headers if self.may_send(build, path))
+
+    def _program(self, build: Build, step: Step) -> Iterator[str]:
+        """Yield the compiler or formatter, if it is a file of the project."""
+        tool = build.project.tool(step)
+        if tool is not None and "/" in tool.program:
+            path = project_file(self._root, tool.program)
+            if path and self.may_send(build, path):
+                yield path
 
     def may_send(self, build: Build, path: str, over: Collection[str] = ()) -> bool:
         """Tell whether a file lies in the project, and no task is to make it first.

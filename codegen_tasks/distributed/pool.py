@@ -168,7 +168,7 @@ class DaskPool:
     def close(self) -> list[TornDown | Parted]:
         """Let go of the cluster; idle processes here end in order."""
         self._orders.leave()
-        return self._local.close()
+        return [*self._orders.traffic(), *self._local.close()]
 
     def kill(self) -> None:
         """End everything that is ours, here and there."""

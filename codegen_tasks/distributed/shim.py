@@ -1,16 +1,18 @@
-"""What Dask itself unpickles: it travels by value, since a worker that cannot import it would end.
+"""What Dask itself unpickles: it travels as source, since a worker that cannot import it would end.
 
-So it names nothing of this package before it runs, and says so where the package is lacking.
+So it names nothing of this package before it runs, and says so where the package is lacking.  As
+bytecode it could end a worker too, or worse: that is for one version of Python only.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Mapping
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 
-def work(order: Mapping[str, Any]) -> dict[str, Any]:
+def work(order: dict[str, Any]) -> dict[str, Any]:
     """Run the steps of an order on a worker, if it has what that takes."""
     from distributed import get_worker
 
@@ -25,27 +27,16 @@ def work(order: Mapping[str, Any]) -> dict[str, Any]:
     return {**answer, "worker": str(worker.name), "address": worker.address}
 
 
-class ByValue:
-    """A function that is unpickled as it is here, whatever is installed there.
+def as_source(function: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    """Return what does the same as a function, whatever is installed where it is unpickled.
+
+    Not its bytecode: schedulers read what they pass on, and write it anew as they know it.
 
     Args:
-        function: the function; it imports what it needs.
+        function: that imports what it needs; what it is given is a table.
     """
-
-    def __init__(self, function: Callable[..., Any]):
-        import cloudpickle
-
-        module = __import__(function.__module__, fromlist=[""])
-        cloudpickle.register_pickle_by_value(module)
-        try:
-            self._pickled = cloudpickle.dumps(function)
-        finally:
-            cloudpickle.unregister_pickle_by_value(module)
-        self._function = function
-
-    def __call__(self, *given: Any) -> Any:
-        """Call it, here."""
-        return self._function(*given)
-
-    def __reduce__(self) -> Any:
-        return (pickle.loads, (self._pickled,))
+    # Whose annotations are no names that it needs.
+    source = f"from __future__ import annotations\n\n{inspect.getsource(function)}"
+    called = f"space[{function.__name__!r}](globals())"
+    # What it is called with becomes the globals of this.
+    return functools.partial(eval, f"(lambda space: (exec({source!r}, space), {called})[1])({{}})")

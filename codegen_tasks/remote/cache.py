@@ -13,7 +13,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -24,7 +24,7 @@ from ..store import ACTIONS, CONTENTS
 from ..traffic import Traffic
 from . import parcels
 from .fence import Fence
-from .parcels import ForeignError, Parcel, UnsignedError
+from .parcels import Blob, ForeignError, Parcel, UnsignedError
 from .transfers import Transfers
 from .uploads import Uploads
 from .worth import TRIED, Kind, Worth
@@ -39,11 +39,19 @@ _FLUSH = 6
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A result as it came: the text that the store keeps, what it says, its contents by digest."""
+    """A result as it came.
+
+    Args:
+        text: that the store keeps.
+        stored: what it says.
+        contents: by digest, unless they are held.
+        blobs: how contents travel, by digest.
+    """
 
     text: bytes
     stored: Stored
     contents: Mapping[str, bytes]
+    blobs: Mapping[str, Blob]
 
 
 class RemoteCache:
@@ -145,7 +153,7 @@ class RemoteCache:
         for key, (parcel, stored) in came.items():
             lacking = (one.digest for one in stored.contents if one.data is None)
             if all(name in contents or held(name) for name in lacking):
-                self._found[key] = Fetched(parcel.text, stored, contents)
+                self._found[key] = Fetched(parcel.text, stored, contents, parcel.blobs)
                 worth.step(stored.result.seconds)
                 self._link.spares(stored.result.seconds)
         worth.learn(len(keys), len(came), time.monotonic() - began)
@@ -176,7 +184,8 @@ class RemoteCache:
         self, came: Iterable[tuple[Parcel, Stored]], held: Callable[[str], bool]
     ) -> dict[str, bytes]:
         """Return contents that are not held, by digest."""
-        wanted, room = {}, _ROOM
+        wanted: dict[str, tuple[Blob, int]] = {}
+        room = _ROOM
         for parcel, stored in came:
             for one in stored.contents:
                 blob = parcel.blobs.get(one.digest)
@@ -185,8 +194,16 @@ class RemoteCache:
                 room -= max(0, one.size) + blob.size
                 if room >= 0 and not held(one.digest):
                     wanted[one.digest] = (blob, one.size)
+        return self.contents(wanted)
+
+    def contents(self, wanted: Mapping[str, tuple[Blob, int]]) -> dict[str, bytes]:
+        """Return contents, by digest; what does not come, or is something else, is left out.
+
+        Args:
+            wanted: by digest, how each travels, and how many bytes it has.
+        """
         asked = [(f"{CONTENTS}/{blob.name}", blob.size) for blob, _ in wanted.values()]
-        found = {}
+        found: dict[str, bytes] = {}
         for (name, (blob, size)), data in zip(wanted.items(), self._link.get(asked), strict=True):
             try:
                 found.update({name: parcels.content(data, blob, name, size)} if data else {})
@@ -196,36 +213,51 @@ class RemoteCache:
 
     # Keeping ----------------------------------------------------------------------------
 
+    def spares(self, seconds: float) -> None:
+        """Take in how long it would have taken to make what came."""
+        self._link.spares(seconds)
+
     def took(self, kind: Kind, seconds: float) -> None:
         """Take in how long a step of a kind took here."""
         self._worth[kind].step(seconds)
 
-    def send(self, key: str, text: bytes, contents: Mapping[str, bytes]) -> None:
+    def send(
+        self,
+        key: str,
+        text: bytes,
+        contents: Mapping[str, bytes],
+        told: Callable[[Mapping[str, Blob]], None] | None = None,
+    ) -> None:
         """Have a result sent, in the background.
 
         Args:
             key: of the result.
             text: as the store keeps it.
             contents: those that do not stand in it, by digest.
+            told: is called by another thread when all is there, with how contents travel.
         """
         size = len(text) + sum(map(len, contents.values()))
         if size > parcels.CONTENT or len(text) > parcels.MESSAGE:
             return  # nobody would take it
         self._to_send += 1
-        self._uploads.add(partial(self._send, key, text, contents), size)
+        self._uploads.add(partial(self._send, key, text, contents, told), size)
 
     def _send(
         self,
         key: str,
         text: bytes,
         contents: Mapping[str, bytes],
-        there: Mapping[str, parcels.Blob] = MappingProxyType({}),
+        told: Callable[[Mapping[str, Blob]], None] | None = None,
+        there: Mapping[str, Blob] = MappingProxyType({}),
     ) -> None:
         message, blobs = parcels.packed(key, text, contents, self._secret, there)
         # The message comes last: with it there, so is all that it names.
         named = [(f"{CONTENTS}/{name}", data) for name, data in blobs.items()]
         if all(self._link.put(*one) for one in [*named, (f"{ACTIONS}/{key}", message)]):
             self._link.sent_one()
+            if told is not None:
+                names = zip(contents, blobs.items(), strict=True)
+                told({one: Blob(name, len(data)) for one, (name, data) in names})
 
     def bundles(self, shared: str, held: Callable[[str], bool]) -> list[bytes]:
         """Return the bundles of a kind of steps that are not held, the newest last.
@@ -267,7 +299,7 @@ class RemoteCache:
         listed = actions.with_bundle(known, name, len(data))
         others = {one: blobs[one] for one in listed if one != name}
         text = actions.written_bundles(listed)
-        self._send(key, text, {name: data}, others)
+        self._send(key, text, {name: data}, there=others)
 
     def send_set(self, key: str, newest: ReadSet) -> None:
         """Have a read set sent, unless it is known to be there."""
@@ -292,11 +324,25 @@ class RemoteCache:
 
     # At the end -------------------------------------------------------------------------
 
+    def settle(self, seconds: float) -> float:
+        """Wait until all is sent, or for so many seconds; return how many of them are left.
+
+        If not all is, nothing more will be.
+        """
+        began = time.monotonic()
+        if not self._uploads.wait(seconds):
+            self._link.stop_sending("takes what is sent too slowly")
+            self._uploads.flush(0.0)
+        return seconds - (time.monotonic() - began)
+
+    def so_far(self) -> Traffic:
+        """Return what went to and fro until now."""
+        traffic = self._link.traffic
+        return replace(traffic, unsent=self._to_send - traffic.kept)
+
     def end(self) -> Traffic:
         """Have what is left sent, for a limited time; return what went to and fro."""
         if self._process != os.getpid():
             return Traffic()
         self._uploads.flush(_FLUSH * self._seconds)
-        traffic = self._link.traffic
-        traffic.unsent = self._to_send - traffic.kept
-        return traffic
+        return self.so_far()

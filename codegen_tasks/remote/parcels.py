@@ -25,6 +25,7 @@ MESSAGE = 16_000_000
 #: A content has at most so many bytes.
 CONTENT = 200_000_000
 _HEAD = f"codegen-tasks {FORMAT}".encode()
+_PROOF = b"codegen-tasks has this key"
 _UNSIGNED = b"-"
 
 
@@ -125,6 +126,16 @@ def content(data: bytes, blob: Blob, wanted: str, size: int) -> bytes:
     if len(found) != size or digest.of_bytes(found) != wanted:
         raise ForeignError
     return found
+
+
+def proof(secret: bytes, said: str) -> str:
+    """Return what only who has a secret can say of something; "" if there is none.
+
+    It is no signature of a message, whatever is `said`.
+    """
+    if not secret:
+        return ""
+    return hmac.new(secret, b"\0".join([_PROOF, said.encode()]), hashlib.sha256).hexdigest()
 
 
 def _signature(key: str, body: bytes, secret: bytes) -> bytes:

@@ -205,8 +205,12 @@ class Transfers:
         if what == "get":
             self._give_up(how)
         else:
-            self.refusal = self.refusal or how
-            self.traffic.fault = self.traffic.fault or f"{how}, so nothing more was sent there"
+            self.stop_sending(how)
+
+    def stop_sending(self, why: str) -> None:
+        """Send nothing more."""
+        self.refusal = self.refusal or why
+        self.traffic.fault = self.traffic.fault or f"{why}, so nothing more was sent there"
 
     def _give_up(self, why: str) -> None:
         self.fault = self.fault or why

@@ -51,8 +51,12 @@ class Uploads:
                 self._bytes -= size
                 self._changed.notify_all()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait until all is sent, or for so many seconds; tell whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, seconds)
+
     def flush(self, seconds: float) -> None:
         """Wait until all is sent, or for so many seconds; what is not sent by then is dropped."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting, seconds)
-            self._dropped = True
+        self.wait(seconds)
+        self._dropped = True
