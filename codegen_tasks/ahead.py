@@ -65,14 +65,25 @@ def likely(build: Build, names: Collection[str]) -> frozenset[str]:
     if outputs is None:
         return frozenset()
     outputs.use_bundles(())
-    known = {kind: steps for kind, steps in kinds.items() if _is_known(outputs, steps)}
+    known = {kind for kind, steps in kinds.items() if _is_known(outputs, steps)}
     others = {kind: steps for kind, steps in kinds.items() if kind not in known}
     if settings.asks_afar and _fetched(build, list(others.values())):
         outputs.use_bundles(())
-        known |= {kind: steps for kind, steps in others.items() if _is_known(outputs, steps)}
+        known |= {kind for kind, steps in others.items() if _is_known(outputs, steps)}
     outputs.forget()  # by the time of the run it may be something else
-    found = frozenset(step.task for steps in known.values() for step in steps)
+    for kind, steps in kinds.items():
+        if kind in known and _must_wait(build, steps[0], known):
+            known.discard(kind)
+    found = frozenset(step.task for kind in known for step in kinds[kind])
     return found if len(found) >= WORTH else frozenset()
+
+
+def _must_wait(build: Build, step: Step, known: Collection[tuple[Any, ...]]) -> bool:
+    """Tell whether what a step compiles has to be made by a task first."""
+    maker = build.plan.makers.get(step.source)
+    if maker is None or maker in build.fresh:
+        return False
+    return _kind(build.plan.steps[maker]) not in known
 
 
 def _fetched(build: Build, kinds: Sequence[Sequence[Step]]) -> bool:

@@ -172,6 +172,15 @@ def test_what_is_compiled_from_what_is_to_be_rendered_waits_for_that(first: Larg
     assert is_as_clean(first)
 
 
+def test_where_all_has_to_be_rendered_nothing_is_expected_of_the_cache(first: Large) -> None:
+    page = first.read("templates/page.j2")
+    first.write("templates/page.j2", page.replace("name", "title"))
+    found = counted(first)
+    assert "restored" not in found.out
+    assert found.of["task"] == 2 * MANY + 5
+    assert is_as_clean(first)
+
+
 def test_a_hand_edited_target_is_kept_aside(first: Large) -> None:
     page = first.read("templates/page.j2")
     first.write("templates/page.j2", page.replace("name", "title"))
