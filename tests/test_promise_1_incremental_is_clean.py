@@ -446,7 +446,6 @@ def test_many_more_edits_and_builds_end_where_a_clean_build_ends() -> None:
 SLOW = (
     "pattern",
     "template",
-    "import",
     "no early cutoff",
     "the checkout counts",
     "hand edits are not kept",
