@@ -46,7 +46,7 @@ def test_workers_share_what_was_parsed(project: Project) -> None:
     assert sorted(set(misses)) == sorted(
         ["base.j2", "macros.j2", "page.txt.j2", "list.txt.j2", "plain.txt.j2"]
     )
-    assert "hits" in templates_of(out)
+    assert " hit" in templates_of(out)
 
 
 def test_each_hit_and_miss_is_one_line_of_the_log(project: Project) -> None:
