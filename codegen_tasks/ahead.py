@@ -14,15 +14,18 @@ import pickle
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from . import bundles, forks, rows
 from .build import Build
 from .glance import is_simple
 from .model import PHASES, Outcome, Phase, Reason, Step, Trace
-from .outputs import OutputCache
+from .outputs import OutputCache, step_kind
 from .tasks import packed
 from .traffic import Traffic
+
+if TYPE_CHECKING:
+    from .remote.worth import Kind
 
 #: So many steps are worth it; fewer are restored one by one as doit comes to them.
 WORTH = 64
@@ -35,6 +38,7 @@ _CHUNK = 256
 #: So many steps are worth a fork.
 WORTH_A_FORK = 128
 
+_T = TypeVar("_T")
 #: What doit's database holds for a task, by its name; None for one that is not to be touched.
 Values: TypeAlias = Callable[[str], Mapping[str, Any] | None]
 #: A step, and the digests that its targets had when they were recorded.
@@ -56,11 +60,11 @@ def likely(build: Build, names: Collection[str]) -> frozenset[str]:
     plan, fresh = build.plan, build.fresh
     if not is_simple(plan) or len(plan.steps) - len(fresh) < WORTH:
         return frozenset()
-    kinds: dict[tuple[Any, ...], list[Step]] = defaultdict(list)
+    kinds: dict[Kind, list[Step]] = defaultdict(list)
     for phase in _phases(build, names):
         for step in plan.of_phase(phase):
             if step.task not in fresh and step.problem is None:
-                kinds[_kind(step)].append(step)
+                kinds[step_kind(step)].append(step)
     outputs = build.workshop.outputs
     if outputs is None:
         return frozenset()
@@ -78,40 +82,56 @@ def likely(build: Build, names: Collection[str]) -> frozenset[str]:
     return found if len(found) >= WORTH else frozenset()
 
 
-def _must_wait(build: Build, step: Step, known: Collection[tuple[Any, ...]]) -> bool:
+def _must_wait(build: Build, step: Step, known: Collection[Kind]) -> bool:
     """Tell whether what a step compiles has to be made by a task first."""
     maker = build.plan.makers.get(step.source)
     if maker is None or maker in build.fresh:
         return False
-    return _kind(build.plan.steps[maker]) not in known
+    return step_kind(build.plan.steps[maker]) not in known
 
 
 def _fetched(build: Build, kinds: Sequence[Sequence[Step]]) -> bool:
-    """Fetch bundles of kinds that the user's own store does not know; tell whether any came.
-
-    In a fork, for who has asked a remote cache must not fork any more.
-    """
+    """Fetch bundles of kinds that the user's own store does not know; tell whether any came."""
     firsts = [steps[0] for steps in kinds if len(steps) >= bundles.WORTH]
     outputs = build.workshop.outputs
-    if not firsts or outputs is None or not forks.may_fork():
+    if not firsts or outputs is None:
         return False
-
-    def fetch() -> bytes:
-        workshop = build.workshop
-        workshop.settle_here()
-        assert workshop.outputs is not None
-        came, added = workshop.outputs.fetch_bundles(firsts)
-        return pickle.dumps((came, added, workshop.traffic()))
-
-    told = forks.Fork(fetch).begin().result()
+    told = _in_a_fork(build, lambda there: there.fetch_bundles(firsts))
     if told is None:
         return False
-    outputs.fetched, added, traffic = pickle.loads(told)
+    (outputs.fetched, added), traffic = told
     build.savings.added += added
-    build.savings.traffic.include(traffic)
     # Its workers need not find out once more that nobody answers.
     build.workshop.is_alone = bool(traffic.fault)
     return bool(outputs.fetched)
+
+
+def _in_a_fork(build: Build, work: Callable[[OutputCache], _T]) -> tuple[_T, Traffic] | None:
+    """Deal with the remote cache in a fork, for who has asked it must not fork any more.
+
+    Args:
+        build: the build; what went to and fro is counted in it.
+        work: is given the output cache there.
+
+    Returns:
+        What `work` returned, and what went to and fro; None if there can be no fork, or it died.
+    """
+    if not forks.may_fork():
+        return None
+    told = forks.Fork(lambda: pickle.dumps(_afar(build, work))).begin().result()
+    if told is None:
+        return None
+    found: tuple[_T, Traffic] = pickle.loads(told)
+    build.savings.traffic.include(found[1])
+    return found
+
+
+def _afar(build: Build, work: Callable[[OutputCache], _T]) -> tuple[_T, Traffic]:
+    """Deal with the remote cache in this process, which forks no more."""
+    build.workshop.settle_here()
+    outputs = build.workshop.outputs
+    assert outputs is not None
+    return work(outputs), build.workshop.traffic()
 
 
 def _phases(build: Build, names: Collection[str]) -> Sequence[Phase]:
@@ -153,12 +173,13 @@ def restored(
     ours = [step for step in build.plan.steps.values() if step.task in build.ahead]
     for _, group in groupby(ours, key=lambda step: (step.phase, step.link)):
         stale = list(_stale(build, group, values, because))
-        outputs.use_bundles({_kind(step): step for step, _ in stale}.values())
+        outputs.use_bundles({step_kind(step): step for step, _ in stale}.values())
         for outcomes, bundled in _in_two(build, stale, over):
             over.update(outcome.task for outcome in outcomes)
             yield outcomes
             for task in bundled:  # and so need not be kept together once more
                 build.kept.pop(task, None)
+    outputs.forget()  # from now on tasks run
 
 
 def _stale(
@@ -209,10 +230,10 @@ def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> _Found
     outputs = build.workshop.outputs
     assert outputs is not None
     found: list[Outcome] = []
-    missed: Counter[tuple[Any, ...]] = Counter()
+    missed: Counter[Kind] = Counter()
     packer = rows.Packer()
     for step, before in todo:
-        kind = _kind(step)
+        kind = step_kind(step)
         if missed[kind] >= _MISSED:
             continue
         outcome = build.workshop.known(step, before, over)
@@ -238,9 +259,9 @@ def keep_together(build: Build, values: Values) -> None:
         values: what is recorded.
     """
     outputs = build.workshop.outputs
-    kinds: dict[tuple[Any, ...], list[Step]] = defaultdict(list)
+    kinds: dict[Kind, list[Step]] = defaultdict(list)
     for step in _with_sources(build) if outputs is not None else ():
-        kinds[_kind(step)].append(step)
+        kinds[step_kind(step)].append(step)
     made: dict[str, bytes] = {}
     for steps in kinds.values():
         if outputs is not None and len(steps) >= bundles.WORTH:
@@ -248,10 +269,9 @@ def keep_together(build: Build, values: Values) -> None:
             build.savings.added += added
             made.update({shared: data} if data else {})
     if made and build.workshop.asks_afar:
-        build.savings.traffic.include(_sent(build, made))
-    elif made and build.project.settings.asks_afar and forks.may_fork():
-        told = forks.Fork(lambda: pickle.dumps(_sent(build, made))).begin().result()
-        build.savings.traffic.include(pickle.loads(told) if told is not None else Traffic())
+        build.savings.traffic.include(_afar(build, lambda there: there.send_bundles(made))[1])
+    elif made and build.project.settings.asks_afar:
+        _in_a_fork(build, lambda there: there.send_bundles(made))
 
 
 def _with_sources(build: Build) -> Iterator[Step]:
@@ -266,14 +286,6 @@ def _with_sources(build: Build) -> Iterator[Step]:
             yield step
 
 
-def _sent(build: Build, made: Mapping[str, bytes]) -> Traffic:
-    """Send bundles to the remote cache; return what went there."""
-    build.workshop.settle_here()
-    assert build.workshop.outputs is not None
-    build.workshop.outputs.send_bundles(made)
-    return build.workshop.traffic()
-
-
 def _made(
     build: Build, steps: Iterable[Step], values: Values
 ) -> Iterator[tuple[Step, Trace, Sequence[str], str]]:
@@ -283,8 +295,3 @@ def _made(
         if trace is not None:
             printed = build.kept.get(step.task) or build.quick.get(step.task, "")
             yield step, trace, known.get("references", ()), printed
-
-
-def _kind(step: Step) -> tuple[Any, ...]:
-    """Return what steps have in common that are looked for alike."""
-    return (step.phase, step.rule, step.link)

@@ -95,7 +95,7 @@ class _Rest:
     text: str
 
 
-def _kind(step: Step) -> Kind:
+def step_kind(step: Step) -> Kind:
     """Return what steps have in common that read alike."""
     return (step.rule, step.phase, step.link, step.item is None)
 
@@ -222,7 +222,7 @@ class OutputCache:
         remote = self.remote
         if remote is None or not remote.answers:
             return
-        asked = [step for step in steps if self._looks(step) and remote.pays(_kind(step))]
+        asked = [step for step in steps if self._looks(step) and remote.pays(step_kind(step))]
         remote.fetch_sets([self._first_key(step) for step in asked])
         remote.fetch_sets([self._own_key(step) for step in asked if self._has_own_sets_there(step)])
         wanted: dict[str, Kind] = {}
@@ -230,7 +230,7 @@ class OutputCache:
             with remote.working():
                 candidates = self._candidates_now(step, guards.get(step.task))
             if candidates and not self._store.has(ACTIONS, candidates[-1].key):
-                wanted |= dict.fromkeys((one.key for one in candidates), _kind(step))
+                wanted |= dict.fromkeys((one.key for one in candidates), step_kind(step))
         remote.fetch(wanted, self._holds)
 
     def _holds(self, content: str) -> bool:
@@ -281,7 +281,7 @@ class OutputCache:
             if found is not None and actions.answers(found, step, one.reads, one.digests):
                 result = self._complete(found)
                 if result is not None:
-                    self._quick[_kind(step)] = 0
+                    self._quick[step_kind(step)] = 0
                     return Found(self._signed(result, one), RESTORED)
         return self._fetched(step, expected or ())
 
@@ -340,7 +340,7 @@ class OutputCache:
 
     def _looks(self, step: Step) -> bool:
         """Tell whether a step is looked for: it may be of a kind that is made as soon."""
-        return self._quick[_kind(step)] < _QUICK
+        return self._quick[step_kind(step)] < _QUICK
 
     def _fetched(self, step: Step, expected: Sequence[_Candidate]) -> Found | None:
         """Return what the remote cache knows; keep it here."""
@@ -357,7 +357,7 @@ class OutputCache:
                     break
                 contents[name] = data
             else:
-                self._quick[_kind(step)] = 0
+                self._quick[step_kind(step)] = 0
                 result = actions.complete(came.stored, contents)
                 return Found(self._signed(result, one), FETCHED, added)
         return None
@@ -428,7 +428,7 @@ class OutputCache:
 
     def _shared_key(self, step: Step) -> str:
         """Return the key of these, the same for all steps of a rule that have one own name."""
-        kind = _kind(step)
+        kind = step_kind(step)
         if kind not in self._keys:
             declared = self._world.declared(step)
             self._keys[kind] = actions.shared_key(step, declared, self._machine(step))
@@ -534,9 +534,9 @@ class OutputCache:
     def passes_over(self, step: Step, seconds: float) -> str:
         """Take in how long a step took; return why it is not kept, if that is why, else ""."""
         if self.remote is not None:
-            self.remote.took(_kind(step), seconds)
+            self.remote.took(step_kind(step), seconds)
         quick = seconds * 1000 < self._least
-        self._quick[_kind(step)] += quick
+        self._quick[step_kind(step)] += quick
         return self._too_quick if quick else ""
 
     def keep(self, step: Step, trace: Trace, result: Result, sent: bool = False) -> tuple[str, int]:
@@ -591,9 +591,10 @@ class OutputCache:
 
     def send_bundles(self, bundles: Mapping[str, bytes]) -> None:
         """Send bundles to the remote cache, if that is written to."""
-        for shared, data in bundles.items() if self.remote is not None else ():
-            if self.remote is not None and self.remote.writes:
-                self.remote.send_bundle(shared, data)
+        if self.remote is None or not self.remote.writes:
+            return
+        for shared, data in bundles.items():
+            self.remote.send_bundle(shared, data)
 
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""

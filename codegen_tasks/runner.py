@@ -201,11 +201,7 @@ class CodegenRunner(Runner):
         build, step = self._builds[index], self._steps[outcome.task][1]
         build.workshop.publisher.log(step, outcome)
         record_packed(build, outcome, self.dep_manager)
-        if outcome.trace is not None and outcome.trace.unsettled:
-            self._unsettled[outcome.task] = outcome.trace
-        self._made.setdefault(index, []).append(outcome.task)
-        build.ended(outcome)
-        self._collected.step(outcome)
+        self._take_note(index, outcome)
         self._tell("step_restored", step.phase, outcome, self.stream.effective_verbosity(None))
 
     def _run_stages(self, dispatcher: Any) -> None:
@@ -827,13 +823,17 @@ class CodegenRunner(Runner):
         for action in task.actions:
             action.finish(outcome)
         failure = self._adopt(task, self._builds[index], outcome)
+        self._take_note(index, outcome)
+        self._tell("step_finished", task, outcome)
+        self._finish_task(node, failure, self._packer is not None)
+
+    def _take_note(self, index: int, outcome: Outcome) -> None:
+        """Remember what a step came to, as far as the run's end needs it."""
         if outcome.trace is not None and outcome.trace.unsettled:
             self._unsettled[outcome.task] = outcome.trace
         self._made.setdefault(index, []).append(outcome.task)
         self._builds[index].ended(outcome)
         self._collected.step(outcome)
-        self._tell("step_finished", task, outcome)
-        self._finish_task(node, failure, self._packer is not None)
 
     def _adopt(self, task: Any, build: Build, outcome: Outcome) -> Any:
         """Take in what a step came to; return the failure, if it is one."""
