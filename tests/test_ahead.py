@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project, Result
 from stores import Web, free_port, nginx
 from test_little_to_do import Counts, counted
+from test_output_cache import Cached
 
 from codegen_tasks import actions, ahead, digest, runs
 from codegen_tasks.remote import parcels
@@ -38,37 +38,19 @@ DOIT_CONFIG = codegen.doit_config
 """
 
 
-class Large(Project):
+class Large(Cached):
     """A project with many renders that note when they run, and the output cache on."""
 
-    log: Path
-
-    def fill(self, log: Path, store: Path, many: int) -> None:
-        self.log = log
-        self.environ |= {
-            "CODEGEN_OUTPUT_CACHE": "true",
-            "CODEGEN_OUTPUT_CACHE_FOLDER": str(store),
-            "CODEGEN_OUTPUT_CACHE_MILLISECONDS": "0",
-        }
+    def fill(self, log: Path, store: Path, many: int = MANY) -> None:
+        self.keep_in(store, log)
         self.write("dodo.py", DODO.format(log=str(log)))
         self.write("templates/page.j2", "name = '{{ render(pattern.stem) }} {{ text }}'\n")
         for number in range(many):
             self.write(f"patterns/p{number:03d}.toml", f'text = "text {number}"\n')
 
-    def ran(self) -> list[str]:
-        """Return the renders that ran since it was asked last."""
-        found = sorted(self.log.read_text().splitlines()) if self.log.exists() else []
-        self.log.unlink(missing_ok=True)
-        return found
-
-    def built(self, *arguments: str, **environ: str) -> Result:
-        result = self.doit(*arguments, **environ)
-        assert result.code == 0, result
-        return result
-
-    def files(self, *ignored: str) -> dict[str, bytes]:  # type: ignore[override]
-        """Return what there is in the output folder, but for what Python stamps with a time."""
-        found = super().files(".codegen", *ignored)
+    def files(self, *ignored: str) -> dict[str, bytes]:
+        """Return what there is in the output folder."""
+        found = super().files(*ignored)
         return {name: data for name, data in found.items() if name.startswith("generated/")}
 
 

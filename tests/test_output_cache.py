@@ -55,13 +55,17 @@ class Cached(Project):
 
     log: Path
 
-    def fill(self, log: Path, store: Path, size: int = 1) -> None:
+    def keep_in(self, store: Path, log: Path) -> None:
+        """Keep everything in a store, and note in a log what runs."""
         self.log = log
         self.environ |= {
             "CODEGEN_OUTPUT_CACHE": "true",
             "CODEGEN_OUTPUT_CACHE_FOLDER": str(store),
             "CODEGEN_OUTPUT_CACHE_MILLISECONDS": "0",
         }
+
+    def fill(self, log: Path, store: Path, size: int = 1) -> None:
+        self.keep_in(store, log)
         self.write("dodo.py", DODO.format(log=str(log), size=size))
         self.write("templates/page.j2", "{{ render(pattern.stem) }} {{ text }}\n{{ 'x' * size }}\n")
         self.write("patterns/ash.toml", 'text = "one"\n')

@@ -324,19 +324,31 @@ def test_without_obstore_all_is_made_here(clone: Callable[..., Cached], url: str
 # Buckets --------------------------------------------------------------------------------
 
 
+def status_of_another(clone: Callable[..., Cached], first: Cached, there: dict[str, str]) -> str:
+    """Restore on another machine all that was made on a first; return what its cache says of it.
+
+    Args:
+        clone: makes a checkout.
+        first: that was built.
+        there: the environment that tells where the store is.
+    """
+    first.ran()
+    second = clone("second", 100_000)
+    assert second.built("-n", "2", **there, **KEY).err == ""
+    assert second.ran() == []
+    assert second.files() == first.files()
+    status = second.codegen("cache", "status", **there, **KEY).out
+    assert f"remote {there['CODEGEN_REMOTE_CACHE']}: answers, only read, signed" in status
+    return status
+
+
 @pytest.mark.slow
 def test_a_bucket_is_a_store(clone: Callable[..., Cached], tmp_path: Path) -> None:
     with s3(tmp_path) as environ:
         there = {**environ, "CODEGEN_REMOTE_CACHE": "s3://team/some/prefix"}
         first = clone("first", 100_000)
         assert first.built("-n", "2", **there, **WRITES, **KEY).err == ""
-        first.ran()
-        second = clone("second", 100_000)
-        assert second.built("-n", "2", **there, **KEY).err == ""
-        assert second.ran() == []
-        assert second.files() == first.files()
-        status = second.codegen("cache", "status", **there, **KEY).out
-        assert "remote s3://team/some/prefix: answers, only read, signed" in status
+        status = status_of_another(clone, first, there)
         assert "a-secret-of-s3" not in status
 
 
@@ -346,13 +358,7 @@ def test_a_container_of_azure_is_a_store(clone: Callable[..., Cached], tmp_path:
         there = {**environ, "CODEGEN_REMOTE_CACHE": "az://team/some/prefix"}
         first = clone("first", 100_000)
         assert first.built("-n", "2", **there, **WRITES, **KEY).err == ""
-        first.ran()
-        second = clone("second", 100_000)
-        assert second.built("-n", "2", **there, **KEY).err == ""
-        assert second.ran() == []
-        assert second.files() == first.files()
-        status = second.codegen("cache", "status", **there, **KEY).out
-        assert "remote az://team/some/prefix: answers, only read, signed" in status
+        status = status_of_another(clone, first, there)
         assert environ["AZURE_STORAGE_ACCOUNT_KEY"] not in status
 
 
@@ -361,16 +367,10 @@ def test_a_bucket_of_google_is_a_store(clone: Callable[..., Cached], tmp_path: P
     with gcs(tmp_path) as (environ, put):
         first = clone("first", 100_000)
         first.built(CODEGEN_REMOTE_CACHE=f"file://{tmp_path}/copied", **WRITES, **KEY)
-        first.ran()
         for path in tmp_path.glob("copied/*/*"):
             put(f"some/prefix/{path.parent.name}/{path.name}", path.read_bytes())
         there = {**environ, "CODEGEN_REMOTE_CACHE": "gs://team/some/prefix"}
-        second = clone("second", 100_000)
-        assert second.built("-n", "2", **there, **KEY).err == ""
-        assert second.ran() == []
-        assert second.files() == first.files()
-        status = second.codegen("cache", "status", **there, **KEY).out
-        assert "remote gs://team/some/prefix: answers, only read, signed" in status
+        status_of_another(clone, first, there)
 
 
 @pytest.mark.parametrize(
