@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import psutil
 from conftest import environment
+from ports import free_port, listens
 
-_LONGEST = 60  # seconds
+_LONGEST = 120  # seconds
 
 
 class Cluster:
@@ -27,7 +27,7 @@ class Cluster:
 
     def __init__(self, folder: Path, port: int = 0):
         self.folder = folder
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -35,7 +35,7 @@ class Cluster:
         """Start the scheduler, and wait until it listens."""
         where = ("--host", host, "--port", str(self.port))
         self._start("scheduler", "scheduler", *where, "--no-dashboard", "--no-jupyter")
-        self._wait(lambda: _listens(host, self.port), "scheduler")
+        self._wait(lambda: listens(self.port, host), "scheduler")
 
     def start_worker(
         self,
@@ -122,17 +122,6 @@ class Cluster:
             assert self._processes[name].poll() is None, self.said(name)
             assert time.monotonic() < end, self.said(name)
             time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def _listens(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import importlib.util
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from ports import free_port, listens
 
 _NGINX = """
 daemon off;
@@ -44,6 +46,9 @@ http {{
 }}
 """
 
+#: What we ask for ourselves, to see that all is noted that was asked before.
+_LAST = "the-last-that-was-asked-"
+
 
 @dataclass(frozen=True)
 class Web:
@@ -56,10 +61,22 @@ class Web:
 
     def asked(self) -> list[str]:
         """Return the requests so far, as `GET /ac/01ab 404`."""
-        if not self.log.exists():
-            return []
+        self._asks_last()
         lines = [line.split('"') for line in self.log.read_text().splitlines()]
-        return [f"{' '.join(parts[1].split()[:2])} {parts[2].split()[0]}" for parts in lines]
+        found = [f"{' '.join(parts[1].split()[:2])} {parts[2].split()[0]}" for parts in lines]
+        return [line for line in found if _LAST not in line]
+
+    def _asks_last(self) -> None:
+        """Have all requests so far in the log: it is written after an answer, one by one."""
+        last = f"{_LAST}{os.urandom(8).hex()}"
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as asking:
+            asking.sendall(f"GET /{last} HTTP/1.0\r\n\r\n".encode())
+            while asking.recv(1 << 16):
+                pass
+        end = time.monotonic() + 60
+        while not (self.log.exists() and last in self.log.read_text()):
+            assert time.monotonic() < end, "the server does not note what it was asked"
+            time.sleep(0.005)
 
 
 @contextlib.contextmanager
@@ -86,25 +103,15 @@ def served(command: list[str], port: int, log: Path) -> Iterator[None]:
     try:
         for _ in range(600):
             assert server.poll() is None, log.read_text()
-            if _listens(port):
+            if listens(port):
                 break
             time.sleep(0.05)
+        else:
+            pytest.fail(f"{command[0]} does not listen:\n{log.read_text()}")
         yield
     finally:
         server.kill()
         server.wait()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as any_one:
-        any_one.bind(("127.0.0.1", 0))
-        return int(any_one.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stores import Web, free_port, nginx
+from ports import free_port
+from stores import Web, nginx
 from test_little_to_do import Counts, counted
 from test_output_cache import Cached
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, Result
 
 from codegen_tasks.lock import Lock
 
@@ -27,7 +28,6 @@ codegen.rule("list", template="list.j2", patterns="patterns/*.toml", target="lis
 
 @codegen.function
 def note(name):
-    time.sleep(0.3)
     with open("rendered", "a") as file:
         file.write(name + "\\n")
     while os.path.exists("held"):
@@ -46,7 +46,7 @@ WAITING = r"\.codegen: waiting for pid (\d+), building since \d\d:\d\d:\d\d\n"
 
 @pytest.fixture
 def slow(empty_project: Project) -> Project:
-    """Return six patterns whose render takes a while, and notes it."""
+    """Return six patterns whose render is noted, and waits as long as there is a file `held`."""
     project = empty_project
     project.write("dodo.py", DODO)
     project.write("templates/page.j2", "{{ note(pattern.stem) }} {{ x }}\n")
@@ -67,24 +67,41 @@ def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def start_building(project: Project, *arguments: str) -> subprocess.Popen[str]:
-    """Start a run, and return when it has rendered something."""
-    running = start(project, *arguments)
-    deadline = time.monotonic() + 20
-    while not project.exists("rendered") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert running.poll() is None
-    return running
-
-
-def hold(project: Project) -> subprocess.Popen[str]:
-    """Start a run that stays at its first render until `let_go`."""
+def hold(project: Project, *arguments: str) -> subprocess.Popen[str]:
+    """Start a run, and return when it is at its first render, where it stays until `let_go`."""
     project.write("held", "")
-    return start_building(project)
+    running = start(project, *arguments)
+    deadline = time.monotonic() + 60
+    while not project.exists("rendered"):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return running
 
 
 def let_go(project: Project) -> None:
     project.remove("held")
+
+
+def waited(project: Project, *command: str) -> Result:
+    """Return what comes of a command that waits for a held run, which is let go then.
+
+    Its errors are those after it has told that it waits.
+    """
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=project.path,
+        env=project.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stderr is not None
+    line = waiting.stderr.readline()
+    let_go(project)
+    out, err = waiting.communicate(timeout=60)
+    assert re.fullmatch(WAITING, line), line + err
+    return Result(waiting.returncode, out, err)
 
 
 def rendered(project: Project) -> list[str]:
@@ -92,15 +109,20 @@ def rendered(project: Project) -> list[str]:
 
 
 def test_of_two_cold_runs_one_waits_and_nothing_is_rendered_twice(slow: Project) -> None:
+    slow.write("held", "")
     both = [start(slow, "-n", "2"), start(slow, "-n", "2")]
-    said = [running.communicate(timeout=60) for running in both]
+    streams = [running.stderr for running in both]
+    first, _, _ = select.select(streams, [], [], 60)
+    assert len(first) == 1
+    line = first[0].readline()
+    let_go(slow)
+    errors = [running.communicate(timeout=60)[1] for running in both]
     assert [running.returncode for running in both] == [0, 0]
     assert rendered(slow) == list("abcdef")
-    errors = [err for _, err in said if err]
-    assert len(errors) == 1
-    found = re.fullmatch(WAITING, errors[0])
+    assert errors == ["", ""]
+    found = re.fullmatch(WAITING, line)
     assert found
-    assert int(found[1]) in [running.pid for running in both]
+    assert int(found[1]) == both[1 - streams.index(first[0])].pid
     assert slow.doit("info").code == 0
     assert not slow.exists(".codegen/lock")
 
@@ -154,9 +176,8 @@ def test_readers_neither_wait_nor_fail(slow: Project, command: list[str]) -> Non
 
 @pytest.mark.slow
 def test_clean_waits_and_leaves_nothing(slow: Project) -> None:
-    first = start_building(slow)
-    clean = slow.doit("clean")
-    assert re.fullmatch(WAITING, clean.err)
+    first = hold(slow)
+    assert waited(slow, "doit", "clean").err == ""
     assert first.wait() == 0
     assert slow.files(".codegen/state.db") == {
         name: data
@@ -173,10 +194,9 @@ def test_prune_waits_and_removes_what_the_build_left(slow: Project) -> None:
     assert slow.doit("generate:old.txt").code == 0
     slow.remove("patterns/old.toml")
     slow.remove("rendered")
-    first = start_building(slow)
-    prune = slow.codegen("prune")
-    assert re.fullmatch(WAITING, prune.err)
-    assert first.wait(timeout=20) == 0
+    first = hold(slow)
+    prune = waited(slow, "codegen_tasks", "prune")
+    assert first.wait(timeout=60) == 0
     assert prune.out == "generated/old.txt: removed\n1 orphan removed\n"
     assert not slow.exists(".codegen/lock")
     assert slow.doit("info").out.startswith("7 targets up to date\n")
@@ -186,9 +206,9 @@ def test_prune_waits_and_removes_what_the_build_left(slow: Project) -> None:
 def test_what_forget_and_ignore_change_is_not_lost_nor_loses_anything(
     slow: Project, command: str
 ) -> None:
-    first = start_building(slow)
-    changed = slow.doit(command, "generate:a.txt")
-    assert (changed.code, bool(re.fullmatch(WAITING, changed.err))) == (0, True)
+    first = hold(slow)
+    changed = waited(slow, "doit", command, "generate:a.txt")
+    assert (changed.code, changed.err) == (0, "")
     assert first.wait() == 0
     out = slow.doit().out
     assert (".  generate:a.txt" in out) == (command == "forget")
@@ -196,9 +216,10 @@ def test_what_forget_and_ignore_change_is_not_lost_nor_loses_anything(
 
 
 def test_a_lock_left_by_a_killed_run_is_nobodys(slow: Project) -> None:
-    first = start_building(slow, "-n", "2")
+    first = hold(slow, "-n", "2")
     first.kill()
     first.communicate()
+    let_go(slow)
     assert slow.exists(".codegen/lock")
     slow.write("generated/.codegen-0123456789abcdef", "half of a f")
     slow.write(".codegen/tmp/1-x/y", "")
@@ -227,16 +248,16 @@ def test_where_files_cannot_be_locked_a_pid_stands_in(slow: Project) -> None:
     )
     slow.write("dodo.py", broken + DODO)
     said = ".codegen: files cannot be locked here (no locks available), so lock.pid stands in\n"
-    first = start_building(slow)
-    second = slow.doit()
-    assert re.fullmatch(WAITING, second.err)
+    first = hold(slow)
+    assert waited(slow, "doit").code == 0
     assert first.communicate()[1] == said
     assert rendered(slow) == list("abcdef")
     slow.remove("rendered")
     slow.write("templates/page.j2", "{{ note(pattern.stem) }}\n")
-    third = start_building(slow)
+    third = hold(slow)
     third.send_signal(signal.SIGKILL)
     third.communicate()
+    let_go(slow)
     assert slow.exists(".codegen/lock.pid")
     last = slow.doit()
     assert (last.code, last.err) == (0, said)
@@ -283,7 +304,7 @@ codegen_tasks.runner.CodegenRunner._hold = late
 def test_what_was_up_to_date_before_the_lock_was_had_is_looked_at_again(
     slow: Project, workers: list[str]
 ) -> None:
-    slow.write("dodo.py", CLEANED_MEANWHILE + DODO.replace("sleep(0.3)", "sleep(0)"))
+    slow.write("dodo.py", CLEANED_MEANWHILE + DODO)
     slow.doit()
     slow.write("patterns/f.toml", "x = 2\n")
     time.sleep(0.05)
