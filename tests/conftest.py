@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from forked import Server
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +29,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing is taken from builds of the user's, nor left there.
 os.environ["CODEGEN_OUTPUT_CACHE"] = "false"
 os.environ["CODEGEN_OUTPUT_CACHE_FOLDER"] = os.path.join(tempfile.gettempdir(), "no-store")
+
+# How long an example takes to be made, or to run, is the machine's affair.
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest import Project
 
 SLOW = """
+import os
 import time
 from codegen_tasks import Codegen
 
@@ -23,7 +24,11 @@ codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{st
 @codegen.function
 def work(name):
     start = time.time()
-    time.sleep(0.3)
+    open(f"begun/{name}", "w").close()
+    end = start + 60
+    while len(os.listdir("begun")) < TOGETHER and time.time() < end:
+        time.sleep(0.01)
+    time.sleep(0.05)
     with open(f"times/{name}", "w") as file:
         file.write(f"{start} {time.time()}")
     return name
@@ -35,14 +40,20 @@ DOIT_CONFIG = codegen.doit_config
 
 @pytest.fixture
 def slow(empty_project: Project) -> Project:
-    """Return three patterns whose render takes 0.3 s and notes when it ran."""
+    """Return three patterns whose render takes a while and notes when it ran."""
     project = empty_project
-    project.write("dodo.py", SLOW)
+    together(project, 1)
     project.write("templates/page.j2", "{{ work(pattern.stem) }}\n")
     for stem in ("a", "b", "c"):
         project.write(f"patterns/{stem}.toml", "x = 1\n")
     (project.path / "times").mkdir()
+    (project.path / "begun").mkdir()
     return project
+
+
+def together(project: Project, number: int) -> None:
+    """Have each render wait until so many have begun."""
+    project.write("dodo.py", SLOW.replace("TOGETHER", str(number)))
 
 
 def spans(project: Project) -> list[tuple[float, float]]:
@@ -57,14 +68,16 @@ def overlapping(project: Project) -> int:
 
 
 def test_three_workers_render_three_at_once(slow: Project) -> None:
+    together(slow, 3)
     result = slow.doit("-n", "3", "-v", "2", "generate")
     assert result.code == 0
     assert overlapping(slow) == 3
-    pids = re.findall(r"generate:\w\.txt  \(pid (\d+), 3\d\d ms\)", result.out)
+    pids = re.findall(r"generate:\w\.txt  \(pid (\d+), \d\d+ ms\)", result.out)
     assert len(set(pids)) == 3
 
 
 def test_two_workers_render_two_at_once(slow: Project) -> None:
+    together(slow, 2)
     assert slow.doit("-n", "2", "generate").code == 0
     assert overlapping(slow) == 2
 
@@ -125,9 +138,10 @@ def test_a_job_holds_many_steps_and_what_they_came_to_is_not_decoded(project: Pr
 
 
 def test_no_step_waits_behind_a_long_one_while_a_worker_has_nothing_to_do(slow: Project) -> None:
-    took = "sleep(4 if name == 'm' else 0)"
-    noting = slow.read("dodo.py").replace("sleep(0.3)", took).replace('"w"', '"a"')
-    slow.write("dodo.py", noting)
+    waits = "len(os.listdir('times')) < (63 if name == 'm' else 0)"
+    noting = slow.read("dodo.py").replace("sleep(0.05)", "sleep(0)")
+    noting = noting.replace('times/{name}", "w"', 'times/{name}", "a"')
+    slow.write("dodo.py", noting.replace('len(os.listdir("begun")) < 1', waits))
     for number in range(60):
         slow.write(f"patterns/{'amz'[number % 3]}{number}.toml", "x = 1\n")
     slow.write("patterns/m.toml", "x = 1\n")
@@ -140,11 +154,12 @@ def test_no_step_waits_behind_a_long_one_while_a_worker_has_nothing_to_do(slow: 
 
 
 def test_what_took_long_is_begun_first(slow: Project) -> None:
-    took = "sleep(0.5 if name == 'z' else 0.1)"
-    slow.write("dodo.py", slow.read("dodo.py").replace("sleep(0.3)", took))
+    dodo = slow.read("dodo.py").replace("sleep(0.05)", "sleep(0.1)")
+    slow.write("dodo.py", dodo.replace("sleep(0.1)", "sleep(2 if name == 'z' else 0.1)"))
     for stem in "defz":
         slow.write(f"patterns/{stem}.toml", "x = 1\n")
     slow.doit("-n", "2")
+    slow.write("dodo.py", dodo)
     slow.write("templates/page.j2", "{{ work(pattern.stem) }}!\n")
     out = slow.doit("-n", "2").out
     told = [line for line in out.splitlines() if "generate:" in line]
@@ -313,7 +328,7 @@ def test_an_interrupt_ends_in_order(
     slow: Project, workers: list[str], number: int, code: int
 ) -> None:
     slow.write(
-        "dodo.py", slow.read("dodo.py").replace("sleep(0.3)", "sleep(30 if name == 'b' else 0)")
+        "dodo.py", slow.read("dodo.py").replace("sleep(0.05)", "sleep(60 if name == 'b' else 0)")
     )
     running = subprocess.Popen(
         [sys.executable, "-m", "doit", *workers],
@@ -323,16 +338,18 @@ def test_an_interrupt_ends_in_order(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 20
-    while not slow.exists("generated/a.txt") and time.monotonic() < deadline:
+    # What comes after it tells that the run has heard of the first.
+    after = "times/c" if workers else "begun/b"
+    deadline = time.monotonic() + 60
+    while not slow.exists(after):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    time.sleep(1.5)  # on a busy machine, too, the run has heard of it by then
     family = psutil.Process(running.pid).children(recursive=True)
     running.send_signal(number)
-    out, err = running.communicate(timeout=20)
+    out, err = running.communicate(timeout=60)
     assert running.returncode == code
     assert err == "interrupted; what was finished is kept\n"
     assert " generated in " in out
-    psutil.wait_procs(family, timeout=5)
+    psutil.wait_procs(family, timeout=30)
     assert [process for process in family if process.is_running()] == []
     assert "generate:a.txt" not in slow.doit("info").out
