@@ -67,15 +67,27 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield found
 
 
-def started(project: Project, there: Cluster, *arguments: str, **environ: str) -> Running:
-    """Begin a build there, and wait until something is made."""
-    running = Running(project, there, arguments, environ)
-    end = time.monotonic() + 60
-    while len(made(project)) < 3:
+def started(project: Project, there: Cluster, **environ: str) -> Running:
+    """Begin a build there, and wait until something is made; the rest waits for `let_go`."""
+    held = project.write("../held", "")
+    waits = f"    while name > 'p01' and os.path.exists({str(held.resolve())!r}):\n"
+    project.write(
+        "dodo.py",
+        project.read("dodo.py").replace(
+            "    return name\n", f"{waits}        time.sleep(0.01)\n    return name\n", 1
+        ),
+    )
+    running = Running(project, there, (), environ)
+    end = time.monotonic() + 120
+    while not made(project):
         assert running.process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
     return running
+
+
+def let_go(project: Project) -> None:
+    project.remove("../held")
 
 
 class Running:
@@ -88,7 +100,7 @@ class Running:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "doit", *asked],
             cwd=project.path,
-            env={**project.environ, "CODEGEN_DASK_WAIT": "3", **environ},
+            env={**project.environ, "CODEGEN_DASK_WAIT": "8", **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -96,7 +108,7 @@ class Running:
 
     def ended(self) -> Result:
         """Wait for its end."""
-        out, err = self.process.communicate(timeout=100)
+        out, err = self.process.communicate(timeout=300)
         return Result(self.process.returncode, out, err)
 
 
@@ -113,8 +125,9 @@ def right(project: Project, result: Result) -> None:
 def test_what_a_killed_worker_had_to_do_is_done_elsewhere(
     sleeping: Project, there: Cluster
 ) -> None:
-    running = started(sleeping, there)
+    running = started(sleeping, there, CODEGEN_DASK_WAIT="60")
     there.kill("first")
+    let_go(sleeping)
     result = running.ended()
     right(sleeping, result)
     assert notes(result) == ["-P dask: worker first is gone, what it had to do is done elsewhere"]
@@ -125,6 +138,7 @@ def test_what_a_silent_worker_had_to_do_is_done_elsewhere(
 ) -> None:
     running = started(sleeping, there)
     there.stop("first")
+    let_go(sleeping)
     result = running.ended()
     right(sleeping, result)
     assert "-P dask: worker first is silent, what it had to do is sent again" in notes(result)
@@ -135,10 +149,11 @@ def test_without_workers_what_is_left_runs_here(sleeping: Project, there: Cluste
     running = started(sleeping, there)
     there.kill("first")
     there.kill("second")
+    let_go(sleeping)
     result = running.ended()
     right(sleeping, result)
     assert re.fullmatch(
-        "-P dask: no worker has (come|begun anything) in [36] s; what is left runs here",
+        "-P dask: no worker has (come|begun anything) in (8|16) s; what is left runs here",
         notes(result)[-1],
     )
 
@@ -146,6 +161,7 @@ def test_without_workers_what_is_left_runs_here(sleeping: Project, there: Cluste
 def test_without_the_scheduler_what_is_left_runs_here(sleeping: Project, there: Cluster) -> None:
     running = started(sleeping, there)
     there.kill("scheduler")
+    let_go(sleeping)
     result = running.ended()
     right(sleeping, result)
     what = f"the scheduler at {there.address} is gone"
@@ -153,8 +169,9 @@ def test_without_the_scheduler_what_is_left_runs_here(sleeping: Project, there: 
 
 
 def test_a_scheduler_that_stands_still_costs_a_wait(sleeping: Project, there: Cluster) -> None:
-    running = started(sleeping, there)
+    running = started(sleeping, there, CODEGEN_DASK_WAIT="5")
     there.stop("scheduler")
+    let_go(sleeping)
     result = running.ended()
     right(sleeping, result)
     assert notes(result)[-1].endswith("; what is left runs here")
@@ -163,10 +180,11 @@ def test_a_scheduler_that_stands_still_costs_a_wait(sleeping: Project, there: Cl
 def test_a_build_goes_on_with_a_scheduler_that_was_started_again(
     sleeping: Project, there: Cluster
 ) -> None:
-    running = started(sleeping, there, CODEGEN_DASK_WAIT="30")
+    running = started(sleeping, there, CODEGEN_DASK_WAIT="120")
     there.kill("scheduler")
     there.start_scheduler()
     there.start_worker("third")
+    let_go(sleeping)
     result = running.ended()
     right(sleeping, result)
     assert not any("runs here" in note for note in notes(result))
@@ -185,12 +203,12 @@ def test_workers_that_come_later_are_used(sleeping: Project, tmp_path: Path) -> 
 def test_a_run_that_is_ended_leaves_workers_free(
     sleeping: Project, usual: Cluster, number: signal.Signals
 ) -> None:
-    sleeping.write("dodo.py", SLEEPING.replace("sleep(0.05)", "sleep(30 if name > 'p09' else 0)"))
+    sleeping.write("dodo.py", SLEEPING.replace("sleep(0.05)", "sleep(300 if name > 'p01' else 0)"))
     running = started(sleeping, usual)
     running.process.send_signal(number)
     result = running.ended()
     assert result.code == (-number if number == signal.SIGKILL else 128 + number)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while any("sleep" in status for status in busy(usual)):
         assert time.monotonic() < end, busy(usual)
         time.sleep(0.1)
@@ -236,12 +254,12 @@ def test_a_step_that_kills_its_process_fails_and_no_other(
 
 
 def test_a_step_that_takes_too_long_is_ended_there(sleeping: Project, usual: Cluster) -> None:
-    text = SLEEPING.replace('.txt")', '.txt", timeout=2)')
+    text = SLEEPING.replace('.txt")', '.txt", timeout=3)')
     slow = "time.sleep(60 if name == 'p07' else 0.01)"
     sleeping.write("dodo.py", text.replace("time.sleep(0.05)", slow))
     result = on_dask(sleeping, usual, "-c")
     assert result.code == 1
-    assert "generate:p07.txt: took longer than 2 s" in result.out
+    assert "generate:p07.txt: took longer than 3 s" in result.out
     assert len(made(sleeping)) == MANY - 1
 
 
@@ -461,6 +479,7 @@ def test_a_network_that_is_cut_is_a_silent_worker(
         there.start_worker("far", host=cut_network.there, before=inside)
         running = started(sleeping, there)
         cut_network.cut()
+        let_go(sleeping)
         result = running.ended()
     finally:
         there.end()
@@ -515,20 +534,20 @@ def cut_network() -> Iterator[Network]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_of_this_machine_end_with_the_run(sleeping: Project, number: int) -> None:
-    sleeping.write("dodo.py", SLEEPING.replace("sleep(0.05)", "sleep(60 if name > 'p05' else 0)"))
+    sleeping.write("dodo.py", SLEEPING.replace("sleep(0.05)", "sleep(300 if name > 'p01' else 0)"))
     command = [sys.executable, "-m", "doit", "-P", "dask", "-n", "2"]
     process = subprocess.Popen(
         command, cwd=sleeping.path, env=sleeping.environ, stdout=subprocess.DEVNULL
     )
-    end = time.monotonic() + 60
-    while len(made(sleeping)) < 3:
+    end = time.monotonic() + 120
+    while not made(sleeping):
         assert time.monotonic() < end
         time.sleep(0.02)
     family = psutil.Process(process.pid).children(recursive=True)
     assert any("codegen_tasks.distributed.child" in member.cmdline() for member in family)
     process.send_signal(number)
-    process.wait(30)
-    _, left = psutil.wait_procs(family, timeout=20)
+    process.wait(60)
+    _, left = psutil.wait_procs(family, timeout=60)
     assert [member.cmdline() for member in left if member.status() != "zombie"] == []
 
 

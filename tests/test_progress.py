@@ -267,9 +267,9 @@ def test_the_view_is_redrawn_ten_times_a_second_at_most(held: Project) -> None:
 def test_a_view_that_does_not_change_is_not_drawn_again(held: Project) -> None:
     without_rich(held)
     screen = Terminal(held)
-    screen.until(r"generate:a\.txt 3 s")
+    told = screen.until(r"generate:a\.txt ([3-9]|\d\d) s")
     # One for each second that is told, one without, one with the estimate.
-    assert len(REDRAW.findall(screen.sent)) <= 8
+    assert len(REDRAW.findall(screen.sent)) <= int(told.split()[1]) + 5
     go(held)
     screen.end()
 
@@ -396,7 +396,7 @@ def test_the_time_left_is_known_from_the_last_run(held: Project) -> None:
     held.write("dodo.py", slow)
     assert held.doit().code == 0
     screen = held_again(held)
-    screen.until(r"1 of 5 done, about [23] s left: generate:a\.txt")
+    screen.until(r"1 of 5 done, about ([2-9]|\d\d) s left: generate:a\.txt")
     go(held)
     assert screen.end() == 0
 
@@ -416,7 +416,7 @@ def test_so_is_that_of_compile_steps_which_are_decided_later(held: Project) -> N
     go(held)
     assert held.doit().code == 0
     screen = held_again(held)
-    screen.until(r"1 of 9 done, about ([2-9]|1\d) s left: generate:a\.txt")
+    screen.until(r"1 of 9 done, about ([2-9]|\d\d) s left: generate:a\.txt")
     go(held)
     assert screen.end() == 0
 
@@ -440,7 +440,7 @@ def test_a_stopped_run_leaves_the_screen_to_the_shell(held: Project) -> None:
     screen = Terminal(held, "bash", "--norc", "-i", columns=250, PS1="$ ")
     screen.until(r"\$ *$")
     screen.type(f"{sys.executable} -m doit\n".encode())
-    screen.until(r"1 of 5 done: generate:a\.txt 1 s")
+    screen.until(r"1 of 5 done: generate:a\.txt \d+ s")
     screen.type(b"\x1a")
     screen.until(r"Stopped +\S+ -m doit$")
     screen.type(b"echo here\n")
@@ -511,7 +511,7 @@ def test_of_very_many_steps_the_first_have_a_line_and_the_others_are_counted(
     lines = result.out.splitlines()
     assert len(lines) > 201
     assert [line[:3] for line in lines[:200]] == [".  "] * 200
-    assert re.fullmatch(rf"\.\. 201 of {MANY + 1} done, about 1 s left", lines[200])
+    assert re.fullmatch(rf"\.\. 201 of {MANY + 1} done, about \d+ s left", lines[200])
     assert lines[-1].startswith(f"{MANY} generated in ")
     assert all(line.startswith(".. ") for line in lines[200:-1])
     assert "\x1b" not in result.out
@@ -573,7 +573,7 @@ def test_an_interrupt_tells_what_remains_and_leaves_a_clean_screen(
 def test_sigterm_ends_it_as_well(held: Project) -> None:
     without_rich(held)
     screen = Terminal(held)
-    screen.until(r"generate:a\.txt 1 s")
+    screen.until(r"generate:a\.txt \d+ s")
     screen._process.send_signal(signal.SIGTERM)
     assert screen.end() == 143
     assert settled(screen.lines) == [

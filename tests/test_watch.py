@@ -23,19 +23,27 @@ from codegen_tasks.watch import Changes, Home, Known, Need, Told, around, sign_o
 #: They wait for what takes time.
 pytestmark = pytest.mark.slow
 
-_LONGEST = 30  # seconds
+_LONGEST = 120  # seconds
 _STATUS = re.compile(r"watching ([\d,]+) files?: (.*) at \d\d:\d\d:\d\d")
+#: As `python -m codegen_tasks`, for editors that take long to save: on a busy machine any may.
+_PATIENT = """
+import sys, codegen_tasks.watch
+codegen_tasks.watch.GRACE = 30
+from codegen_tasks.__main__ import main
+sys.exit(main())
+"""
 
 
 class Watch:
-    """A running watch of a project."""
+    """A running watch of a project; a `patient` one waits long for a file to be written."""
 
-    def __init__(self, project: Project, *arguments: str, **environ: str):
+    def __init__(self, project: Project, *arguments: str, patient: bool = False, **environ: str):
+        started = ("-c", _PATIENT) if patient else ("-m", "codegen_tasks")
         self.project = project
         self._log = project.path.parent / f"watch-{os.urandom(4).hex()}.log"
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "codegen_tasks", "watch", *arguments],
+                [sys.executable, *started, "watch", *arguments],
                 cwd=project.path,
                 env={**project.environ, "TMPDIR": str(project.path.parent), **environ},
                 stdin=subprocess.DEVNULL,
@@ -89,8 +97,8 @@ def watching(project: Project) -> Iterator[Callable[..., Watch]]:
     """Return what begins a watch of the project, which has no compiler."""
     begun = []
 
-    def begin(*arguments: str, built: bool = True, **environ: str) -> Watch:
-        watch = Watch(project, *arguments, **environ)
+    def begin(*arguments: str, built: bool = True, patient: bool = False, **environ: str) -> Watch:
+        watch = Watch(project, *arguments, patient=patient, **environ)
         begun.append(watch)
         if built:
             watch.until_built()
@@ -261,7 +269,7 @@ def _slowly(path: Path, text: str) -> None:
 def test_however_an_editor_saves_one_build_follows(
     project: Project, watching: Begin, save: Callable[[Path, str], None]
 ) -> None:
-    watch = watching()
+    watch = watching(patient=True)
     for turn in range(2, 5):
         text = "{% macro title(x) %}" + str(turn) * 5 + "{{ x }}{% endmacro %}\n"
         save(project.path / "templates/macros.j2", text)
@@ -335,13 +343,13 @@ def test_patterns_may_come_in_folders_that_come(project: Project, watching: Begi
 def test_a_whole_folder_may_go_and_come_back(project: Project, watching: Begin) -> None:
     watch = watching()
     for turn in range(2):
+        before = len(watch.builds)
         (project.path / "templates").rename(project.path / "away")
-        watch.until_built(3 * turn + 2)
+        watch.until(lambda before=before: any("failed" in one for one in watch.builds[before:]))
         (project.path / "away").rename(project.path / "templates")
-        watch.until_built(3 * turn + 3)
+        watch.until(lambda: "failed" not in watch.builds[-1])
         project.write("templates/plain.txt.j2", f"again {turn}\n")
         watch.until_reads("generated/plain.txt", f"again {turn}")
-        watch.until_built(3 * turn + 4)
 
 
 def test_what_was_looked_for_in_vain_is_watched(project: Project, watching: Begin) -> None:
