@@ -30,11 +30,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["CODEGEN_OUTPUT_CACHE"] = "false"
 os.environ["CODEGEN_OUTPUT_CACHE_FOLDER"] = os.path.join(tempfile.gettempdir(), "no-store")
 
-# How long an example takes to be made, or to run, is the machine's affair.
-settings.register_profile(
-    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
-settings.load_profile("untimed")
+# The same examples in each run, so that none is refused by chance, and however long they take;
+# `--hypothesis-profile=others` looks at others each time.
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("same", _UNTIMED, derandomize=True, database=None)
+settings.register_profile("others", _UNTIMED)
+settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -43,7 +43,7 @@ def formatted(tokens: Sequence[str], draw: Callable[[Sequence[str]], str]) -> li
     return made
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS, st.data())
 def test_a_token_that_is_told_at_all_is_told_by_its_own_place(
     tokens: list[str], data: st.DataObject
