@@ -31,11 +31,17 @@ os.environ["CODEGEN_OUTPUT_CACHE"] = "false"
 os.environ["CODEGEN_OUTPUT_CACHE_FOLDER"] = os.path.join(tempfile.gettempdir(), "no-store")
 
 # The same examples in each run, so that none is refused by chance, and however long they take;
-# `--hypothesis-profile=others` looks at others each time.
+# `--hypothesis-profile=others` looks at others each time, `few` at a quarter.
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("same", _UNTIMED, derandomize=True, database=None)
+settings.register_profile("few", settings.get_profile("same"), max_examples=25)
 settings.register_profile("others", _UNTIMED)
 settings.load_profile("same")
+
+
+def share(examples: int) -> int:
+    """Return how many of so many examples the profile of hypothesis asks for, one at least."""
+    return max(1, examples * settings.default.max_examples // 100)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zlib
@@ -21,16 +22,17 @@ from codegen_tasks.remote import parcels
 MANY = 70
 SLOW = [pytest.mark.slow]
 DODO = """
+import os
 from codegen_tasks import Codegen
 
 codegen = Codegen()
-codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{{stem}}.py",
+codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{stem}.py",
              compile="python")
 
 
 @codegen.function
 def render(name):
-    with open({log!r}, "a") as log:
+    with open(os.environ["RENDERED"], "a") as log:
         log.write(name + "\\n")
     return name
 
@@ -44,7 +46,8 @@ class Large(Cached):
 
     def fill(self, log: Path, store: Path, many: int = MANY) -> None:
         self.keep_in(store, log)
-        self.write("dodo.py", DODO.format(log=str(log)))
+        self.environ["RENDERED"] = str(log)
+        self.write("dodo.py", DODO)
         self.write("templates/page.j2", "name = '{{ render(pattern.stem) }} {{ text }}'\n")
         for number in range(many):
             self.write(f"patterns/p{number:03d}.toml", f'text = "text {number}"\n')
@@ -79,8 +82,24 @@ def first(checkout: Callable[..., Large]) -> Large:
 
 
 @pytest.fixture
-def other(first: Large, checkout: Callable[..., Large]) -> Large:
-    """Return another checkout of it, which was never built."""
+def other(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    state_home: Path,
+    once: Callable[..., Path],
+    checkout: Callable[..., Large],
+) -> Large:
+    """Return another checkout of it, which was never built; `first` is there if asked for."""
+
+    def built(folder: Path) -> None:
+        (folder / "project").mkdir()
+        project = Large(folder / "project", state_home)
+        project.fill(folder / "log", folder / "store")
+        project.built()
+        assert len(project.ran()) == MANY
+
+    if "first" not in request.fixturenames:
+        shutil.copytree(once("ahead", built) / "store", tmp_path / "store")
     return checkout("other")
 
 

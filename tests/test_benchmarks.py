@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 
+#: Nobody runs benchmarks but developers, on one Python.
+pytestmark = pytest.mark.one_python
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "phases.py"
 SEARCH_PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")

@@ -83,6 +83,7 @@ def anchors(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files_and_headings_that_are_there(page: str) -> None:
     dead = []
@@ -96,6 +97,7 @@ def test_links_lead_to_files_and_headings_that_are_there(page: str) -> None:
     assert dead == []
 
 
+@pytest.mark.one_python
 def test_every_page_is_reached_from_the_index() -> None:
     seen: set[Path] = set()
     to_see = {ROOT / "docs/index.md"}
@@ -177,11 +179,13 @@ def test_what_is_shown_in_a_language_is_written_in_it(page: str) -> None:
         PARSERS[block.language](block.content)
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("page", PAGES)
 def test_no_block_of_a_page_is_empty(page: str) -> None:
     assert all(block.content.strip() for block in blocks(content(page)))
 
 
+@pytest.mark.one_python
 def test_the_reference_names_every_extra_but_those_for_developers() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     text = (ROOT / "docs/reference.md").read_text("utf-8").partition("\n## Extras\n")[2]

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from conftest import Project
+from conftest import Project, share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,7 +101,7 @@ PROGRAMS = st.lists(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=share(400))
 @given(data=TABLES, program=PROGRAMS)
 def test_a_table_answers_as_a_dict_does(data: dict[str, Any], program: Any) -> None:
     before = copy.deepcopy(data)
@@ -110,7 +110,7 @@ def test_a_table_answers_as_a_dict_does(data: dict[str, Any], program: Any) -> N
     assert found == _asked(data, program)
 
 
-@settings(max_examples=600)
+@settings(max_examples=share(600))
 @given(data=TABLES, other=TABLES, program=PROGRAMS, key=NAMES)
 def test_what_was_not_noted_changes_no_answer(
     data: dict[str, Any], other: dict[str, Any], program: Any, key: str

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import codegen_tasks
 
 PACKAGE = Path(codegen_tasks.__file__).parent
@@ -102,6 +104,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.one_python
 def test_lower_modules_import_no_higher_ones() -> None:
     level = {name: index for index, names in enumerate(LAYERS) for name in names}
     wrong = []
@@ -116,6 +119,7 @@ def test_lower_modules_import_no_higher_ones() -> None:
     assert wrong == []
 
 
+@pytest.mark.one_python
 def test_contributing_lists_every_module_in_the_order_of_layers() -> None:
     text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     table = text.partition("| module | owns |")[2].partition("\n\n")[0]

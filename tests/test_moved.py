@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from conftest import share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,7 +44,7 @@ def formatted(tokens: Sequence[str], draw: Callable[[Sequence[str]], str]) -> li
     return made
 
 
-@settings(max_examples=200)
+@settings(max_examples=share(200))
 @given(TEXTS, st.data())
 def test_a_token_that_is_told_at_all_is_told_by_its_own_place(
     tokens: list[str], data: st.DataObject

@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent.parent
 PATTERNS = Path("templates/patterns")
 SEARCH_PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
 DENO = shutil.which("deno", path=SEARCH_PATH)
+#: What the generated code does, or looks like: it is the same whatever Python has made it.
+SAME_JAVASCRIPT = pytest.mark.one_python
 
 # A spectrum is split and merged again: two lights, one blurred, on top of each other and mixed.
 AURORA = """
@@ -184,6 +186,7 @@ def near(expected):
 # --- bloom ------------------------------------------------------------------------------------
 
 
+@SAME_JAVASCRIPT
 @pytest.mark.parametrize("count", [1, 2, 60, 61])
 def test_bloom_is_symmetric_about_the_centre(player, count):
     (strip,) = player.play("bloom", count, [{"spectrum": [1, 0.5, 0.25, 0]}])
@@ -191,6 +194,7 @@ def test_bloom_is_symmetric_about_the_centre(player, count):
     assert max(brightness(strip)) > 0
 
 
+@SAME_JAVASCRIPT
 def test_bloom_shows_the_loudness_of_its_band_brightest_in_the_centre(player):
     count, spectrum = 5, [0.6, 0.2, 1, 1, 1, 1, 1, 1]
     bass, tint, out = params("bloom", "bass"), params("bloom", "tint"), params("bloom", "strip")
@@ -207,6 +211,7 @@ def test_bloom_shows_the_loudness_of_its_band_brightest_in_the_centre(player):
     assert max(strip) == strip[2]
 
 
+@SAME_JAVASCRIPT
 def test_bloom_decays_by_its_factor_per_frame_when_it_is_silent(player):
     decay = params("bloom", "glow")["decay"]
     silence = [{"spectrum": [0, 0, 0, 0]}] * 20
@@ -215,6 +220,7 @@ def test_bloom_decays_by_its_factor_per_frame_when_it_is_silent(player):
         assert brightness(strip) == near([level * decay**age for level in brightness(strips[0])])
 
 
+@SAME_JAVASCRIPT
 def test_bloom_is_not_dimmed_by_a_softer_note(player):
     decay = params("bloom", "glow")["decay"]
     loud, soft = player.play("bloom", 31, [{"spectrum": [1, 1, 1, 1]}, {"spectrum": [0.5] * 4}])
@@ -234,6 +240,7 @@ def gradient(stops, level):
     return stops[-1]
 
 
+@SAME_JAVASCRIPT
 def test_spectrum_follows_its_bins_through_gain_and_palette(player):
     bins = [0, 0.8, 0.1, 0.5, 0.3]
     gain, palette = params("spectrum", "bars")["gain"], params("spectrum", "heat")["colors"]
@@ -245,11 +252,13 @@ def test_spectrum_follows_its_bins_through_gain_and_palette(player):
     assert [near(led) for led in expected] == strip
 
 
+@SAME_JAVASCRIPT
 def test_spectrum_has_no_memory(player):
     frames = [{"spectrum": [1, 1, 1]}, {"spectrum": [0.2, 0, 0.7]}]
     assert player.play("spectrum", 7, frames)[1:] == player.play("spectrum", 7, frames[1:])
 
 
+@SAME_JAVASCRIPT
 def test_parameters_are_options_of_the_class(player):
     spectrum = {"spectrum": [0, 1, 0.2, 0.6]}
     (forward,) = player.play("spectrum", 8, [spectrum])
@@ -270,11 +279,13 @@ def pulse(player):
     return [[level / full for level in brightness(strip)] for strip in strips]
 
 
+@SAME_JAVASCRIPT
 def test_pulse_is_symmetric_about_the_centre(pulse):
     for levels in pulse:
         assert levels == near(levels[::-1])
 
 
+@SAME_JAVASCRIPT
 def test_pulse_front_and_crest_travel_outward_at_its_speed(pulse):
     ring = params("pulse", "ring")
     for frame, levels in enumerate(pulse[:40]):
@@ -288,6 +299,7 @@ def test_pulse_front_and_crest_travel_outward_at_its_speed(pulse):
             assert max(half) == pytest.approx(1, abs=0.1)
 
 
+@SAME_JAVASCRIPT
 @pytest.mark.parametrize("distance", [0, 15, 60])
 def test_pulse_rises_in_its_attack_and_falls_in_its_decay(pulse, distance):
     ring = params("pulse", "ring")
@@ -300,6 +312,7 @@ def test_pulse_rises_in_its_attack_and_falls_in_its_decay(pulse, distance):
         assert levels[60 + distance] == near(max(0, min(rise, fall)))
 
 
+@SAME_JAVASCRIPT
 def test_pulse_goes_out_and_a_weaker_beat_makes_a_weaker_ring(player, pulse):
     assert max(pulse[-1]) == 0
     full, half = (
@@ -309,6 +322,7 @@ def test_pulse_goes_out_and_a_weaker_beat_makes_a_weaker_ring(player, pulse):
         assert brightness(b) == near([level / 2 for level in brightness(a)])
 
 
+@SAME_JAVASCRIPT
 def test_pulse_carries_several_rings_at_once(player):
     beats = [{"dt": DT, "beat": int(frame % 8 == 0)} for frame in range(17)]
     levels = brightness(player.play("pulse", 121, beats)[-1])[60:]
@@ -320,6 +334,7 @@ def test_pulse_carries_several_rings_at_once(player):
 # --- a fourth pattern, and its graph ----------------------------------------------------------
 
 
+@SAME_JAVASCRIPT
 def test_a_pattern_file_is_all_it_takes_to_register_a_pattern(player):
     assert player.titles() == {
         "aurora": "Aurora",
@@ -330,6 +345,7 @@ def test_a_pattern_file_is_all_it_takes_to_register_a_pattern(player):
     }
 
 
+@SAME_JAVASCRIPT
 def test_a_graph_may_branch_and_merge(player):
     bins = [0, 0.25, 1, 0.5, 0.5, 0.125, 0]
     reach = [bins[max(0, i - 2) : i + 3] for i in range(7)]
@@ -338,6 +354,7 @@ def test_a_graph_may_branch_and_merge(player):
     assert [near(led) for led in expected] == strip
 
 
+@SAME_JAVASCRIPT
 def test_the_order_of_nodes_in_the_file_does_not_matter(player):
     frames = [{"spectrum": [0.1, 1, 0.3]}, {"spectrum": [0.7, 0, 0.2]}]
     assert player.play("aurora", 12, frames) == player.play("australis", 12, frames)
@@ -364,6 +381,7 @@ def test_defaults_of_the_catalogue_fill_in_what_a_pattern_leaves_out(dodo):
 # --- the generated code -----------------------------------------------------------------------
 
 
+@SAME_JAVASCRIPT
 def test_compiled_code_imports_javascript_only(project):
     modules = list((project / "generated").glob("*.js"))
     assert len(modules) == 7
@@ -372,6 +390,7 @@ def test_compiled_code_imports_javascript_only(project):
             assert re.fullmatch(r"\./\w+\.js", source)
 
 
+@SAME_JAVASCRIPT
 def test_parameters_are_typed_fields_documented_with_unit_and_range(project):
     bloom = (project / "generated" / "bloom.ts").read_text()
     assert "0 to 1 per frame. */\n  glowDecay: number = 0.92;\n" in bloom
@@ -388,6 +407,7 @@ def test_generated_code_is_the_same_whenever_and_wherever_it_is_made(project, tm
         assert str(project).encode() not in made[0]
 
 
+@SAME_JAVASCRIPT
 def test_generated_code_is_laid_out_as_deno_formats_it(project):
     modules = [f"generated/{it.name}" for it in (project / "generated").glob("*.ts")]
     command = [DENO, "fmt", "--no-config", "--check", *modules]
@@ -395,6 +415,7 @@ def test_generated_code_is_laid_out_as_deno_formats_it(project):
     assert formatted.returncode == 0, formatted.stderr
 
 
+@SAME_JAVASCRIPT
 def test_generated_code_has_no_stray_blanks(project):
     for module in (project / "generated").glob("*.ts"):
         text = module.read_text()
@@ -434,6 +455,7 @@ def small_graph(**changes):
     return [{"id": name, **node} for name, node in nodes.items() if node]
 
 
+@SAME_JAVASCRIPT
 def test_code_of_every_kind_compiles(tmp_path):
     nodes = small_graph(beat={"kind": "beat"})
     for name, kind in catalogue()["kinds"].items():

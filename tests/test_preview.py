@@ -15,6 +15,7 @@ from browser import Browser, found
 from test_pattern_library import DENO, doit, make_project
 
 pytestmark = [
+    pytest.mark.one_python,
     pytest.mark.skipif(found() is None, reason="there is no Chromium"),
     pytest.mark.skipif(DENO is None, reason="there is no deno"),
 ]

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from broken import KINDS, RULES
 from changing import DATA_FILES, Project, parsed
-from conftest import Result
+from conftest import Result, share
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import FlakyFailure
@@ -429,7 +429,7 @@ def hold(examples: int, rounds: int, derandomize: bool = True, broken: str = "")
 
 
 def test_any_edits_and_builds_end_where_a_clean_build_ends() -> None:
-    hold(examples=5, rounds=10)
+    hold(examples=share(5), rounds=10)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
+from conftest import Project, share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_keys import NAMES, TABLES
@@ -137,7 +137,7 @@ def _rendered(engine: Engine, name: str, data: dict[str, Any], tracked: bool) ->
     return re.sub(r"0x[0-9a-f]+", "0x", text), notes.reads()
 
 
-@settings(max_examples=400 if "EDITS" not in os.environ else 20_000)
+@settings(max_examples=share(400) if "EDITS" not in os.environ else 20_000)
 @given(source=templates(), data=TABLES, other=TABLES, key=NAMES)
 def test_an_edit_that_changes_no_recorded_key_changes_no_text(
     engine: Engine, source: str, data: dict[str, Any], other: dict[str, Any], key: str

@@ -35,6 +35,7 @@ def test_your_own_project_works_as_the_readme_says(empty_project: Project) -> No
     play(empty_project, README.partition(OWN)[2])
 
 
+@pytest.mark.one_python
 def test_the_two_commands_are_there_and_ci_runs_them() -> None:
     commands = re.findall(r"^python3 -m venv \.venv.*$", README, re.MULTILINE)
     assert len(commands) == 2
@@ -45,6 +46,7 @@ def test_the_two_commands_are_there_and_ci_runs_them() -> None:
     assert "readme_command 2" in ci
 
 
+@pytest.mark.one_python
 def test_every_setting_is_in_the_reference_with_its_default() -> None:
     from dataclasses import fields
 
@@ -56,6 +58,7 @@ def test_every_setting_is_in_the_reference_with_its_default() -> None:
         assert row in (ROOT / "docs/reference.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("page", ["README.md", "docs/reference.md", "pyproject.toml"])
 def test_all_commands_are_there_for_those_who_opt_in(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -64,6 +67,7 @@ def test_all_commands_are_there_for_those_who_opt_in(page: str) -> None:
     assert {"plugins": {"command": COMMANDS}} in found
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("number", range(1, 10))
 def test_each_promise_has_its_row_and_its_test(number: int) -> None:
     page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
@@ -75,6 +79,7 @@ def test_each_promise_has_its_row_and_its_test(number: int) -> None:
     assert f"tests/test_promise_{number}_*`" in rows[0] or number == 8
 
 
+@pytest.mark.one_python
 def test_every_test_that_the_promises_name_is_there() -> None:
     page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
     for name in re.findall(r"tests/([\w*.]+)", page):

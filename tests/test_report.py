@@ -25,6 +25,8 @@ from codegen_tasks.report.words import duration, tick
 from codegen_tasks.runs import Head, Run, StepRun
 
 NO_BROWSER = pytest.mark.skipif(found() is None, reason="no chromium")
+#: What the page's script and style do with figures of which other tests see that they are right.
+IN_A_BROWSER = pytest.mark.one_python
 
 
 def last(project: Project) -> Run:
@@ -405,6 +407,7 @@ def shown(told: Project, browser: Browser) -> Callable[..., Run]:
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_the_page_loads_without_a_complaint_or_a_request_and_tells_the_record(
     shown: Callable[..., Run], browser: Browser, number: int
@@ -432,6 +435,7 @@ def test_the_page_loads_without_a_complaint_or_a_request_and_tells_the_record(
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 def test_the_timeline_obeys_keys_and_says_what_they_reach(
     shown: Callable[..., Run], browser: Browser
 ) -> None:
@@ -455,6 +459,7 @@ def test_the_timeline_obeys_keys_and_says_what_they_reach(
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 def test_tab_reaches_every_control_in_order_and_all_have_names(
     shown: Callable[..., Run], browser: Browser
 ) -> None:
@@ -480,6 +485,7 @@ def test_tab_reaches_every_control_in_order_and_all_have_names(
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 def test_the_graph_is_found_in_opened_and_followed(
     shown: Callable[..., Run], browser: Browser
 ) -> None:
@@ -514,6 +520,7 @@ def test_the_graph_is_found_in_opened_and_followed(
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 def test_the_page_fits_a_phone_paper_and_the_dark(
     shown: Callable[..., Run], browser: Browser
 ) -> None:
@@ -529,6 +536,7 @@ def test_the_page_fits_a_phone_paper_and_the_dark(
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 def test_a_page_without_script_still_tells_everything(told: Project, browser: Browser) -> None:
     assert told.codegen("report").code == 0
     browser.ask("Emulation.setScriptExecutionDisabled", value=True)
@@ -543,6 +551,7 @@ def test_a_page_without_script_still_tells_everything(told: Project, browser: Br
 
 @pytest.mark.slow
 @NO_BROWSER
+@IN_A_BROWSER
 def test_thousands_of_targets_are_shown_as_few_and_found_at_once(
     project: Project, browser: Browser
 ) -> None:
@@ -605,6 +614,7 @@ def test_the_colours_of_the_page_can_be_told_apart() -> None:
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 def test_landmarks_headings_and_names_are_there_for_those_who_hear_the_page(
     shown: Callable[..., Run], browser: Browser
 ) -> None:
@@ -629,6 +639,7 @@ def test_landmarks_headings_and_names_are_there_for_those_who_hear_the_page(
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 def test_what_is_too_wide_is_scrolled_by_keys_and_nothing_moves_that_should_not(
     shown: Callable[..., Run], browser: Browser
 ) -> None:
@@ -636,7 +647,7 @@ def test_what_is_too_wide_is_scrolled_by_keys_and_nothing_moves_that_should_not(
     reached = "[...document.querySelectorAll('.wide')].filter((e) => e.tabIndex === 0)"
     assert browser.value(f"{reached}.length") == 0
     browser.emulate(width=360)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not browser.value(f"{reached}.length") and time.monotonic() < end:
         time.sleep(0.02)
     assert browser.value(f"{reached}.length") > 0
@@ -653,6 +664,7 @@ def test_what_is_too_wide_is_scrolled_by_keys_and_nothing_moves_that_should_not(
 
 
 @NO_BROWSER
+@IN_A_BROWSER
 def test_names_of_folders_are_broken_at_slashes_and_commands_not_at_all(
     project: Project, browser: Browser
 ) -> None:
