@@ -70,7 +70,8 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def started(project: Project, there: Cluster, **environ: str) -> Running:
     """Begin a build there, and wait until something is made; the rest waits for `let_go`."""
     held = project.write("../held", "")
-    waits = f"    while name > 'p01' and os.path.exists({str(held.resolve())!r}):\n"
+    is_held = f"os.path.exists({str(held.resolve())!r}) and time.time() < {time.time() + 300}"
+    waits = f"    while name > 'p01' and {is_held}:\n"
     project.write(
         "dodo.py",
         project.read("dodo.py").replace(

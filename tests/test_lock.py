@@ -30,7 +30,8 @@ codegen.rule("list", template="list.j2", patterns="patterns/*.toml", target="lis
 def note(name):
     with open("rendered", "a") as file:
         file.write(name + "\\n")
-    while os.path.exists("held"):
+    end = time.monotonic() + 90
+    while os.path.exists("held") and time.monotonic() < end:
         time.sleep(0.01)
     return name
 
