@@ -140,12 +140,19 @@ FILL = """mount -t tmpfs -o size=300k tmpfs .codegen
 {doit}; cat /dev/zero >.codegen/fill || :"""
 
 
-@pytest.mark.parametrize("workers", ["", "-n 2"])
+NO_ROOM = [
+    (0, ".codegen/lock: cannot be written: no space left on device"),
+    (4096, ".codegen/state.db: cannot be written: database or disk is full"),
+]
+
+
 @pytest.mark.parametrize(
-    ("room", "error"),
+    ("workers", "room", "error"),
     [
-        (0, ".codegen/lock: cannot be written: no space left on device"),
-        (4096, ".codegen/state.db: cannot be written: database or disk is full"),
+        ("", *NO_ROOM[0]),
+        ("-n 2", *NO_ROOM[1]),
+        pytest.param("-n 2", *NO_ROOM[0], marks=pytest.mark.slow),
+        pytest.param("", *NO_ROOM[1], marks=pytest.mark.slow),
     ],
 )
 def test_a_full_disk_below_the_database_is_one_error_and_loses_nothing(
