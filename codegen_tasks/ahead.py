@@ -20,7 +20,8 @@ from . import bundles, forks, rows
 from .build import Build
 from .glance import is_simple
 from .model import PHASES, Outcome, Phase, Reason, Step, Trace
-from .outputs import OutputCache, step_kind
+from .outputs import OutputCache
+from .readsets import step_kind
 from .tasks import packed
 from .traffic import Traffic
 

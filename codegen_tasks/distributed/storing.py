@@ -143,7 +143,7 @@ class _Shelf(OutputCache):
         """Return what is there of a step, if it was expected and is there."""
         for one in self._expected.pop(step.task, ()):
             came = self._remote.take(one.key)
-            if came is None or not actions.answers(came.stored, step, one.reads, one.digests):
+            if came is None or not actions.answers(came.stored, step, one.reads, one.look.digests):
                 continue
             delivery = _delivery(came.stored, came.blobs, True)
             if delivery is not None:
@@ -161,7 +161,7 @@ class _Shelf(OutputCache):
         stored = actions.stored_in(text)
         assert stored is not None
         self._remote.send(key, text, beside, partial(self._is_there, step.task, stored))
-        self._send_reads(step, own, reads)
+        self._sets.send(step, own, reads)
 
     def _is_there(self, task: str, stored: Stored, blobs: Mapping[str, Blob]) -> None:
         """Note, in another thread, that a result has been sent."""
