@@ -168,8 +168,7 @@ class OutputCache:
         self._looks = Looks(world)
         self._sets = ReadSets(world, self._store, remote, self._fence)
         self._bundles: Bundles | None = None
-        #: Tasks of the steps that were found in bundles.
-        self.bundled: set[str] = set()
+        self._bundled: set[str] = set()  # tasks of the steps that were found there
         #: The `actions.shared_key` of kinds whose bundle the remote cache had, and not the store.
         self.fetched: Collection[str] = ()
 
@@ -186,6 +185,11 @@ class OutputCache:
 
     def _all_bundles(self) -> Bundles:
         return Bundles(self._project, self._world, self._store)
+
+    def take_bundled(self) -> set[str]:
+        """Return the tasks that were found in bundles since this was asked last."""
+        found, self._bundled = self._bundled, set()
+        return found
 
     # Finding ----------------------------------------------------------------------------
 
@@ -246,7 +250,7 @@ class OutputCache:
         if self._bundles is not None and actions.own_name(step):
             result = self._bundles.find(step, self._sets.shared_key(step), guard)
             if result is not None:
-                self.bundled.add(step.task)
+                self._bundled.add(step.task)
                 fetched = self._sets.shared_key(step) in self.fetched
                 return Found(result, FETCHED if fetched else RESTORED)
         expected = self._expected.pop(step.task, None)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -321,6 +321,20 @@ def forking():
 os.fork = forking
 """
 
+CORES = """
+import os, signal
+os.sched_getaffinity = lambda pid: range(8)
+fork, numbers = os.fork, iter(range(100))
+def forking():
+    number, pid = next(numbers), fork()
+    if pid == 0 and number in {killed}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif pid:
+        open("forked", "a").write(f"{{number}} ")
+    return pid
+os.fork = forking
+"""
+
 
 def test_where_the_fork_dies_all_is_restored_by_the_other_process(
     checkout: Callable[..., Large],
@@ -332,6 +346,20 @@ def test_where_the_fork_dies_all_is_restored_by_the_other_process(
     other.write("dodo.py", killing + other.read("dodo.py"))
     assert f"{2 * many} of them restored in" in other.built().out
     assert other.exists("forked")
+    assert is_as_clean(other)
+
+
+@pytest.mark.parametrize("killed", [(), (1,), (0, 2)])
+def test_as_many_forks_restore_as_there_are_cores_and_whichever_dies_all_is_restored(
+    checkout: Callable[..., Large], killed: Sequence[int]
+) -> None:
+    many = 2 * ahead.WORTH_A_FORK
+    checkout("first", many).built()
+    other = checkout("other", many)
+    other.write("dodo.py", CORES.format(killed=killed) + other.read("dodo.py"))
+    assert f"{2 * many} of them restored in" in other.built().out
+    # Both phases have as many steps; the sources are restored first.
+    assert other.read("forked").split() == ["0", "1", "2", "3"]
     assert is_as_clean(other)
 
 
