@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 #: Schemes that need no more than a folder, a host, or a bucket.
-_FOLDER, _HOSTS, _BUCKETS = "file", ("http", "https"), ("s3", "gs", "az")
-SCHEMES = (_FOLDER, *_HOSTS, *_BUCKETS)
+_FOLDER, HOSTS, _BUCKETS = "file", ("http", "https"), ("s3", "gs", "az")
+SCHEMES = (_FOLDER, *HOSTS, *_BUCKETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def parsed(where: str, url: str) -> Address:
         raise DeclarationError(where, what)
     host = parts.netloc.rpartition("@")[2]
     url = f"{scheme}://{host}{parts.path.rstrip('/')}"
-    return Address(url, _login(parts) if scheme in _HOSTS else "")
+    return Address(url, _login(parts) if scheme in HOSTS else "")
 
 
 def _lack(parts: SplitResult, scheme: str) -> str:
@@ -72,7 +72,7 @@ def _lack(parts: SplitResult, scheme: str) -> str:
         absolute = not parts.netloc and parts.path.startswith("/") and parts.path.strip("/")
         return "" if absolute else "must name a folder from the root, as file:///srv/cache does"
     if not parts.hostname:
-        return f"must name a {'host' if scheme in _HOSTS else 'bucket'}"
+        return f"must name a {'host' if scheme in HOSTS else 'bucket'}"
     if scheme in _BUCKETS and "@" in parts.netloc:
         return "must not hold credentials: the store's own environment variables do"
     return ""

@@ -296,7 +296,7 @@ def test_a_worker_without_the_extra_leaves_the_store_alone(
         there.start_worker("first", PYTHONPATH=str(tmp_path / "start"))
         result = first.on(there, **WRITES)
     url = first.environ["CODEGEN_REMOTE_CACHE"]
-    needs = "needs obstore: pip install 'codegen-tasks[remote]', so it was left alone"
+    needs = "needs obstore, so it was left alone\n  hint: pip install 'codegen-tasks[remote]'"
     assert result.err == f"remote cache {url}: for worker first it {needs}\n"
     assert first.traffic()["kept"] == 8
     right(first)

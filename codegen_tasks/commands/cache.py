@@ -231,8 +231,11 @@ class Cache(Piped, Helped, DoitCmdBase):
             return
         use = "read and written" if remote.writes else "only read"
         signed = "signed" if remote.signs else "not signed"
-        state = remote.trouble() or "answers"
+        fault = remote.trouble()
+        state = fault.what if fault is not None else "answers"
         self._say(f"remote {remote.address.url}: {state}, {use}, {signed}")
+        if fault is not None and fault.hint:
+            self._say(f"  hint: {fault.hint}")
         if not build.project.settings.output_cache:
             self._say("the remote cache is off with the output cache")
         for each in builds_of(self.loader):
@@ -247,7 +250,11 @@ class Cache(Piped, Helped, DoitCmdBase):
             f"{sized(traffic.received)} received in {traffic.waited:.1f} s",
             f"{counted(traffic.kept, 'result')} sent, {sized(traffic.sent)}",
         ]
-        self._say(", ".join(parts) + (f", {traffic.unsent} not sent" if traffic.unsent else ""))
+        if traffic.unsent:
+            parts.append(f"{traffic.unsent} not sent")
+        if traffic.foreign:
+            parts.append(f"{traffic.foreign} of the misses signed by nobody with this key")
+        self._say(", ".join(parts))
 
 
 def _shown(build: Build, entry: Entry) -> str:
