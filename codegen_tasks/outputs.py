@@ -117,8 +117,16 @@ def writes(settings: Settings) -> bool:
     """Tell whether results are sent to the remote cache: by whoever is trusted, if not told."""
     if settings.remote_cache_write != "auto":
         return settings.remote_cache_write == "true"
-    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return in_ci and bool(os.environ.get("CODEGEN_REMOTE_CACHE_KEY"))
+    return _in_ci() and bool(os.environ.get("CODEGEN_REMOTE_CACHE_KEY"))
+
+
+def lacks_key(settings: Settings) -> bool:
+    """Tell whether it is for want of a key only that nothing is sent to the remote cache."""
+    return settings.remote_cache_write == "auto" and _in_ci() and not writes(settings)
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def is_sound(held: Held) -> bool:

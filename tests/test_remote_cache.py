@@ -258,6 +258,8 @@ def test_the_cache_command_tells_of_the_remote_and_leaves_it_alone(
     assert "6 hits, 0 misses, " in status.out
     signed = second.codegen("cache", "status", **KEY, **WRITES)
     assert f"remote {url}: answers, read and written, signed" in signed.out
+    lacking = second.codegen("cache", "status", CI="true")
+    assert "answers, only read (CI writes with a CODEGEN_REMOTE_CACHE_KEY), not" in lacking.out
     stored = sorted(web.folder.rglob("*"))
     for action in ("verify", "cleanup", "clear"):
         assert f"remote {url}: left alone" in second.codegen("cache", action).out
@@ -441,9 +443,15 @@ def test_a_bucket_without_credentials_is_told_in_one_line(
             'remote_cache = "htps://cache.example.org"',
             "unknown scheme 'htps'\n  hint: did you mean 'https'?",
         ),
-        ('remote_cache = "s3://"', "must name a bucket"),
-        ('remote_cache = "file://cache"', "must name a folder from the root"),
-        ('remote_cache = "http://x:y/"', "is no URL"),
+        ('remote_cache = "s3://"', "must name a bucket\n  hint: like s3://bucket/prefix"),
+        (
+            'remote_cache = "file://cache"',
+            "must name a folder from the root\n  hint: like file:///srv/cache",
+        ),
+        (
+            'remote_cache = "http://x:y/"',
+            "is no URL\n  hint: like https://cache.example.org/codegen",
+        ),
         ("remote_cache = ['https://ann:secret']", "must be a string\n"),
         (
             'remote_cache = "https://ann:secret@cache.example.org"',
@@ -456,6 +464,7 @@ def test_a_bucket_without_credentials_is_told_in_one_line(
             " set CODEGEN_REMOTE_CACHE_KEY",
         ),
         ('remote_cache_write = "yess"', "unknown value 'yess'"),
+        ("remote_cache_write = 1", "must be one of auto, true, false, not 1"),
         ("remote_cache_seconds = 0", "must be a whole number from 1, not 0"),
     ],
 )
@@ -471,6 +480,14 @@ def test_a_wrong_setting_is_told_before_any_step(
     assert f"pyproject.toml [tool.codegen] {name}: {said}" in result.err
     assert "secret'" not in result.err
     assert project.ran() == []
+
+
+@pytest.mark.parametrize(("said", "written"), [("1", "read and written"), ("no", "only read")])
+def test_whether_to_write_may_be_said_as_other_variables_say_it(
+    clone: Callable[..., Cached], said: str, written: str
+) -> None:
+    status = clone("first").codegen("cache", "status", CODEGEN_REMOTE_CACHE_WRITE=said)
+    assert f": answers, {written}, " in status.out
 
 
 @pytest.mark.slow

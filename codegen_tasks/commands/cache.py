@@ -230,6 +230,8 @@ class Cache(Piped, Helped, DoitCmdBase):
             self._say(f"remote {remote.address.url}: left alone")
             return
         use = "read and written" if remote.writes else "only read"
+        if outputs.lacks_key(build.project.settings):
+            use += " (CI writes with a CODEGEN_REMOTE_CACHE_KEY)"
         signed = "signed" if remote.signs else "not signed"
         fault = remote.trouble()
         state = fault.what if fault is not None else "answers"

@@ -20,7 +20,7 @@ from ..project import Project
 from ..remote import parcels
 from ..remote.cache import RemoteCache
 from ..remote.parcels import Blob
-from ..settings import Settings
+from ..settings import Settings, switch
 from ..store import Store
 from ..traffic import Traffic
 from ..world import World
@@ -63,7 +63,7 @@ def access(shared: Shared, environ: Mapping[str, str]) -> Access | str:
         address.parsed(_VARIABLE, url)
     except DeclarationError as error:
         return f"its {error.where} {error.what}"
-    forbidden = environ.get(f"{_VARIABLE}_WRITE", "").lower() == "false"
+    forbidden = switch(environ.get(f"{_VARIABLE}_WRITE", "")) is False
     token = environ.get(f"{_VARIABLE}_TOKEN", "")
     return Access(url, shared.seconds, shared.writes and not forbidden, secret, token)
 
