@@ -639,6 +639,28 @@ def test_a_misspelt_variable_is_named_and_the_build_goes_on(project: Project) ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("-P", "dask", "--sheduler", "tcp://here:8786"),
+            "option --sheduler not recognized\n  hint: did you mean '--scheduler'?\n",
+        ),
+        (("info", "--jsno"), "option --jsno not recognized\n  hint: did you mean '--json'?\n"),
+        (("-h",), "option -h not recognized\n  hint: doit help COMMAND lists its options\n"),
+        (
+            ("--scheduler",),
+            "option --scheduler requires argument\n  hint: doit help COMMAND lists its options\n",
+        ),
+    ],
+)
+def test_a_misspelt_option_is_told_with_the_nearest_one(
+    project: Project, words: tuple[str, ...], said: str
+) -> None:
+    result = project.doit(*words)
+    assert (result.code, result.err) == (3, f"ERROR: {said}")
+
+
 # Patterns ---------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from doit.globals import Globals
 
 from .. import disk, garbage
 from ..codegen import ASKED, Codegen
+from ..errors import nearest
 from ..ours import is_ours
 from .helped import Helped
 
@@ -148,12 +149,22 @@ class LateParser(CmdParse):
             try:
                 found, names = self.complete.parse_only(in_args, params)
             except CmdParseError:
+                if names_us("dodo.py"):
+                    self._refuse(in_args)
                 raise error from None
             self.refused = error
         for option in self._own:
             found.setdefault(option["name"], option["default"])
         self.given = found, names
         return found, names
+
+    def _refuse(self, in_args: Sequence[str]) -> None:
+        """Raise CmdParseError, without core's list of all options, if one is misspelt."""
+        parser = self.complete
+        try:
+            getopt.getopt(list(in_args), parser.get_short(), parser.get_long())
+        except getopt.GetoptError as error:
+            raise refusal(error, parser) from None
 
 
 class OverCore(Helped):
@@ -256,7 +267,7 @@ def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:
     try:
         options, names = getopt.gnu_getopt(list(arguments), parser.get_short(), parser.get_long())
     except getopt.GetoptError as error:
-        raise CmdParseError(f"Error parsing Command: {error}") from None
+        raise refusal(error, parser) from None
     first: list[str] = []
     for option, value in options:
         if option.startswith("--") and value:
@@ -264,6 +275,13 @@ def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:
         else:
             first += [option, value] if value else [option]
     return [*first, "--", *names] if names else first
+
+
+def refusal(error: getopt.GetoptError, parser: CmdParse) -> CmdParseError:
+    """Return what is wrong with an option, and the nearest one or where to find all."""
+    known = [f"--{name.rstrip('=')}" for name in parser.get_long()]
+    hint = nearest(f"--{error.opt}", known) if "not recognized" in error.msg else ""
+    return CmdParseError(f"{error.msg}\n  hint: {hint or 'doit help COMMAND lists its options'}")
 
 
 def sized(count: int) -> str:
