@@ -189,11 +189,18 @@ class Cache(Piped, Helped, DoitCmdBase):
         build, step = self._step(words[0])
         name = step.outputs[0]
         if outputs.OutputCache(build.project, build.world).find(step) is not None:
-            self._say(f"{name}: is in the output cache")
+            made = (
+                f", made from {step.source} as it is now"
+                if step.source in build.plan.makers
+                else ""
+            )
+            self._say(f"{name}: is in the output cache{made}")
             return 0
         miss = misses.explained(step, store_of(build.project), build.world)
         if not miss.results:
             self._say(f"{name}: the output cache has nothing for it")
+            if least := build.project.settings.output_cache_milliseconds:
+                self._say(f"  hint: what took less than {least} ms is not kept")
             return 0
         count = counted(miss.results, "result")
         if not miss.reasons:
@@ -216,6 +223,9 @@ class Cache(Piped, Helped, DoitCmdBase):
             if name in plan.steps and plan.steps[name].phase != "templates":
                 return build, plan.steps[name]
             known += plan.makers
+        known += [
+            path.removeprefix(f"{b.project.output}/") for b in builds for path in b.plan.makers
+        ]
         hint = nearest(name, known)
         raise InvalidCommand(f"cache why: no target '{name}'" + (f", {hint}" if hint else ""))
 
