@@ -647,6 +647,11 @@ def test_a_misspelt_variable_is_named_and_the_build_goes_on(project: Project) ->
             "option --sheduler not recognized\n  hint: did you mean '--scheduler'?\n",
         ),
         (("info", "--jsno"), "option --jsno not recognized\n  hint: did you mean '--json'?\n"),
+        (
+            ("generate", "-n", "3"),
+            "option -n not recognized by a task\n"
+            "  hint: what is doit's own comes before names: doit -n … generate\n",
+        ),
         (("-h",), "option -h not recognized\n  hint: doit help COMMAND lists its options\n"),
         (
             ("--scheduler",),
@@ -658,6 +663,12 @@ def test_a_misspelt_option_is_told_with_the_nearest_one(
     project: Project, words: tuple[str, ...], said: str
 ) -> None:
     result = project.doit(*words)
+    assert (result.code, result.err) == (3, f"ERROR: {said}")
+
+
+def test_a_misspelt_option_of_a_command_of_ours_is_told_alike(project: Project) -> None:
+    result = project.run(sys.executable, "-m", "codegen_tasks", "cache", "--db-fiel=x")
+    said = "option --db-fiel not recognized\n  hint: did you mean '--db-file'?\n"
     assert (result.code, result.err) == (3, f"ERROR: {said}")
 
 

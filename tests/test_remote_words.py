@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,19 @@ def test_what_a_server_does_not_take_is_told_with_what_may_help(
 ) -> None:
     with nginx(tmp_path, more) as web:
         assert told(web.url + path) == (what, hint)
+
+
+def test_what_speaks_no_http_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            with server.accept()[0] as caller:
+                caller.sendall(b"220 mail ready\r\n")
+                caller.recv(1000)
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert asked(url) == ("answers with something else", "does the URL lead to a store?")
 
 
 def test_a_certificate_that_is_not_trusted_and_the_wrong_scheme_are_told(

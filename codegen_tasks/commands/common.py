@@ -149,22 +149,13 @@ class LateParser(CmdParse):
             try:
                 found, names = self.complete.parse_only(in_args, params)
             except CmdParseError:
-                if names_us("dodo.py"):
-                    self._refuse(in_args)
-                raise error from None
+                refused = misspelt(self.complete, in_args) if names_us("dodo.py") else None
+                raise refused or error from None
             self.refused = error
         for option in self._own:
             found.setdefault(option["name"], option["default"])
         self.given = found, names
         return found, names
-
-    def _refuse(self, in_args: Sequence[str]) -> None:
-        """Raise CmdParseError, without core's list of all options, if one is misspelt."""
-        parser = self.complete
-        try:
-            getopt.getopt(list(in_args), parser.get_short(), parser.get_long())
-        except getopt.GetoptError as error:
-            raise refusal(error, parser) from None
 
 
 class OverCore(Helped):
@@ -174,6 +165,7 @@ class OverCore(Helped):
     """
 
     own: Sequence[Mapping[str, Any]]
+    names_options = False  # `LateParser` does, where there is a Codegen
     loader: Any
     _cmdparser: Any
     #: Whether the command must know what we made and no rule makes any more.
@@ -275,6 +267,15 @@ def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:
         else:
             first += [option, value] if value else [option]
     return [*first, "--", *names] if names else first
+
+
+def misspelt(parser: CmdParse, arguments: Sequence[str]) -> CmdParseError | None:
+    """Return what is wrong with an option, without core's list of all; None if it is not that."""
+    try:
+        getopt.getopt(list(arguments), parser.get_short(), parser.get_long())
+    except getopt.GetoptError as error:
+        return refusal(error, parser)
+    return None
 
 
 def refusal(error: getopt.GetoptError, parser: CmdParse) -> CmdParseError:

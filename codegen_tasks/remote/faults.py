@@ -65,6 +65,10 @@ _MARKS = (
         re.compile(r"DecodeCredentials"),
         Fault("needs credentials, whose file holds none", _FILE),
     ),
+    (
+        re.compile(r"Error\(\s*(Parse\(|UnexpectedMessage)"),
+        Fault("answers with something else", "does the URL lead to a store?"),
+    ),
     (re.compile(r"InvalidAccessKey"), Fault("needs AZURE_STORAGE_ACCOUNT_KEY to be a key")),
     (
         re.compile(r"configured region"),
