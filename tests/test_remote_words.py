@@ -139,8 +139,9 @@ def test_what_speaks_no_http_is_told() -> None:
 
         def serve() -> None:
             with server.accept()[0] as caller:
+                caller.recv(10_000)
                 caller.sendall(b"220 mail ready\r\n")
-                caller.recv(1000)
+                caller.recv(1)  # until it goes
 
         threading.Thread(target=serve, daemon=True).start()
         assert asked(url) == ("answers with something else", "does the URL lead to a store?")
