@@ -197,13 +197,26 @@ def test_what_is_no_scheduler_is_told_with_what_may_help(project: Project) -> No
     assert hint == "  hint: dask scheduler tells its address and, with --version, which Dask it is"
 
 
+@pytest.mark.parametrize(
+    ("environ", "what"),
+    [
+        ({}, "needs certificates"),
+        (
+            {
+                "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "no.pem",
+                "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": "no.pem",
+            },
+            "needs certificates, a file of which is not there",
+        ),
+    ],
+)
 def test_a_scheduler_that_wants_certificates_is_told_with_where_they_are_named(
-    project: Project,
+    project: Project, environ: dict[str, str], what: str
 ) -> None:
-    result = project.doit("-P", "dask", "--scheduler", "tls://127.0.0.1:9")
+    result = project.doit("-P", "dask", "--scheduler", "tls://127.0.0.1:9", **environ)
     assert result.code == 0
     assert notes(result) == [
-        "-P dask: tls://127.0.0.1:9 needs certificates; all steps run here",
+        f"-P dask: tls://127.0.0.1:9 {what}; all steps run here",
         "  hint: distributed.comm.tls in Dask's configuration names them",
     ]
 

@@ -269,10 +269,9 @@ class Cluster:
 def _unreachable(where: str, error: Exception) -> UnreachableError:
     """Return what is wrong with a cluster, in words that do not need Dask's source."""
     what = str(error).partition("\n")[0] or type(error).__name__
-    if "ssl_context" in what:
-        return UnreachableError(
-            f"{where} needs certificates", "distributed.comm.tls in Dask's configuration names them"
-        )
+    if where.startswith("tls://") and (lack := _lacks(error, what)):
+        hint = "distributed.comm.tls in Dask's configuration names them"
+        return UnreachableError(f"{where} {lack}", hint)
     # At what comes in place of an answer.
     if "://" in where and isinstance(error, MemoryError | TypeError):
         import distributed
@@ -286,6 +285,16 @@ def _unreachable(where: str, error: Exception) -> UnreachableError:
         return UnreachableError(f"{where} cannot be used: {what.rpartition('>: ')[2]}")
     hint = "does it run, and is this the address that it tells?" if "://" in where else ""
     return UnreachableError(what, hint)
+
+
+def _lacks(error: Exception, what: str) -> str:
+    """Return what is amiss with certificates; "" if it is something else."""
+    if "ssl_context" in what:
+        return "needs certificates"
+    if isinstance(error, FileNotFoundError):
+        return "needs certificates, a file of which is not there"
+    closed = "CommClosedError" in f"{type(error).__name__} {what}"
+    return "speaks no TLS, or takes other certificates" if closed else ""
 
 
 def _local(workers: int) -> Any:
