@@ -293,8 +293,9 @@ def _lacks(error: Exception, what: str) -> str:
         return "needs certificates"
     if isinstance(error, FileNotFoundError):
         return "needs certificates, a file of which is not there"
-    closed = "CommClosedError" in f"{type(error).__name__} {what}"
-    return "speaks no TLS, or takes other certificates" if closed else ""
+    said = f"{type(error).__name__} {what}"
+    refused = "CommClosedError" in said or "SSL" in said
+    return "speaks no TLS, or takes other certificates" if refused else ""
 
 
 def _local(workers: int) -> Any:
