@@ -224,9 +224,10 @@ def _in_parts(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Ite
             else:
                 yield pickle.loads(told)
     except BaseException:
-        for fork in begun:
-            fork.end()
-        build.sweep()  # they may have been writing
+        with forks.undisturbed():
+            for fork in begun:
+                fork.end()
+            build.sweep()  # they may have been writing
         raise
     for part in untold:
         # What a fork restored that did not live to tell is restored once more.

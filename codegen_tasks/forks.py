@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -26,6 +26,16 @@ def room() -> int:
 def may_fork() -> bool:
     """Tell whether a fork of this process could work beside it, and would be sound."""
     return room() > 0
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Have an interrupt wait meanwhile."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class Fork:

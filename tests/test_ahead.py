@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from stores import Web, free_port, nginx
 from test_little_to_do import Counts, counted
@@ -363,16 +364,19 @@ def test_as_many_forks_restore_as_there_are_cores_and_whichever_dies_all_is_rest
     assert is_as_clean(other)
 
 
-def test_an_interrupt_ends_both_processes_and_the_next_run_goes_on(
-    checkout: Callable[..., Large],
+@pytest.mark.parametrize("cores", [2, 8])
+def test_an_interrupt_ends_all_processes_and_the_next_run_goes_on(
+    checkout: Callable[..., Large], cores: int
 ) -> None:
-    many = ahead.WORTH_A_FORK
+    many = 2 * ahead.WORTH_A_FORK
     checkout("first", many).built()
     other = checkout("other", many)
     dodo = other.read("dodo.py")
     killing = FORKING.format(whom="os.getppid()", how="SIGINT", seconds=60)
-    other.write("dodo.py", killing + dodo)
+    many_cores = f"os.sched_getaffinity = lambda pid: range({cores})\n"
+    other.write("dodo.py", killing + many_cores + dodo)
     result = other.doit()
+    assert not [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(other.path)]
     assert result.code == 130
     assert "interrupted; what was finished is kept" in result.err
     assert " left to do" in result.out
