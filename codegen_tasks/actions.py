@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, TypeAlias, get_args
 
 from . import digest
@@ -282,22 +281,13 @@ def answers(stored: Stored, step: Step, reads: ReadSet, digests: Sequence[str]) 
     return found == asked and {one.path for one in stored.contents} == set(step.outputs)
 
 
-def complete(
-    stored: Stored, contents: Mapping[str, bytes], like: Mapping[str, str] = MappingProxyType({})
-) -> Result:
-    """Return a stored result with its outputs.
-
-    Args:
-        stored: the result.
-        contents: those that do not stand in it, by digest.
-        like: see `Result`.
-    """
+def complete(stored: Stored, contents: Mapping[str, bytes]) -> Result:
+    """Return a stored result with its outputs; contents that do not stand in it, by digest."""
     outputs = {
         one.path: one.data if one.data is not None else contents[one.digest]
         for one in stored.contents
     }
-    known = stored.result
-    return Result(known.inputs, outputs, known.references, known.printed, known.seconds, like)
+    return replace(stored.result, outputs=outputs)
 
 
 def _input(fields: Sequence[Any], met: dict[Any, Input] | None) -> Input:

@@ -11,8 +11,16 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 #: Schemes that need no more than a folder, a host, or a bucket.
-_FOLDER, _HOSTS, _BUCKETS = "file", ("http", "https"), ("s3", "gs", "az")
-SCHEMES = (_FOLDER, *_HOSTS, *_BUCKETS)
+_FOLDER, HOSTS, _BUCKETS = "file", ("http", "https"), ("s3", "gs", "az")
+SCHEMES = (_FOLDER, *HOSTS, *_BUCKETS)
+_LIKE = {
+    "file": "file:///srv/cache",
+    "http": "http://cache.example.org:8080/codegen",
+    "https": "https://cache.example.org/codegen",
+    "s3": "s3://bucket/prefix",
+    "gs": "gs://bucket/prefix",
+    "az": "az://container/prefix",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ def parsed(where: str, url: str) -> Address:
         parts = urlsplit(url)
         _ = parts.port  # raises if it is no number
     except ValueError:
-        raise DeclarationError(where, "is no URL") from None
+        raise DeclarationError(where, "is no URL", f"like {_LIKE['https']}") from None
     scheme = parts.scheme.lower()
     if scheme not in SCHEMES:
         hint = nearest(scheme, SCHEMES) or f"one of {', '.join(f'{s}://' for s in SCHEMES)}"
@@ -58,10 +66,10 @@ def parsed(where: str, url: str) -> Address:
         raise DeclarationError(where, what, hint)
     what = _lack(parts, scheme)
     if what:
-        raise DeclarationError(where, what)
+        raise DeclarationError(where, what, f"like {_LIKE[scheme]}")
     host = parts.netloc.rpartition("@")[2]
     url = f"{scheme}://{host}{parts.path.rstrip('/')}"
-    return Address(url, _login(parts) if scheme in _HOSTS else "")
+    return Address(url, _login(parts) if scheme in HOSTS else "")
 
 
 def _lack(parts: SplitResult, scheme: str) -> str:
@@ -70,9 +78,9 @@ def _lack(parts: SplitResult, scheme: str) -> str:
         return "must end with a path, without '?' and '#'"
     if scheme == _FOLDER:
         absolute = not parts.netloc and parts.path.startswith("/") and parts.path.strip("/")
-        return "" if absolute else "must name a folder from the root, as file:///srv/cache does"
+        return "" if absolute else "must name a folder from the root"
     if not parts.hostname:
-        return f"must name a {'host' if scheme in _HOSTS else 'bucket'}"
+        return f"must name a {'host' if scheme in HOSTS else 'bucket'}"
     if scheme in _BUCKETS and "@" in parts.netloc:
         return "must not hold credentials: the store's own environment variables do"
     return ""

@@ -3,7 +3,7 @@
 A branch that is switched back, or a fresh clone, has thousands of steps whose results are known
 already; to doit each would be a task to be made, scheduled and reported.  So `likely` tells, when
 the tasks are made, which steps may do without one, and `restored` restores them when the run
-begins, half of them in a fork of this process.  What it could not restore gets its task then.
+begins, parts of them in forks of this process.  What it could not restore gets its task then.
 
 Only the user's own store is asked, for a process that has asked a remote cache must not fork.
 """
@@ -20,7 +20,8 @@ from . import bundles, forks, rows
 from .build import Build
 from .glance import is_simple
 from .model import PHASES, Outcome, Phase, Reason, Step, Trace
-from .outputs import OutputCache, step_kind
+from .outputs import OutputCache
+from .readsets import step_kind
 from .tasks import packed
 from .traffic import Traffic
 
@@ -37,6 +38,8 @@ _MISSED = 16
 _CHUNK = 256
 #: So many steps are worth a fork.
 WORTH_A_FORK = 128
+#: At most so many forks: what they have found is recorded by one process.
+_FORKS = 3
 
 _T = TypeVar("_T")
 #: What doit's database holds for a task, by its name; None for one that is not to be touched.
@@ -174,7 +177,7 @@ def restored(
     for _, group in groupby(ours, key=lambda step: (step.phase, step.link)):
         stale = list(_stale(build, group, values, because))
         outputs.use_bundles({step_kind(step): step for step, _ in stale}.values())
-        for outcomes, bundled in _in_two(build, stale, over):
+        for outcomes, bundled in _in_parts(build, stale, over):
             over.update(outcome.task for outcome in outcomes)
             yield outcomes
             for task in bundled:  # and so need not be kept together once more
@@ -201,28 +204,40 @@ def _stale(
         yield step, build.recorded(step, verdict.trace)
 
 
-def _in_two(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Iterator[_Found]:
-    """Restore steps that do not wait for each other, in two processes if they are many."""
-    half = len(todo) // 2
-    if len(todo) < WORTH_A_FORK or not forks.may_fork():
-        yield _found(build, todo, over)
-        return
-    fork = forks.Fork(lambda: pickle.dumps(_found(build, todo[half:], over), 5))
+def _in_parts(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Iterator[_Found]:
+    """Restore steps that do not wait for each other, in several processes if they are many."""
+    count = 1 + min(forks.room(), _FORKS, len(todo) // WORTH_A_FORK)
+    size = -(-len(todo) // count) or 1
+    first, *others = [todo[at : at + size] for at in range(0, len(todo), size)] or [todo]
+    begun: list[forks.Fork] = []
     try:
-        fork.begin()
-        for start in range(0, half, _CHUNK):
-            yield _found(build, todo[start : min(half, start + _CHUNK)], over)
-        told = fork.result()
+        for part in others:
+            begun.append(forks.Fork(_telling(build, part, over)))
+            begun[-1].begin()
+        for start in range(0, len(first), _CHUNK):
+            yield _found(build, first[start : start + _CHUNK], over)
+        untold = []
+        for fork, part in zip(begun, others, strict=True):
+            told = fork.result()
+            if told is None:
+                untold.append(part)
+            else:
+                yield pickle.loads(told)
     except BaseException:
-        fork.end()
-        build.sweep()  # it may have been writing
+        with forks.undisturbed():
+            for fork in begun:
+                fork.end()
+            build.sweep()  # they may have been writing
         raise
-    if told is not None:
-        yield pickle.loads(told)
-    else:
+    for part in untold:
         # What a fork restored that did not live to tell is restored once more.
         build.sweep()
-        yield _found(build, todo[half:], over)
+        yield _found(build, part, over)
+
+
+def _telling(build: Build, part: Sequence[_Todo], over: Collection[str]) -> Callable[[], bytes]:
+    """Return the work of a fork."""
+    return lambda: pickle.dumps(_found(build, part, over), 5)
 
 
 def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> _Found:
@@ -242,7 +257,7 @@ def _found(build: Build, todo: Iterable[_Todo], over: Collection[str]) -> _Found
             continue
         missed[kind] = 0
         found.append(packed(build, outcome, packer))
-    return found, outputs.bundled
+    return found, outputs.take_bundled()
 
 
 # Keeping together -----------------------------------------------------------------------

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 from . import actions, digest, disk
 from .bundle import Bundle, Entry, Read, written
 from .errors import AwaitedError
+from .looks import Guard
 from .model import DATA_KINDS, PATH_KINDS, Input, Result, Stat, Step, Trace
 from .project import Project
 from .store import ACTIONS, CONTENTS, Store
@@ -21,8 +21,6 @@ from .world import World
 
 #: So many results are worth a bundle.
 WORTH = 64
-#: Is called with each path that is about to be read; may raise.
-Guard: TypeAlias = Callable[[str], None]
 #: What may be raised by a bundle that is none.
 BROKEN = (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError)
 
@@ -126,14 +124,10 @@ class Bundles:
             inputs.append(item)
         if {one.path for one in entry.contents} != set(step.outputs):
             return None
-        outputs, like = {}, {}
-        for one in entry.contents:
-            data = one.data if one.data is not None else self._store.content(one.digest)
-            if data is None:
-                return None
-            outputs[one.path] = data
-            if one.data is None:
-                like[one.path] = self._store.path(CONTENTS, one.digest)
+        filled = self._store.filled(entry.contents)
+        if filled is None:
+            return None
+        outputs, like = filled
         said = (entry.references, entry.printed, entry.seconds)
         return Result(tuple(inputs), outputs, *said, like)
 

@@ -10,16 +10,32 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
+def room() -> int:
+    """Return how many forks of this process could work beside it, and would be sound."""
+    if not hasattr(os, "fork") or threading.active_count() > 1:
+        return 0
+    return len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 0
+
+
 def may_fork() -> bool:
     """Tell whether a fork of this process could work beside it, and would be sound."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return hasattr(os, "fork") and cores > 1 and threading.active_count() == 1
+    return room() > 0
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Have an interrupt wait meanwhile."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class Fork:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 
-from . import digest, disk, lock, patterns, snapshot
+from . import digest, disk, lock, patterns, snapshot, state
 from .errors import StepError
 from .folders import Folders
-from .model import PHASES, Input, Phase, Step, Trace
+from .model import PHASES, Input, Phase, Step
 from .ours import is_ours
 from .project import FORMAT, Project
 from .snapshot import Fact, Kept, Row, Snapshot
@@ -523,7 +523,7 @@ def _row(build: Build, dep_manager: Any, task: str) -> Row:
         return known
     step, trace = build.plan.steps[task], build.latest.get(task)
     if task in build.ran and trace is None:
-        trace = Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
+        trace = state.trace(dep_manager, task)
     declared = build.world.declared(step)
     row = snapshot.row_of(step, snapshot.mark_of(step, declared), trace, build.project.templates)
     if trace is not None and not {item.key for item in trace.inputs}.issuperset(declared):

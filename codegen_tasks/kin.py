@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import disk, snapshot
+from . import disk, snapshot, state
 from .build import Build
 from .glance import path_of
-from .model import PATH_KINDS, Step, Trace
+from .model import PATH_KINDS, Step
 from .ours import is_ours
 
 
@@ -70,7 +70,7 @@ def _readers(build: Build, paths: Collection[str], dep_manager: Any) -> set[str]
 
 
 def _has_read(task: str, paths: Collection[str], dep_manager: Any) -> bool:
-    trace = Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
+    trace = state.trace(dep_manager, task)
     inputs = trace.inputs if trace is not None else ()
     return any(item.kind in PATH_KINDS and item.name in paths for item in inputs)
 

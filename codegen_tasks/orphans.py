@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import disk, manifest
+from . import disk, manifest, state
 from .build import Build, left_in
 from .model import Phase, Trace
 from .project import Project
@@ -61,7 +61,7 @@ def _of_others(unread: Collection[str], dep_manager: Any, names: Iterable[str]) 
     made = [
         ({each.name for each in trace.inputs}, {each.path for each in trace.outputs})
         for name in names
-        if (trace := Trace.from_values((dep_manager.get_values(name) or {}).get("trace")))
+        if (trace := state.trace(dep_manager, name))
     ]
     doubtful: set[str] = set()
     more = set(unread)

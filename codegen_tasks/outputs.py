@@ -11,22 +11,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from . import actions, digest, disk
 from .actions import ReadSet, Stored
 from .bundle import Bundle
-from .bundles import BROKEN, Bundles, Guard
+from .bundles import BROKEN, Bundles
 from .errors import AwaitedError, CodegenError
-from .keys import Reads
-from .model import DATA_KINDS, PATH_KINDS, Input, Result, Stat, Step, Trace
-from .patterns import EXPLAINED
+from .looks import Guard, Look, Looks
+from .model import PATH_KINDS, Input, Result, Step, Trace
 from .project import Project
+from .readsets import ReadSets, step_kind
 from .settings import Settings
 from .store import ACTIONS, CONTENTS, Held, Store, default_folder
 from .world import World
@@ -39,17 +38,10 @@ if TYPE_CHECKING:
 #: After so many steps of a kind that were made as soon as restored, and none that was found, no
 #: further ones are looked for.
 _QUICK = 8
-#: Kinds of inputs that are looked at once in a run, as a render does: what is declared, and
-#: templates.
-_ALIKE = frozenset({"rule", "environment", "context", "filter", "test", "function", "global"})
-_ALIKE |= {"template", "missing template"}
 #: What became of a step, as `Outcome.cached` says it; anything else is why it was not kept.
 RESTORED, FETCHED, KEPT = "restored", "restored from remote", "kept"
 #: With that begins why a step was not kept, if the store could not be written.
 UNWRITABLE = "cannot be stored: "
-
-#: Of something that a step would read: its digest, its signature, and what shows it.
-_Seen: TypeAlias = tuple[str, Stat | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +61,21 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A result that a step may have: what it would have read, as it is now, and the result's key.
+    """A result that a step may have.
 
     Args:
-        reads, digests: what it would have read, and the digest of each.
-        stats: the signatures that files among these had before they were looked at.
-        shown: what explains a change of each later, as it is here: a store could say anything.
+        reads: what it would have read.
+        look: the same, as it is now.
         key: of the result.
     """
 
     reads: ReadSet
-    digests: Sequence[str]
-    stats: Sequence[Stat | None]
-    shown: Sequence[str]
+    look: Look
     key: str
 
-
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """What many steps read alike: digests, signatures, what shows it, its text in their keys."""
-
-    digests: tuple[str, ...]
-    stats: tuple[Stat | None, ...]
-    shown: tuple[str, ...]
-    text: str
-
-
-def step_kind(step: Step) -> Kind:
-    """Return what steps have in common that read alike."""
-    return (step.rule, step.phase, step.link, step.item is None)
+    def signed(self, result: Result, looks: Looks) -> Result:
+        """Return the result, as it was kept, with the signatures that its inputs have here."""
+        return replace(result, inputs=looks.signed(result.inputs, self.look))
 
 
 def _written_in(folder: str) -> set[bytes]:
@@ -139,8 +117,16 @@ def writes(settings: Settings) -> bool:
     """Tell whether results are sent to the remote cache: by whoever is trusted, if not told."""
     if settings.remote_cache_write != "auto":
         return settings.remote_cache_write == "true"
-    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return in_ci and bool(os.environ.get("CODEGEN_REMOTE_CACHE_KEY"))
+    return _in_ci() and bool(os.environ.get("CODEGEN_REMOTE_CACHE_KEY"))
+
+
+def lacks_key(settings: Settings) -> bool:
+    """Tell whether it is for want of a key only that nothing is sent to the remote cache."""
+    return settings.remote_cache_write == "auto" and _in_ci() and not writes(settings)
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def is_sound(held: Held) -> bool:
@@ -178,13 +164,8 @@ class OutputCache:
         self._world = world
         self._store = store if store is not None else store_of(project)
         self.remote = remote
-        self._shared: dict[str, list[ReadSet]] = {}
-        self._keys: dict[Kind, str] = {}
         self._expected: dict[str, list[_Candidate]] = {}
-        self._seen: dict[tuple[str, str], _Seen] = {}
-        self._rests: dict[ReadSet, _Rest | None] = {}
         self._rows: dict[Any, Input] = {}
-        self._met: dict[tuple[int, Stat | None], tuple[Input, Input]] = {}  # by identity
         self._roots = _written_in(project.root) | _written_in(os.path.realpath(project.root))
         self._least = project.settings.output_cache_milliseconds
         self._too_quick = too_quick(project.settings)
@@ -192,9 +173,10 @@ class OutputCache:
         self._fence: Fence | None = None
         if remote is not None:
             self._fence = remote.fence(project.root, project.templates, project.output)
+        self._looks = Looks(world)
+        self._sets = ReadSets(world, self._store, remote, self._fence)
         self._bundles: Bundles | None = None
-        #: Tasks of the steps that were found in bundles.
-        self.bundled: set[str] = set()
+        self._bundled: set[str] = set()  # tasks of the steps that were found there
         #: The `actions.shared_key` of kinds whose bundle the remote cache had, and not the store.
         self.fetched: Collection[str] = ()
 
@@ -204,10 +186,18 @@ class OutputCache:
         Args:
             steps: one of each kind that is to be looked for.
         """
-        self._bundles = Bundles(self._project, self._world, self._store)
+        self._bundles = self._all_bundles()
         for step in steps:
             if actions.own_name(step):
-                self._bundles.open(self._shared_key(step))
+                self._bundles.open(self._sets.shared_key(step))
+
+    def _all_bundles(self) -> Bundles:
+        return Bundles(self._project, self._world, self._store)
+
+    def take_bundled(self) -> set[str]:
+        """Return the tasks that were found in bundles since this was asked last."""
+        found, self._bundled = self._bundled, set()
+        return found
 
     # Finding ----------------------------------------------------------------------------
 
@@ -222,9 +212,8 @@ class OutputCache:
         remote = self.remote
         if remote is None or not remote.answers:
             return
-        asked = [step for step in steps if self._looks(step) and remote.pays(step_kind(step))]
-        remote.fetch_sets([self._first_key(step) for step in asked])
-        remote.fetch_sets([self._own_key(step) for step in asked if self._has_own_sets_there(step)])
+        asked = [one for one in steps if self._is_looked_for(one) and remote.pays(step_kind(one))]
+        self._sets.expect(asked)
         wanted: dict[str, Kind] = {}
         for step in asked:
             with remote.working():
@@ -249,16 +238,15 @@ class OutputCache:
 
     def _candidates(self, step: Step, guard: Guard | None) -> Iterator[_Candidate]:
         own = ""
-        for reads in self._read_sets(step):
-            own = own or self._own_key(step)
+        for reads in self._sets.of(step):
+            own = own or self._sets.own_key(step)
             try:
-                digests, stats, shown, text = self._now(step, reads, guard)
+                look = self._looks.at(step, reads, guard)
             except (Exception, AwaitedError):
                 # It names what is not made yet, or what cannot be read.  The step itself may
                 # read it no more; if it does, it says so, and is looked for again later.
                 continue
-            key = actions.key_of_texts(own, text)
-            yield _Candidate(reads, digests, stats, shown, key)
+            yield _Candidate(reads, look, actions.key_of_texts(own, look.texts))
 
     def find(self, step: Step, guard: Guard | None = None) -> Found | None:
         """Return what a step would make, if that is known; None if it is not.
@@ -268,21 +256,21 @@ class OutputCache:
             guard: is called with each path that is about to be read; may raise.
         """
         if self._bundles is not None and actions.own_name(step):
-            result = self._bundles.find(step, self._shared_key(step), guard)
+            result = self._bundles.find(step, self._sets.shared_key(step), guard)
             if result is not None:
-                self.bundled.add(step.task)
-                fetched = self._shared_key(step) in self.fetched
+                self._bundled.add(step.task)
+                fetched = self._sets.shared_key(step) in self.fetched
                 return Found(result, FETCHED if fetched else RESTORED)
         expected = self._expected.pop(step.task, None)
-        if not self._looks(step):
+        if not self._is_looked_for(step):
             return None
         for one in expected if expected is not None else self._candidates(step, guard):
             found = self._stored(one.key)
-            if found is not None and actions.answers(found, step, one.reads, one.digests):
+            if found is not None and actions.answers(found, step, one.reads, one.look.digests):
                 result = self._complete(found)
                 if result is not None:
                     self._quick[step_kind(step)] = 0
-                    return Found(self._signed(result, one), RESTORED)
+                    return Found(one.signed(result, self._looks), RESTORED)
         return self._fetched(step, expected or ())
 
     def knows(self, step: Step, guess: bool = False) -> bool:
@@ -293,7 +281,7 @@ class OutputCache:
             guess: what it reads may not be as it will be then.
         """
         if guess:
-            found = any(True for _ in self._read_sets(step))
+            found = any(True for _ in self._sets.of(step))
         else:
             found = any(self._store.has(ACTIONS, one.key) for one in self._candidates(step, None))
         return found or self._is_bundled(step, guess)
@@ -301,7 +289,7 @@ class OutputCache:
     def _is_bundled(self, step: Step, guess: bool) -> bool:
         if self._bundles is None or not actions.own_name(step):
             return False
-        shared = self._shared_key(step)
+        shared = self._sets.shared_key(step)
         if guess:
             return self._bundles.have(step, shared)
         return self._bundles.find(step, shared, None) is not None
@@ -316,8 +304,8 @@ class OutputCache:
         for step in steps:
             if self.remote is None or not self.remote.answers or not actions.own_name(step):
                 continue
-            shared = self._shared_key(step)
-            bundles = Bundles(self._project, self._world, self._store)
+            shared = self._sets.shared_key(step)
+            bundles = self._all_bundles()
             for data in self.remote.bundles(shared, partial(self._store.has, CONTENTS)):
                 with contextlib.suppress(CodegenError, *BROKEN):
                     if self._may_follow(step, Bundle(data)):
@@ -334,11 +322,11 @@ class OutputCache:
 
     def forget(self) -> None:
         """Forget what was looked at: time may pass, and tasks may run, before steps do."""
-        for known in (self._shared, self._seen, self._rests):
-            known.clear()
+        self._sets.forget()
+        self._looks.forget()
         self._bundles = None
 
-    def _looks(self, step: Step) -> bool:
+    def _is_looked_for(self, step: Step) -> bool:
         """Tell whether a step is looked for: it may be of a kind that is made as soon."""
         return self._quick[step_kind(step)] < _QUICK
 
@@ -346,7 +334,7 @@ class OutputCache:
         """Return what the remote cache knows; keep it here."""
         for one in expected if self.remote is not None else ():
             came = self.remote.take(one.key) if self.remote is not None else None
-            if came is None or not actions.answers(came.stored, step, one.reads, one.digests):
+            if came is None or not actions.answers(came.stored, step, one.reads, one.look.digests):
                 continue
             added = self._keep_fetched(step, one, came)
             contents = {**came.contents}
@@ -359,7 +347,7 @@ class OutputCache:
             else:
                 self._quick[step_kind(step)] = 0
                 result = actions.complete(came.stored, contents)
-                return Found(self._signed(result, one), FETCHED, added)
+                return Found(one.signed(result, self._looks), FETCHED, added)
         return None
 
     def _keep_fetched(self, step: Step, one: _Candidate, came: Fetched) -> int:
@@ -371,163 +359,17 @@ class OutputCache:
             put = self._store.put
             size = sum(put(CONTENTS, n, d) for n, d in came.contents.items() if n in needed)
             size += put(ACTIONS, one.key, came.text)
-            return size + self._keep_reads(step, self._own_key(step), one.reads)
+            return size + self._sets.keep(step, self._sets.own_key(step), one.reads)
         except CodegenError:
             return 0  # it is of use without
-
-    def _read_sets(self, step: Step) -> Iterator[ReadSet]:
-        """Yield what the step may read, as other runs have: likely sets first."""
-        yield from self._read_sets_here(step)
-        yield from (one for one in self._read_sets_there(step) if self._is_followed(step, one))
-
-    def _read_sets_here(self, step: Step) -> Iterator[ReadSet]:
-        name = actions.own_name(step)
-        alike = self._alike(step) if name else []
-        common = [actions.owned(one, name) for one in alike]
-        if name and len(alike) < actions.SETS:  # else it is more likely that its own is right
-            yield from common
-        if not name or len(alike) > 1:
-            own = self._sets(self._own_key(step))
-            yield from own
-            if len(alike) >= actions.SETS:
-                yield from (one for one in common if one not in own)
-
-    def _read_sets_there(self, step: Step) -> Iterator[ReadSet]:
-        if self.remote is None or not self.remote.answers:
-            return
-        name = actions.own_name(step)
-        if self._has_own_sets_there(step):
-            yield from self.remote.sets(self._own_key(step))
-        if name:
-            for one in self.remote.sets(self._shared_key(step)):
-                yield actions.owned(one, name)
-
-    def _has_own_sets_there(self, step: Step) -> bool:
-        """Tell whether the remote cache may have more than the sets of its rule."""
-        if self.remote is None or not actions.own_name(step):
-            return True
-        return len(self.remote.sets(self._shared_key(step))) >= actions.SETS
-
-    def _is_followed(self, step: Step, reads: ReadSet) -> bool:
-        """Tell whether a read set holds all that the step declares, and may be followed."""
-        declared = set(self._world.declared(step))
-        if not declared.issubset((kind, name) for kind, name, _ in reads):
-            return False
-        return self._fence is None or self._fence.admits(reads, declared)
-
-    def _alike(self, step: Step) -> list[ReadSet]:
-        """Return the read sets that a step shares with others of its rule, if they are here."""
-        key = self._shared_key(step)
-        if key not in self._shared:
-            self._shared[key] = self._sets(key)
-        return self._shared[key]
-
-    def _first_key(self, step: Step) -> str:
-        """Return the key under which a step's read sets are looked for first."""
-        return self._shared_key(step) if actions.own_name(step) else self._own_key(step)
-
-    def _shared_key(self, step: Step) -> str:
-        """Return the key of these, the same for all steps of a rule that have one own name."""
-        kind = step_kind(step)
-        if kind not in self._keys:
-            declared = self._world.declared(step)
-            self._keys[kind] = actions.shared_key(step, declared, self._machine(step))
-        return self._keys[kind]
-
-    def _own_key(self, step: Step) -> str:
-        return actions.own_key(step, self._world.declared(step), self._machine(step))
-
-    def _sets(self, key: str) -> list[ReadSet]:
-        raw = self._store.get(ACTIONS, key)
-        return actions.sets_in(raw) if raw is not None else []
-
-    def _now(
-        self, step: Step, reads: ReadSet, guard: Guard | None
-    ) -> tuple[list[str], list[Stat | None], list[str], tuple[str, ...]]:
-        """Return digests, signatures and what shows it of what is read, and a key's texts."""
-        if guard is not None:
-            for kind, name, _ in reads:
-                if kind in PATH_KINDS:
-                    guard(name)
-        rest = self._rest(step, reads[1:])
-        own = reads[:1] if rest is not None else reads
-        digests, stats, shown = [], [], []
-        for kind, name, keys in own:
-            digest, stat, told = self._looked_at(step, kind, name, keys)
-            digests.append(digest)
-            stats.append(stat)
-            shown.append(told)
-        text = actions.text_of(own, digests)
-        if rest is None:
-            return digests, stats, shown, (text,)
-        digests += rest.digests
-        return digests, [*stats, *rest.stats], [*shown, *rest.shown], (text, rest.text)
-
-    def _rest(self, step: Step, reads: ReadSet) -> _Rest | None:
-        """Return what a step reads beside its own pattern, if all of it is looked at once."""
-        if reads in self._rests:
-            return self._rests[reads]
-        if not reads or not all(kind in _ALIKE for kind, _, _ in reads):
-            return self._rests.setdefault(reads, None)
-        seen = [self._looked_at(step, *one) for one in reads]
-        digests, stats, shown = zip(*seen, strict=True)
-        text = actions.text_of(reads, digests)
-        return self._rests.setdefault(reads, _Rest(digests, stats, shown, text))
-
-    def _looked_at(self, step: Step, kind: str, name: str, keys: Reads) -> _Seen:
-        if kind in _ALIKE:
-            known = self._seen.get((kind, name))
-            if known is not None:
-                return known
-        item = Input(kind, name, "", reads=keys)
-        # The signature comes first: what changes in between is then found to be different.
-        stat = self._world.signature(step, item)
-        content, shown = self._world.current(step, item)
-        found = content, stat, shown
-        if kind in _ALIKE:
-            self._seen[kind, name] = found
-        return found
-
-    def _signed(self, result: Result, one: _Candidate) -> Result:
-        """Return a result with the signatures with which its inputs were looked at."""
-        known = zip(result.inputs, one.stats, one.shown, strict=True)
-        inputs = [self._with(*each) for each in known]
-        return Result(
-            tuple(inputs),
-            result.outputs,
-            result.references,
-            result.printed,
-            result.seconds,
-            result.like,
-        )
-
-    def _with(self, item: Input, stat: Stat | None, shown: str) -> Input:
-        """Return an input as it is here; what steps have in common, as the same object."""
-        if not item.shown or (item.kind in DATA_KINDS and len(shown) > EXPLAINED):
-            shown = ""
-        if item.reads:
-            return Input(item.kind, item.name, item.digest, stat, shown, item.reads, item.via)
-        known = self._met.get((id(item), stat))
-        if known is None:
-            same = replace(item, stat=stat, shown=shown)
-            known = self._met[id(item), stat] = (item, same)
-        return known[1]
 
     def _stored(self, key: str) -> Stored | None:
         raw = self._store.get(ACTIONS, key)
         return actions.stored_in(raw, self._rows) if raw is not None else None
 
     def _complete(self, found: Stored) -> Result | None:
-        beside: dict[str, bytes] = {}
-        like: dict[str, str] = {}
-        for one in found.contents:
-            if one.data is None:
-                data = self._store.content(one.digest)
-                if data is None:
-                    return None
-                beside[one.digest] = data
-                like[one.path] = self._store.path(CONTENTS, one.digest)
-        return actions.complete(found, beside, like)
+        filled = self._store.filled(found.contents)
+        return replace(found.result, outputs=filled[0], like=filled[1]) if filled else None
 
     # Keeping ----------------------------------------------------------------------------
 
@@ -555,20 +397,20 @@ class OutputCache:
         own, reads, key = self._filed(step, trace.inputs)
         if self.remote is not None and self.remote.writes and not sent:
             self.remote.send(key, record, beside)
-            self._send_reads(step, own, reads)
+            self._sets.send(step, own, reads)
         if self._store.fault:
             return f"the folder {self._store.fault}", 0
         try:
             size = sum(self._store.put(CONTENTS, name, data) for name, data in beside.items())
             size += self._store.put(ACTIONS, key, record)
-            size += self._keep_reads(step, own, reads)
+            size += self._sets.keep(step, own, reads)
         except CodegenError as error:
             return UNWRITABLE + error.what.removeprefix("cannot write: "), 0
         return KEPT, size
 
     def _filed(self, step: Step, inputs: Sequence[Input]) -> tuple[str, ReadSet, str]:
         """Return a step's own key, what it has read, and the key of what it came to."""
-        own, reads = self._own_key(step), actions.read_set(inputs)
+        own, reads = self._sets.own_key(step), actions.read_set(inputs)
         return own, reads, actions.result_key(own, reads, [item.digest for item in inputs])
 
     def keep_together(
@@ -583,9 +425,9 @@ class OutputCache:
         first = made[0][0]
         if self._store.fault or not actions.own_name(first):
             return "", b"", 0
-        bundles, shared = Bundles(self._project, self._world, self._store), self._shared_key(first)
+        shared = self._sets.shared_key(first)
         try:
-            return shared, *bundles.keep(shared, made, self._unfit)
+            return shared, *self._all_bundles().keep(shared, made, self._unfit)
         except CodegenError:
             return "", b"", 0
 
@@ -612,40 +454,3 @@ class OutputCache:
             for item in inputs
             if item.kind in PATH_KINDS
         )
-
-    def _keep_reads(self, step: Step, own: str, reads: ReadSet) -> int:
-        """Keep what the step read: with others' of its rule, and apart if the first read unlike."""
-        name, size = actions.own_name(step), 0
-        if name:
-            alike, key = actions.shared(reads, name), self._shared_key(step)
-            if alike not in self._alike(step):
-                # Another process may have come to know more.
-                sets = self._shared[key] = actions.with_newest(self._sets(key), alike)
-                size = self._store.put(ACTIONS, key, actions.written_sets(sets))
-            if alike == self._shared[key][-1]:
-                return size
-        known = self._sets(own)
-        if reads in known:
-            return size
-        return size + self._store.put(
-            ACTIONS, own, actions.written_sets(actions.with_newest(known, reads))
-        )
-
-    def _send_reads(self, step: Step, own: str, reads: ReadSet) -> None:
-        """Have the remote cache know what the step read; as `_keep_reads`."""
-        assert self.remote is not None
-        name = actions.own_name(step)
-        if name:
-            alike, key = actions.shared(reads, name), self._shared_key(step)
-            self.remote.send_set(key, alike)
-            if alike == self.remote.sets(key)[-1]:
-                return
-        self.remote.send_set(own, reads)
-
-    def _machine(self, step: Step) -> str:
-        """Return what of the machine shapes a step's outputs, though no input says it."""
-        if not step.starts_program:
-            return ""
-        posix = hasattr(os, "uname")
-        machine = os.uname().machine if posix else os.environ.get("PROCESSOR_ARCHITECTURE", "")
-        return f"{sys.platform} {machine}"

@@ -27,10 +27,9 @@ from doit.exceptions import (
 from doit.runner import ERROR, FAILURE, SUCCESS, Runner, pickle_dumps
 from doit.task import DelayedLoaded
 
-from . import bundles, disk, lock, manifest, rows, runs, savings, state
+from . import lock, rows, state
 from .build import Build
-from .errors import StepError
-from .glance import remember
+from .ending import WELL, Ending
 from .jobs import (
     Died,
     Executor,
@@ -43,12 +42,12 @@ from .jobs import (
     Unbegun,
     Unreadable,
 )
-from .model import Outcome, Step, Trace
+from .model import Outcome, Step
 from .ours import is_ours
 from .process import Keeper
-from .project import Project
 from .ready import Ready
-from .steps import internal, iso
+from .stage import Stage
+from .steps import internal
 from .tasks import adopt, adopt_packed, packed, record_packed
 from .workers import Knowledge, Pool
 
@@ -92,12 +91,10 @@ class CodegenRunner(Runner):
         super().__init__(*given)
         self._others = others
         self._stages = iter(stages)
-        self._selected = selected
-        self._collected = runs.begin(self.dep_manager)
         self._broken_off = False
-        self._record_kept = False
         self._wait = wait
-        self._savings: dict[str, tuple[Project, savings.Savings]] = {}  # of all stages, by project
+        always = bool(self.always_execute)
+        self._ending = Ending(self.dep_manager, selected, workers, always)
         self._know(builds)
         self._locked = False
         self._locks: list[lock.Lock] = []
@@ -119,37 +116,24 @@ class CodegenRunner(Runner):
         self._done: deque[Any] = deque()  # nodes doit's dispatcher is to hear of
         self._listened = 0.0  # when
         self._packer = rows.Packer() if state.packs(self.dep_manager) else None
-        self._made: dict[int, list[str]] = {}  # steps the manifest has yet to hear of
-        self._over: dict[str, str] = {}  # how tasks ended, in this stage or before
         self._awaited: dict[str, list[tuple[Any, str]]] = {}  # by task: nodes, and what they read
-        self._unsettled: dict[str, Trace] = {}  # of steps that read what was just written
         self._may_read: dict[str, set[str]] = {}  # by step: tasks it has waited for besides
         self._here: Sequence[str] = ()  # steps under way in this process
 
     def _know(self, builds: Sequence[Build]) -> None:
         """Take in the builds of a stage."""
-        self._builds = list(builds)
         for build in builds:
-            kept = (build.project, build.savings)
-            counted = self._savings.setdefault(build.project.name, kept)[1]
-            if counted is not build.savings:
-                counted.include(build.savings)
-                build.savings = counted
             build.workshop.anew |= (
                 bool(self.always_execute) or not build.project.settings.incremental
             )
-        self._steps: dict[str, tuple[int, Step]] = {
-            name: (index, step)
-            for index, build in enumerate(builds)
-            for name, step in build.plan.steps.items()
-        }
-        self._order = {name: number for number, name in enumerate(self._steps)}
-        state.reserve(self.dep_manager, self._steps)
+        self._stage = Stage(builds, self.dep_manager)
+        self._ending.begins(self._stage)
+        state.reserve(self.dep_manager, self._stage)
 
     def _know_locks(self) -> None:
         """Note how the locks stand; a stage may be the first that has any."""
         if not self._locks:
-            self._locks = locks_of(self._builds, self.dep_manager)
+            self._locks = locks_of(self._stage.builds, self.dep_manager)
             for each in self._locks:
                 each.look()
 
@@ -172,16 +156,16 @@ class CodegenRunner(Runner):
 
     def _restore(self, dispatcher: Any) -> Any:
         """Restore steps for which doit has no task; return the dispatcher of what is left."""
-        if self._others is None or not any(build.ahead for build in self._builds):
+        if self._others is None or not any(build.ahead for build in self._stage.builds):
             return dispatcher
         from . import ahead
 
         self._hold()
-        for index, build in enumerate(self._builds):
-            self._tell("restoring", {name: self._steps[name][1].phase for name in build.ahead})
+        for index, build in enumerate(self._stage.builds):
+            self._tell("restoring", {name: self._stage[name][1].phase for name in build.ahead})
             done: list[str] = []
             try:
-                for outcomes in ahead.restored(build, self._values, self._collected.stale):
+                for outcomes in ahead.restored(build, self._values, self._ending.collected.stale):
                     for outcome in outcomes:
                         done.append(outcome.task)
                         self._finish_restored(index, outcome)
@@ -198,10 +182,10 @@ class CodegenRunner(Runner):
 
     def _finish_restored(self, index: int, outcome: Outcome) -> None:
         """Do what `_finish_step` does, for a step without a task."""
-        build, step = self._builds[index], self._steps[outcome.task][1]
+        build, step = self._stage.builds[index], self._stage[outcome.task][1]
         build.workshop.publisher.log(step, outcome)
         record_packed(build, outcome, self.dep_manager)
-        self._take_note(index, outcome)
+        self._ending.step(index, outcome)
         self._tell("step_restored", step.phase, outcome, self.stream.effective_verbosity(None))
 
     def _run_stages(self, dispatcher: Any) -> None:
@@ -287,8 +271,8 @@ class CodegenRunner(Runner):
         """Accept a node from doit's dispatcher: skip it, run it, or keep it for a batch."""
         task = node.task
         self._nodes[task.name] = node
-        if task.name in self._over:  # in a stage before this one
-            node.run_status = self._over[task.name]
+        if task.name in self._ending.over:  # in a stage before this one
+            node.run_status = self._ending.over[task.name]
             task.values = self.dep_manager.get_values(task.name)
             self._done.append(node)
             return
@@ -297,15 +281,15 @@ class CodegenRunner(Runner):
             node.run_status = None  # the others' run may have done it
             selected = self.select_task(node, self._tasks)
         if not selected:
-            if not self._locked and task.name in self._steps:
+            if not self._locked and task.name in self._stage:
                 self._passed.append(node)
             self._done.append(node)
             self._end(node)
             return
-        known = self._steps.get(task.name)
+        known = self._stage.get(task.name)
         if known is not None:
             index, step = known
-            key = self._builds[index].workshop.compiling.shared_by(step)
+            key = self._stage.builds[index].workshop.compiling.shared_by(step)
             if key is not None:
                 self._compiles.setdefault((index, *key), []).append(node)
             else:
@@ -321,7 +305,7 @@ class CodegenRunner(Runner):
         A step of which nothing is recorded is, without doit's further questions.
         """
         name = node.task.name
-        known = name not in self._steps or node.run_status is not None
+        known = name not in self._stage or node.run_status is not None
         if known or node.ignored_deps or node.bad_deps or self.dep_manager._in(name):
             return super().select_task(node, tasks_dict)
         self.reporter.get_status(node.task)
@@ -336,22 +320,18 @@ class CodegenRunner(Runner):
         if node.run_status in (None, "run"):
             return  # it is to come again when its setup tasks have run
         name = node.task.name
-        self._over[name] = node.run_status
-        if node.run_status in ("successful", "up-to-date"):
-            for index, build in enumerate(self._builds):
-                if name == build.project.task("output"):
-                    self._made.pop(index, None)  # it had the manifest say all
+        self._ending.task(name, node.run_status)
         for waiting, _ in self._awaited.pop(name, ()):
             self._resume(waiting, name)
 
     def _postpone(self, node: Any, path: str) -> None:
         """Keep a step that reads what another task makes until that has run."""
         name = node.task.name
-        index, _ = self._steps[name]
-        maker = self._builds[index].plan.maker(path)
+        index, _ = self._stage[name]
+        maker = self._stage.builds[index].plan.maker(path)
         assert maker is not None
         self._may_read.setdefault(name, set()).add(maker)
-        if maker in self._over:
+        if maker in self._ending.over:
             self._resume(node, maker)
             return
         self._awaited.setdefault(maker, []).append((node, path))
@@ -360,7 +340,7 @@ class CodegenRunner(Runner):
             self._dispatcher.ready.append(wanted)
 
     def _resume(self, node: Any, maker: str) -> None:
-        if self._over[maker] in ("successful", "up-to-date", "ignore"):
+        if self._ending.over[maker] in (*WELL, "ignore"):
             self._queue(node)
         else:
             node.bad_deps.append(self._dispatcher.nodes[maker])
@@ -382,10 +362,10 @@ class CodegenRunner(Runner):
 
     def _let_go(self, name: str) -> bool:
         """Have a task not wait for what only its last run read; True if it can go on now."""
-        node, known = self._dispatcher.nodes.get(name), self._steps.get(name)
+        node, known = self._dispatcher.nodes.get(name), self._stage.get(name)
         if known is None or node not in self._dispatcher.waiting:
             return False
-        build, step = self._builds[known[0]], known[1]
+        build, step = self._stage.builds[known[0]], known[1]
         hints = build.hints.pop(name, set())
         if not node.wait_run <= hints or node.wait_run_calc:
             return False
@@ -409,15 +389,15 @@ class CodegenRunner(Runner):
         taken = [each.acquire(self._wait) for each in self._locks]
         outdated = state.refresh(self.dep_manager) or any(taken)
         if any(each.left_behind for each in self._locks):
-            for build in self._builds:
+            for build in self._stage.builds:
                 build.sweep()
             for each in self._locks:
                 each.swept()
-        for build in self._builds:
+        for build in self._stage.builds:
             if build.glance and not self.dep_manager.backend.still(build.glance.kept.stamp):
                 build.glance = None
         if outdated:
-            for build in self._builds:
+            for build in self._stage.builds:
                 build.renew()
             self._look_again()
         return outdated
@@ -454,15 +434,13 @@ class CodegenRunner(Runner):
     def _keep(self, node: Any) -> None:
         # doit releases what waited for the same task in any order; ours is that of the plan.
         name = node.task.name
-        self._ready.add(name, self._order.get(name, -1), self._seconds_before(name))
+        self._ready.add(name, self._stage.order(name), self._seconds_before(name))
 
     def _seconds_before(self, name: str) -> float:
         """Return how long a task took the last time; nobody knows that of the users'."""
         if self._workers < 2:
             return 0.0  # then it does not matter
-        if name not in self._steps:
-            return math.inf
-        return self.recorded_of([name]).get(name, 0.0)
+        return self._stage.seconds([name]).get(name, 0.0) if name in self._stage else math.inf
 
     # Here -------------------------------------------------------------------------------
 
@@ -471,11 +449,14 @@ class CodegenRunner(Runner):
         names = [node.task.name for node in nodes]
         self._announce(names)
         self._here = names
-        build = self._builds[self._steps[names[0]][0]]
-        chosen = [self._steps[name][1] for name in names]
+        build = self._stage.build(names[0])
+        chosen = [self._stage[name][1] for name in names]
         try:
             with self._marked(chosen):
-                recorded, over = self._recorded(names), self._waited_for(names)
+                recorded, over = (
+                    self._stage.recorded(names),
+                    self._stage.waited_for(names, self._before),
+                )
                 outcomes = build.workshop.run(chosen, recorded, not self.continue_, over)
         except Exception:
             outcomes = [Outcome(name, error=internal(name)) for name in names]
@@ -487,30 +468,9 @@ class CodegenRunner(Runner):
         starting = any(step.starts_program for step in steps)
         return self._keeper.marking() if starting else nullcontext()
 
-    def _recorded(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
-        found = {}
-        for name in names:
-            index, step = self._steps[name]
-            found[name] = self._builds[index].recorded(step, self._trace(name))
-        return found
-
-    def _trace(self, name: str) -> Trace | None:
-        """Return what is recorded of a step."""
-        return Trace.from_values(self.dep_manager.get_values(name).get("trace"))
-
-    def _waited_for(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Return for each step the tasks that have ended before it, as far as they make files."""
-        found = {}
-        for name in names:
-            before = {*self._nodes[name].task.task_dep, *self._may_read.get(name, ())}
-            makers = [one for one in before if self._makes_files(one)]
-            if makers:
-                found[name] = tuple(makers)
-        return found
-
-    def _makes_files(self, name: str) -> bool:
-        known = self._steps.get(name)
-        return known is None or known[1].phase != "templates"
+    def _before(self, name: str) -> set[str]:
+        """Return the tasks that a step has waited for."""
+        return {*self._nodes[name].task.task_dep, *self._may_read.get(name, ())}
 
     # Workers ----------------------------------------------------------------------------
 
@@ -526,7 +486,7 @@ class CodegenRunner(Runner):
             pool = self._opened_pool()
             if pool is None:
                 return
-            ours = self._ready.first in self._steps
+            ours = self._ready.first in self._stage
             if not pool.free and not (ours and pool.spare and self._may_wait(offered)):
                 return
             if ours:
@@ -547,8 +507,8 @@ class CodegenRunner(Runner):
 
     def _may_wait(self, offered: bool) -> bool:
         """Tell whether what comes next is to be given to a worker that has something to do."""
-        _, step = self._steps[self._ready.first]
-        if step.phase == "compile" or self._limit(step.task) is not None:
+        _, step = self._stage[self._ready.first]
+        if step.phase == "compile" or self._stage.limit(step.task) is not None:
             return False
         return self._ready.may_wait(offered)
 
@@ -556,15 +516,15 @@ class CodegenRunner(Runner):
         """Return the workers; None if there can be none, and all runs here."""
         if self._pool is None and not self._unable:
             self._keeper.start()  # it gets ready while we do
-            for build in self._builds:
+            for build in self._stage.builds:
                 build.workshop.warm_up()  # once here, and every fork has it
             packs = self._packer is not None and self._elsewhere is None
             mark = self._keeper.mark
-            knowledge = Knowledge(self._builds, self._tasks, self.stream, mark, packs)
+            knowledge = Knowledge(self._stage.builds, self._tasks, self.stream, mark, packs)
             self._pool = pool = Pool(max(1, self._processes), knowledge, self._keeper)
             problem = pool.problem()
             if not problem and self._elsewhere is not None:
-                self._pool = self._elsewhere(pool, self._builds)
+                self._pool = self._elsewhere(pool, self._stage.builds)
             if problem:
                 what = "all runs in one process" if self._workers else "no render is ended in time"
                 self._pool, self._workers, self._unable = None, 0, True
@@ -574,12 +534,12 @@ class CodegenRunner(Runner):
     def _run_any_here(self, node: Any) -> None:
         """Run one node before anything else; a step that may take too long, in a worker."""
         name = node.task.name
-        if name not in self._steps:
+        if name not in self._stage:
             self._run_task_here(node)
-        elif not self._apart(name) or self._opened_pool() is None:
+        elif not self._stage.is_apart(name) or self._opened_pool() is None:
             self._run_here([node])
         else:
-            self._submit(self._steps_job([name]))
+            self._submit(self._job([name]))
             while self._in_flight():
                 self._collect(block=True)
 
@@ -589,36 +549,18 @@ class CodegenRunner(Runner):
         failure = self.execute_task(node.task)
         if node.task._actions:
             seconds = time.perf_counter() - began
-            self._collected.task(node.task.name, start, seconds, failure is not None)
+            self._ending.collected.task(node.task.name, start, seconds, failure is not None)
         self._finish_task(node, failure)
 
     def _apart_first(self) -> bool:
         """Tell whether what comes next must run in a worker."""
-        name = self._ready.first
-        apart = name in self._steps and self._apart(name)
-        return apart and self._opened_pool() is not None
-
-    def _apart(self, name: str) -> bool:
-        """Tell whether a step runs in a worker even without `-n`."""
-        return self._limit(name) is not None or self._asks_afar(name)
-
-    def _asks_afar(self, name: str) -> bool:
-        """Tell whether a step may be in a remote cache.
-
-        To ask leaves threads behind, which a process that has workers to fork must not have.
-        """
-        index, step = self._steps[name]
-        return self._builds[index].project.settings.asks_afar and step.phase != "templates"
-
-    def _limit(self, name: str) -> float | None:
-        index, step = self._steps[name]
-        return self._builds[index].time_limit(step)
+        return self._stage.is_apart(self._ready.first) and self._opened_pool() is not None
 
     def _start_ahead(self) -> None:
         """Start workers for steps that wait, instead of only waiting too."""
         if self._pool is None or self._pool.is_whole:
             return
-        waiting = sum(node.task.name in self._steps for node in self._dispatcher.waiting)
+        waiting = sum(node.task.name in self._stage for node in self._dispatcher.waiting)
         if waiting > 1:
             self._pool.grow(waiting)
 
@@ -648,30 +590,13 @@ class CodegenRunner(Runner):
 
     def _next_steps(self) -> StepsJob:
         """Return the next job: one step that takes long, or several of one build."""
-        return self._steps_job(self._ready.take_job(self._kind))
+        return self._job(self._ready.take_job(self._kind))
 
     def _kind(self, name: str) -> tuple[Any, ...] | None:
-        """Return what steps that make one job have in common; None for what makes one alone."""
-        known = self._steps.get(name)
-        if known is None:
-            return None
-        index, step = known
-        afar = self._pool is not None and self._pool.goes_out(index, step)
-        if step.phase == "compile" and not afar:
-            return None
-        return index, step.phase, self._limit(name) is not None, afar
+        return self._stage.kind(name, self._pool.goes_out if self._pool is not None else None)
 
-    def _steps_job(self, names: Sequence[str], together: bool = False) -> StepsJob:
-        limits = tuple(map(self._limit, names))
-        return StepsJob(
-            self._steps[names[0]][0],
-            tuple(names),
-            self._recorded(names),
-            not self.continue_,
-            () if limits.count(None) == len(limits) else limits,
-            self._waited_for(names),
-            together,
-        )
+    def _job(self, names: Sequence[str], together: bool = False) -> StepsJob:
+        return self._stage.job(names, self._before, not self.continue_, together)
 
     def _collect(self, block: bool) -> None:
         """Take in results; if `block`, wait for one."""
@@ -729,16 +654,16 @@ class CodegenRunner(Runner):
     def _fail(self, names: Iterable[str], what: str) -> None:
         """Fail tasks that a worker had, with one message."""
         for name in names:
-            if name in self._steps:
+            if name in self._stage:
                 self._finish_steps([Outcome(name, error=f"{name}: {what}")])
             else:
-                self._collected.task(name, 0, 0.0, failed=True)
+                self._ending.collected.task(name, 0, 0.0, failed=True)
                 self._finish_task(self._nodes[name], TaskError(f"{name}: {what}"))
 
     def _flush_compiles(self) -> None:
         """Start the compile steps that have gathered, each toolchain's together."""
         for nodes in self._compiles.values():
-            nodes.sort(key=lambda node: self._order[node.task.name])
+            nodes.sort(key=lambda node: self._stage.order(node.task.name))
         batches = [
             nodes[start : start + size]
             for nodes in self._compiles.values()
@@ -750,7 +675,7 @@ class CodegenRunner(Runner):
             if self._stop_running:
                 return
             spread = self._workers and (len(batches) > 1 or self._elsewhere is not None)
-            apart = spread or self._asks_afar(nodes[0].task.name)
+            apart = spread or self._stage.asks_afar(nodes[0].task.name)
             pool = self._opened_pool() if apart else None
             if pool is None:
                 self._run_here(nodes)
@@ -763,14 +688,13 @@ class CodegenRunner(Runner):
         if self._stop_running:
             return
         names = [node.task.name for node in nodes]
-        self._submit(self._steps_job(names, together=len(names) > 1))
+        self._submit(self._job(names, together=len(names) > 1))
 
     # What a reporter asks ---------------------------------------------------------------
 
     def recorded_of(self, names: Iterable[str]) -> dict[str, float]:
         """Return the seconds that some steps took the last time, as far as that is recorded."""
-        found = {name: self._trace(name) for name in names if name in self._steps}
-        return {name: trace.seconds for name, trace in found.items() if trace is not None}
+        return self._stage.seconds(names)
 
     # The following in a thread of its own.
 
@@ -789,7 +713,7 @@ class CodegenRunner(Runner):
 
     def recorded(self) -> Iterator[tuple[str, float]]:
         """Yield steps that were asked for, and the seconds they took the last time."""
-        for build in self._builds:
+        for build in self._stage.builds:
             yield from build.seconds_before()
 
     # Results ----------------------------------------------------------------------------
@@ -814,26 +738,18 @@ class CodegenRunner(Runner):
             return
         if outcome.seconds and (self._elsewhere is None or outcome.worker):
             self._ready.took(outcome.seconds)
-        index, step = self._steps[outcome.task]
+        index, step = self._stage[outcome.task]
         if self._packer is not None and not outcome.record:
-            outcome = packed(self._builds[index], outcome, self._packer)
-        self._builds[index].workshop.publisher.log(step, outcome)
+            outcome = packed(self._stage.builds[index], outcome, self._packer)
+        self._stage.builds[index].workshop.publisher.log(step, outcome)
         task = node.task
         task.executed = True
         for action in task.actions:
             action.finish(outcome)
-        failure = self._adopt(task, self._builds[index], outcome)
-        self._take_note(index, outcome)
+        failure = self._adopt(task, self._stage.builds[index], outcome)
+        self._ending.step(index, outcome)
         self._tell("step_finished", task, outcome)
         self._finish_task(node, failure, self._packer is not None)
-
-    def _take_note(self, index: int, outcome: Outcome) -> None:
-        """Remember what a step came to, as far as the run's end needs it."""
-        if outcome.trace is not None and outcome.trace.unsettled:
-            self._unsettled[outcome.task] = outcome.trace
-        self._made.setdefault(index, []).append(outcome.task)
-        self._builds[index].ended(outcome)
-        self._collected.step(outcome)
 
     def _adopt(self, task: Any, build: Build, outcome: Outcome) -> Any:
         """Take in what a step came to; return the failure, if it is one."""
@@ -850,14 +766,14 @@ class CodegenRunner(Runner):
 
     def _finish_task(self, node: Any, failure: Any, recorded: bool = False) -> None:
         """Do what doit does with a task that has ended; a step may be `recorded` already."""
-        if failure is None and node.task.name not in self._steps:
+        if failure is None and node.task.name not in self._stage:
             failure = self._unstorable(node.task)
         if failure is None and recorded:
             node.run_status = "successful"
             self.reporter.add_success(node.task)
         else:
             self.process_task_result(node, failure)
-        if node.task.name not in self._steps:
+        if node.task.name not in self._stage:
             state.flush(self.dep_manager)
         if node.task.name not in self._told:
             self._done.append(node)
@@ -880,7 +796,7 @@ class CodegenRunner(Runner):
         for action, out, err in zip(task.actions, done.out, done.err, strict=False):
             action.out, action.err = out, err
         failed = done.failure is not None
-        self._collected.task(done.name, done.start, done.seconds, failed, done.pid)
+        self._ending.collected.task(done.name, done.start, done.seconds, failed, done.pid)
         self._finish_task(node, done.failure)
 
     def _handle_task_error(self, node: Any, base_fail: Any) -> None:
@@ -892,8 +808,8 @@ class CodegenRunner(Runner):
         ours = is_ours(node.task)
         unmet = isinstance(base_fail, UnmetDependency)
         before, name = self.final_result, node.task.name
-        if unmet and name in self._steps:
-            self._collected.not_run([name])
+        if unmet and name in self._stage:
+            self._ending.collected.not_run([name])
         if ours and unmet:
             self.dep_manager.remove, remove = _do_nothing, self.dep_manager.remove
             try:
@@ -904,15 +820,15 @@ class CodegenRunner(Runner):
             super()._handle_task_error(node, base_fail)
         if unmet and all(is_ours(bad.task) for bad in node.bad_deps):
             self.final_result = before if before == ERROR else FAILURE
-        if name in self._steps and not unmet:
+        if name in self._stage and not unmet:
             said = str(base_fail.message).splitlines()[:1]
-            left = self._builds[self._steps[name][0]].left(name)
+            left = self._stage.build(name).left(name)
             self.dep_manager._set(name, "_values_:", {"failed": "".join(said), **left})
 
     def _report_teardown(self, told: Iterable[Any]) -> None:
         for item in told:
             if isinstance(item, Parted):
-                self._builds[item.build].savings.traffic.include(item.traffic)
+                self._stage.builds[item.build].savings.traffic.include(item.traffic)
                 continue
             self._set_up.pop(item.name, None)
             self.reporter.teardown_task(self._tasks[item.name])
@@ -930,94 +846,23 @@ class CodegenRunner(Runner):
                 each.release()
 
     def _finish(self) -> Any:
-        self._settle()
-        for index, made in self._made.items():
-            if self._is_complete(self._builds[index]):
-                continue
-            try:
-                self._update_manifest(self._builds[index], made)
-            except (StepError, OSError) as error:
-                self.reporter.runtime_error(str(error))
-                self.final_result = self.final_result or FAILURE  # as a failed `output` is
-        for build in self._builds:
-            if len(build.kept) >= bundles.WORTH and not self._broken_off:
-                from . import ahead
-
-                ahead.keep_together(build, self._values)
-        savings.end(self._savings.values())
+        complete = self._ending.complete
+        for problem in complete(self._values, not self._stop_running, not self._broken_off):
+            self.reporter.runtime_error(problem)
+            self.final_result = self.final_result or FAILURE  # as a failed `output` is
         if not self._locked and any(each.is_abandoned for each in self._locks):
             self._hold()  # to sweep what a killed run left, though there was nothing to do
         # Before the snapshot: with that the next run may have nothing to do, and sweep nothing.
         self._keep_record()
-        stamp = state.fold(self.dep_manager)
-        for build in self._builds if stamp else ():
-            remember(build, self.dep_manager, stamp)
+        self._ending.remember()
         return super().finish()
 
     def _keep_record(self) -> None:
-        """Leave a record of the run, once, unless nothing of ours has run."""
-        if self._record_kept:
-            return
-        self._record_kept = True
-        self._collected.not_run(
-            name
-            for name, node in self._nodes.items()
-            if node.run_status == "run" and name in self._steps
-        )
-        runs.keep(
-            self._collected,
-            self._builds,
-            selected=self._selected,
-            workers=self._processes,
-            ended="interrupted" if self._broken_off else "failed" if self.final_result else "done",
-            up_to_date=self._up_to_date(),
-            always=self.always_execute,
-        )
-
-    def _up_to_date(self) -> int:
-        """Return how many targets were found up to date, those included that have no task."""
-        names = {name for name, how in self._over.items() if how == "up-to-date"}
-        for build in self._builds:
-            names.difference_update(build.ahead)
-            names.update(
-                name
-                for name in build.fresh
-                if build.project.task(build.plan.steps[name].phase) in self._over
-            )
-        steps = (self._steps[name][1].phase for name in names if name in self._steps)
-        return sum(phase in ("generate", "compile") for phase in steps)
-
-    def _is_complete(self, build: Build) -> bool:
-        """Tell whether the manifest has been seen to, as it is after all steps."""
-        ended = self._over.get(build.project.task("output"))
-        return ended in ("successful", "up-to-date")
-
-    def _settle(self) -> None:
-        """Record files that were read within the tick in which they were written.
-
-        They could have been written again unnoticed; after that tick, they are as they are.
-        """
-        traces, self._unsettled = self._unsettled, {}
-        disk.settle(stat for trace in traces.values() for stat in trace.unsettled)
-        for name, trace in traces.items():
-            if name in self._steps and not self._stop_running:
-                index, step = self._steps[name]
-                values = self.dep_manager.get_values(name)
-                settled = self._builds[index].refreshed(step, trace)
-                if settled is not None:
-                    self._builds[index].latest[name] = settled
-                if settled is not None and Trace.from_values(values.get("trace")) == trace:
-                    self.dep_manager._set(
-                        name, "_values_:", {**values, "trace": settled.to_values()}
-                    )
-
-    def _update_manifest(self, build: Build, tasks: Iterable[str]) -> None:
-        entries: manifest.Entries = {}
-        for task in tasks:
-            entries |= build.entries_made(task, self._trace)
-        merged = manifest.merged(build.manifest_now(), entries) if entries else None
-        if merged is not None:
-            build.write_manifest(merged, iso(time.time()), part=True)
+        """Leave a record of the run, once."""
+        ended = "interrupted" if self._broken_off else "failed" if self.final_result else "done"
+        nodes = self._nodes.items()
+        begun = (name for name, node in nodes if node.run_status == "run" and name in self._stage)
+        self._ending.keep_record(ended, begun)
 
 
 def locks_of(builds: Iterable[Build], dep_manager: Any) -> list[lock.Lock]:

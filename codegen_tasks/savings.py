@@ -1,6 +1,6 @@
 """What the output cache has done for a project, counted over its runs; derived, never needed.
 
-What a run has to say of a remote cache, it says here, in one line.
+What a run has to say of a remote cache, it says here, in one line and a hint.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from .outputs import FETCHED, KEPT, RESTORED, UNWRITABLE, store_of
 from .project import Project
 from .settings import Settings
 from .store import Store
-from .traffic import Traffic
+from .traffic import COUNTS, Traffic
 
 VERSION = 1
-#: What is counted over the runs.
-_TRAFFIC = ("found", "missed", "received", "sent", "kept", "unsent", "waited")
+_KEY = "CODEGEN_REMOTE_CACHE_KEY must be that of who writes there"
 
 
 @dataclass(slots=True)
@@ -91,7 +90,7 @@ class Savings:
             "unkept": total.unkept,
             "seconds": round(total.seconds, 3),
             "fetched": total.fetched,
-            "remote": {name: getattr(total.traffic, name) for name in _TRAFFIC},
+            "remote": {name: getattr(total.traffic, name) for name in COUNTS},
         }
         text = json.dumps(data, indent=1) + "\n"
         with contextlib.suppress(CodegenError):
@@ -127,13 +126,16 @@ def end(counted: Iterable[tuple[Project, Savings]]) -> None:
 
 def _say(url: str, traffic: Traffic) -> None:
     """Say what a run has to say of a remote cache, if that is anything."""
-    said = [traffic.fault] if traffic.fault else []
+    if traffic.foreign and not traffic.found:
+        traffic.note("has nothing that is signed with our key", _KEY)
+    said = [why] if (why := traffic.fault or traffic.slip) else []
     if traffic.unsent:
         results = "1 result" if traffic.unsent == 1 else f"{traffic.unsent} results"
         said.append(f"{results} not sent")
     if said:
         where = address.parsed("remote_cache", url).url
-        print(f"remote cache {where}: {'; '.join(said)}", file=sys.stderr)
+        hint = f"\n  hint: {traffic.hint}" if traffic.hint else ""
+        print(f"remote cache {where}: {'; '.join(said)}{hint}", file=sys.stderr)
 
 
 def load(project: Project) -> Savings:
@@ -150,7 +152,7 @@ def load(project: Project) -> Savings:
             0 + data["kept"],
             unkept,
             0.0 + data["seconds"],
-            traffic=Traffic(**{name: 0 + said.get(name, 0) for name in _TRAFFIC}),
+            traffic=Traffic(**{name: 0 + said.get(name, 0) for name in COUNTS}),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Savings()

@@ -177,19 +177,28 @@ def _worded(where: str, name: str, value: str) -> str:
 
 def _parsed(variable: str, name: str, text: str, kind: type) -> Any:
     if kind is str:
-        return _worded(variable, name, text)
+        on = switch(text) if name in _WORDS else None
+        return _worded(variable, name, text if on is None else str(on).lower())
     if kind is bool:
-        lowered = text.strip().lower()
-        if lowered in ("1", "true", "yes", "on"):
-            return True
-        if lowered in ("0", "false", "no", "off"):
-            return False
+        on = switch(text)
+        if on is not None:
+            return on
     elif text.strip().isdigit() and int(text) >= _LEAST.get(name, 1):
         return int(text)
     raise DeclarationError(variable, f"must be {_words(name, kind)}, not {text!r}")
 
 
+def switch(text: str) -> bool | None:
+    """Return what a variable says that is for true or false; None if it says something else."""
+    lowered = text.strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    return False if lowered in ("0", "false", "no", "off") else None
+
+
 def _words(name: str, kind: type) -> str:
+    if name in _WORDS:
+        return f"one of {', '.join(_WORDS[name])}"
     if kind is int:
         return f"a whole number from {_LEAST.get(name, 1)}"
     return "true or false" if kind is bool else "a string"
@@ -198,7 +207,7 @@ def _words(name: str, kind: type) -> str:
 def _warn_of(variable: str, known: Mapping[str, type]) -> None:
     """Say so if a variable looks like a misspelt setting; others may be someone else's."""
     # Without the prefix, which would make everything look alike.
-    hint = nearest(variable.removeprefix(PREFIX), [name.upper() for name in known])
+    hint = nearest(variable.removeprefix(PREFIX), [n.upper() for n in (*known, *_SECRETS)])
     if hint:
         hint = hint.replace("'", f"'{PREFIX}", 1)
         print(f"{variable}: no such setting, {hint}", file=sys.stderr)

@@ -598,6 +598,11 @@ def recorded_tasks(dep_manager: Any) -> list[str] | None:
     return tasks() if tasks is not None else None
 
 
+def trace(dep_manager: Any, task: str) -> Trace | None:
+    """Return the trace that is recorded of a step; None if there is none."""
+    return Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
+
+
 def fold(dep_manager: Any) -> str:
     """Make all that was recorded durable and return the database's `StateDB.stamp`.
 

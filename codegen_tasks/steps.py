@@ -22,13 +22,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import disk, formats, texts, toolchains
-from .bundles import Guard
 from .bytecode import TemplateCache
 from .compiling import Compilation, Compiling
 from .complaints import Complaints
 from .engines import Kind, kind_of
 from .errors import AwaitedError, CodegenError, StepError
 from .keys import View
+from .looks import Guard
 from .model import Input, Outcome, Output, Pattern, Result, Step, Trace
 from .outputs import FETCHED, Found, OutputCache, remote_of
 from .patterns import EXPLAINED, data_input

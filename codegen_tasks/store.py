@@ -12,10 +12,11 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from . import digest, disk
+from .actions import Content
 from .errors import StepError
 
 ACTIONS, CONTENTS = "ac", "cas"
@@ -91,6 +92,24 @@ class Store:
             return raw
         self.remove(CONTENTS, name)
         return None
+
+    def filled(self, contents: Iterable[Content]) -> tuple[dict[str, bytes], dict[str, str]] | None:
+        """Return the bytes of a result's files, by path; None if one of them is not here.
+
+        Returns:
+            Beside them, for those that lie here by themselves, where.
+        """
+        outputs: dict[str, bytes] = {}
+        like: dict[str, str] = {}
+        for one in contents:
+            data = one.data
+            if data is None:
+                data = self.content(one.digest)
+                like[one.path] = self.path(CONTENTS, one.digest)
+            if data is None:
+                return None
+            outputs[one.path] = data
+        return outputs, like
 
     def has(self, kind: str, name: str) -> bool:
         """Tell whether something is kept under a name."""

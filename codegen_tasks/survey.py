@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import orphans
+from . import orphans, state
 from .build import Build, Verdict
 from .model import DATA_KINDS, PATH_KINDS, Reason, Step, Trace
 
@@ -227,7 +227,7 @@ def _manifest_state(build: Build, states: dict[str, StepState], dep_manager: Any
     def recorded(task: str) -> Trace | None:
         if task in states:
             return states[task].trace
-        return Trace.from_values((dep_manager.get_values(task) or {}).get("trace"))
+        return state.trace(dep_manager, task)
 
     project = build.project
     step = Step("output", "", project.task("output"), (project.manifest_path,))

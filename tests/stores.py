@@ -38,12 +38,15 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     client_max_body_size 100m;
+    {server}
+}}
+"""
+_SERVER = """
     server {{
         listen 127.0.0.1:{port};
         root {folder}/dav;
         location / {{ dav_methods PUT DELETE; create_full_put_path on; {more} }}
     }}
-}}
 """
 
 #: What we ask for ourselves, to see that all is noted that was asked before.
@@ -80,15 +83,23 @@ class Web:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, more: str = "") -> Iterator[Web]:
-    """Start an nginx; `more` are further lines for its one location."""
+def nginx(folder: Path, more: str = "", server: str = _SERVER) -> Iterator[Web]:
+    """Start an nginx.
+
+    Args:
+        folder: of all it has.
+        more: further lines for its one location.
+        server: what it serves, with places for a port, the folder and these lines.
+    """
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         pytest.skip("nginx is not installed")
     port = free_port()
     (folder / "dav").mkdir(parents=True)
     config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, port=port, more=more))
+    config.write_text(
+        _NGINX.format(folder=folder, server=server.format(folder=folder, port=port, more=more))
+    )
     log = folder / "error.log"
     command = [program, "-c", str(config), "-e", str(log), "-p", str(folder)]
     with served(command, port, log):

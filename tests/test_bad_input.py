@@ -631,11 +631,45 @@ def test_a_variable_of_the_wrong_type_is_refused(
 
 def test_a_misspelt_variable_is_named_and_the_build_goes_on(project: Project) -> None:
     """A variable that resembles a setting is likely meant for us; another one is not."""
-    result = project.doit(CODEGEN_TEMPLATE_CAHCE="0", CODEGEN_ZZZ="0")
+    result = project.doit(CODEGEN_TEMPLATE_CAHCE="0", CODEGEN_ZZZ="0", CODEGEN_REMOTE_CACHE_KYE="k")
     assert result.code == 0
-    assert result.err == (
-        "CODEGEN_TEMPLATE_CAHCE: no such setting, did you mean 'CODEGEN_TEMPLATE_CACHE'?\n"
-    )
+    assert sorted(result.err.splitlines()) == [
+        "CODEGEN_REMOTE_CACHE_KYE: no such setting, did you mean 'CODEGEN_REMOTE_CACHE_KEY'?",
+        "CODEGEN_TEMPLATE_CAHCE: no such setting, did you mean 'CODEGEN_TEMPLATE_CACHE'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("-P", "dask", "--sheduler", "tcp://here:8786"),
+            "option --sheduler not recognized\n  hint: did you mean '--scheduler'?\n",
+        ),
+        (("info", "--jsno"), "option --jsno not recognized\n  hint: did you mean '--json'?\n"),
+        (
+            ("generate", "-n", "3"),
+            "option -n not recognized by a task\n"
+            "  hint: what is doit's own comes before names: doit -n … generate\n",
+        ),
+        (("-h",), "option -h not recognized\n  hint: doit help COMMAND lists its options\n"),
+        (
+            ("--scheduler",),
+            "option --scheduler requires argument\n  hint: doit help COMMAND lists its options\n",
+        ),
+    ],
+)
+def test_a_misspelt_option_is_told_with_the_nearest_one(
+    project: Project, words: tuple[str, ...], said: str
+) -> None:
+    result = project.doit(*words)
+    assert (result.code, result.err) == (3, f"ERROR: {said}")
+
+
+def test_a_misspelt_option_of_a_command_of_ours_is_told_alike(project: Project) -> None:
+    result = project.run(sys.executable, "-m", "codegen_tasks", "cache", "--db-fiel=x")
+    said = "option --db-fiel not recognized\n  hint: did you mean '--db-file'?\n"
+    assert (result.code, result.err) == (3, f"ERROR: {said}")
 
 
 # Patterns ---------------------------------------------------------------------------------

@@ -52,9 +52,19 @@ def test_what_would_be_restored_is_no_miss(kept: Cached) -> None:
     assert why(kept, "ash.txt") == "generated/ash.txt: is in the output cache\n"
 
 
+def test_what_is_compiled_is_told_as_made_from_the_source_that_is_there(kept: Cached) -> None:
+    kept.write("patterns/ash.toml", 'text = "three"\n')  # of which another source will be made
+    assert why(kept, "ash.out") == (
+        "generated/ash.out: is in the output cache, made from generated/ash.txt as it is now\n"
+    )
+
+
 def test_a_target_of_which_nothing_is_kept(kept: Cached) -> None:
     kept.write("patterns/cedar.toml", 'text = "new"\n')
-    assert why(kept, "cedar.txt") == "generated/cedar.txt: the output cache has nothing for it\n"
+    told = "generated/cedar.txt: the output cache has nothing for it\n"
+    assert why(kept, "cedar.txt") == told
+    kept.environ["CODEGEN_OUTPUT_CACHE_MILLISECONDS"] = "7"
+    assert why(kept, "cedar.txt") == f"{told}  hint: what took less than 7 ms is not kept\n"
 
 
 def test_a_name_that_is_no_target_is_refused(kept: Cached) -> None:
@@ -62,4 +72,5 @@ def test_a_name_that_is_no_target_is_refused(kept: Cached) -> None:
     assert result.code == 3
     said = "cache why: no target 'generated/ahs.txt', did you mean 'generated/ash.txt'?"
     assert said in result.err
+    assert "did you mean 'ash.out'?" in kept.codegen("cache", "why", "ahs.out").err
     assert "cache why: needs a TARGET" in kept.codegen("cache", "why").err

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -65,7 +66,8 @@ def on_dask(project: Project, there: Cluster, *arguments: str, **environ: str) -
 
 def notes(result: Result) -> list[str]:
     """Return what was said of Dask."""
-    return [line for line in result.out.splitlines() if line.startswith("-P dask: ")]
+    marks = ("-P dask: ", "  hint: ")
+    return [line for line in result.out.splitlines() if line.startswith(marks)]
 
 
 def the_same(project: Project, *arguments: str, **environ: str) -> Result:
@@ -168,9 +170,55 @@ def test_a_scheduler_that_does_not_answer_costs_a_line(project: Project) -> None
         asked = ("-P", "dask", "--scheduler", address)
         result = project.doit(*asked, CODEGEN_DASK_WAIT="1")
     assert result.code == 0
-    assert len(notes(result)) == 1
-    assert notes(result)[0].endswith("; all steps run here")
+    assert notes(result) == [
+        f"-P dask: {address} does not answer; all steps run here",
+        "  hint: does it run, and is this the address that it tells?",
+    ]
     assert project.read("generated/ash.txt") == "begin\n== ash == ASH! 0\nend\n"
+
+
+def test_what_is_no_scheduler_is_told_with_what_may_help(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with server.accept()[0] as caller:
+                        caller.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                        caller.recv(100_000)
+
+        threading.Thread(target=serve, daemon=True).start()
+        result = project.doit("-P", "dask", "--scheduler", address, CODEGEN_DASK_WAIT="1")
+    assert result.code == 0
+    what, hint = notes(result)
+    assert what.startswith(f"-P dask: what answers at {address} is no scheduler that Dask 20")
+    assert what.endswith("; all steps run here")
+    assert hint == "  hint: dask scheduler tells its address and, with --version, which Dask it is"
+
+
+@pytest.mark.parametrize(
+    ("environ", "what"),
+    [
+        ({}, "needs certificates"),
+        (
+            {
+                "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "no.pem",
+                "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": "no.pem",
+            },
+            "needs certificates, a file of which is not there",
+        ),
+    ],
+)
+def test_a_scheduler_that_wants_certificates_is_told_with_where_they_are_named(
+    project: Project, environ: dict[str, str], what: str
+) -> None:
+    result = project.doit("-P", "dask", "--scheduler", "tls://127.0.0.1:9", **environ)
+    assert result.code == 0
+    assert notes(result) == [
+        f"-P dask: tls://127.0.0.1:9 {what}; all steps run here",
+        "  hint: distributed.comm.tls in Dask's configuration names them",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"address": "nowhere"}', "[]", "no JSON"])

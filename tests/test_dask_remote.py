@@ -139,6 +139,21 @@ def right(project: Checkout) -> None:
     assert "8 up to date" in project.doit().out
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_what_reads_headers_of_the_machine_is_restored_by_workers(
+    clone: Callable[[str], Checkout], trusted: Cluster
+) -> None:
+    first, second = clone("first"), clone("second")
+    for project in (first, second):
+        project.write("templates/page.j2", "#include <stddef.h>\n{{ render('size_t') }} n;\n")
+        text = project.read("dodo.py").replace("compile=copy", 'compile="cc"')
+        project.write("dodo.py", text.replace("{stem}.txt", "{stem}.c"))
+    assert "restored" not in first.on(trusted, **KEY, **WRITES).out
+    first.ran()
+    assert "8 of them restored" in second.on(trusted, **KEY).out
+    assert second.ran() == []
+
+
 @pytest.mark.parametrize("url", ["http", "file"], indirect=True)
 def test_what_workers_make_comes_by_way_of_the_store_and_is_there_for_all(
     clone: Callable[[str], Checkout], trusted: Cluster
@@ -281,7 +296,7 @@ def test_a_worker_without_the_extra_leaves_the_store_alone(
         there.start_worker("first", PYTHONPATH=str(tmp_path / "start"))
         result = first.on(there, **WRITES)
     url = first.environ["CODEGEN_REMOTE_CACHE"]
-    needs = "needs obstore: pip install 'codegen-tasks[remote]', so it was left alone"
+    needs = "needs obstore, so it was left alone\n  hint: pip install 'codegen-tasks[remote]'"
     assert result.err == f"remote cache {url}: for worker first it {needs}\n"
     assert first.traffic()["kept"] == 8
     right(first)

@@ -18,6 +18,10 @@ from example_project import copy_into
 from executed import ROOT, Shell, blocks, play
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from stores import nginx
+
+from codegen_tasks.address import parsed
+from codegen_tasks.remote.transfers import Transfers
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -163,6 +167,28 @@ def test_what_the_jobs_for_ci_run_ends_well(empty_project: Project) -> None:
         if not command.startswith("pip install"):
             done = shell.run(command)
             assert done.code == 0, f"{command}\n{done.out}"
+
+
+def test_the_lines_for_nginx_have_all_read_and_one_user_write(tmp_path: Path) -> None:
+    pytest.importorskip("obstore")
+    (block,) = blocks(content("docs/how-to/remote-cache.md"), "nginx")
+    server = block.content.replace("{", "{{").replace("}", "}}")
+    for shown, here in (
+        ("listen 8080;", "listen 127.0.0.1:{port};"),
+        ("/srv/codegen-cache", "{folder}/dav"),
+        ("/etc/nginx/codegen.htpasswd", f"{tmp_path}/users"),
+    ):
+        assert server.count(shown) == 1
+        server = server.replace(shown, here)
+    (tmp_path / "users").write_text("ci:{PLAIN}word\n")
+    with nginx(tmp_path / "nginx", server=server) as web:
+        url = f"{web.url}/codegen"
+        writer = Transfers(parsed("url", url.replace("//", "//ci:word@")), 5, writes=True)
+        reader = Transfers(parsed("url", url), 5)
+        assert writer.put("cas/1", b"one")
+        assert reader.get([("cas/1", 3)]) == [b"one"]
+        assert not reader.put("cas/2", b"two")
+        assert reader.traffic.slip == "answers with status 401"
 
 
 def commands(job: str) -> Iterator[str]:

@@ -46,6 +46,11 @@ def clone(tmp_path: Path, state_home: Path, url: str) -> Callable[..., Cached]:
 
 
 SLOW = [pytest.mark.slow]
+UNREACHED = "does it run, and is the port right?"
+LOGIN = (
+    "user and password stand in CODEGEN_REMOTE_CACHE, https://user:password@…; "
+    "a token in CODEGEN_REMOTE_CACHE_TOKEN"
+)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +122,7 @@ def test_people_only_read_unless_they_say_so_and_ci_with_a_key_writes(
 )
 def test_with_a_key_only_what_was_signed_with_it_is_taken(
     clone: Callable[..., Cached],
+    url: str,
     written: dict[str, str],
     read: dict[str, str],
     taken: bool,
@@ -125,8 +131,18 @@ def test_with_a_key_only_what_was_signed_with_it_is_taken(
     first.built(**WRITES, **written)
     first.ran()
     second = clone("second", 100_000)
-    assert second.built(**read).err == ""
+    told = (
+        ""
+        if taken
+        else (
+            f"remote cache {url}: has nothing that is signed with our key\n"
+            "  hint: CODEGEN_REMOTE_CACHE_KEY must be that of who writes there\n"
+        )
+    )
+    assert second.built(**read).err == told
     assert second.ran() == ([] if taken else ALL)
+    figures = second.codegen("cache", "status", **read).out
+    assert ("of the misses signed by nobody with this key" in figures) != taken
     assert second.files() == first.files()
 
 
@@ -242,6 +258,8 @@ def test_the_cache_command_tells_of_the_remote_and_leaves_it_alone(
     assert "6 hits, 0 misses, " in status.out
     signed = second.codegen("cache", "status", **KEY, **WRITES)
     assert f"remote {url}: answers, read and written, signed" in signed.out
+    lacking = second.codegen("cache", "status", CI="true")
+    assert "answers, only read (CI writes with a CODEGEN_REMOTE_CACHE_KEY), not" in lacking.out
     stored = sorted(web.folder.rglob("*"))
     for action in ("verify", "cleanup", "clear"):
         assert f"remote {url}: left alone" in second.codegen("cache", action).out
@@ -255,11 +273,12 @@ def test_a_store_that_is_not_there_costs_one_line(clone: Callable[..., Cached]) 
     project = clone("first")
     project.environ["CODEGEN_REMOTE_CACHE"] = "http://127.0.0.1:9/cache"
     result = project.built("-n", "2", **WRITES)
-    said = "remote cache http://127.0.0.1:9/cache: cannot be reached, so it was left alone"
-    assert result.err == f"{said}; 4 results not sent\n"
+    what, hint = "cannot be reached (connection refused)", f"  hint: {UNREACHED}\n"
+    said = f"remote cache http://127.0.0.1:9/cache: {what}, so it was left alone"
+    assert result.err == f"{said}; 4 results not sent\n{hint}"
     assert project.ran() == ALL
     status = project.codegen("cache", "status").out
-    assert "remote http://127.0.0.1:9/cache: cannot be reached, only read, not signed" in status
+    assert f"remote http://127.0.0.1:9/cache: {what}, only read, not signed\n{hint}" in status
 
 
 @pytest.mark.slow
@@ -274,7 +293,7 @@ def test_a_store_that_two_codegens_cannot_reach_costs_one_line(
     more += 'other.rule("plain", template="plain.j2", target="plain.txt")\n'
     project.write("dodo.py", text.replace("DOIT_CONFIG", f"{more}DOIT_CONFIG"))
     project.write("templates/plain.j2", "plain\n")
-    told = "cannot be reached, so it was left alone"
+    told = f"cannot be reached (connection refused), so it was left alone\n  hint: {UNREACHED}"
     assert project.built().err == f"remote cache {url}: {told}\n"
 
 
@@ -283,8 +302,9 @@ def test_a_folder_that_is_not_there_is_made_by_who_writes(
 ) -> None:
     project = clone("first")
     project.environ["CODEGEN_REMOTE_CACHE"] = f"file://{tmp_path}/later"
-    said = f"remote cache file://{tmp_path}/later: cannot be used, so it was left alone\n"
-    assert project.built().err == said
+    what = "cannot be used (no such file or directory), so it was left alone"
+    hint = "  hint: is the path right? who writes makes the folder\n"
+    assert project.built().err == f"remote cache file://{tmp_path}/later: {what}\n{hint}"
     assert (
         clone("second").built(CODEGEN_REMOTE_CACHE=f"file://{tmp_path}/later", **WRITES).err == ""
     )
@@ -307,17 +327,28 @@ def test_a_store_that_takes_nothing_costs_one_line(
         project = clone("first")
         result = project.built(CODEGEN_REMOTE_CACHE=web.url, **WRITES)
     assert project.ran() == ALL
-    assert result.err.startswith(
-        f"remote cache {web.url}: answers with status 403, so nothing more"
+    what = "answers with status 403, so nothing more was sent there; 4 results not sent"
+    assert result.err == f"remote cache {web.url}: {what}\n  hint: {LOGIN}\n"
+
+
+def test_a_result_that_was_not_sent_is_told_with_its_cause(
+    clone: Callable[..., Cached], tmp_path: Path
+) -> None:
+    with nginx(tmp_path / "nginx", "client_max_body_size 1k;") as web:
+        project = clone("first", 100_000)
+        project.write("templates/page.j2", "{{ range(9999)|join(' ') }}")
+        result = project.built("generate:ash.txt", CODEGEN_REMOTE_CACHE=web.url, **WRITES)
+    assert result.err == (
+        f"remote cache {web.url}: answers with status 413; 1 result not sent\n"
+        "  hint: it takes no files so large; nginx: client_max_body_size\n"
     )
-    assert result.err.count("\n") == 1
 
 
 def test_without_obstore_all_is_made_here(clone: Callable[..., Cached], url: str) -> None:
     project = clone("first")
     project.write("obstore.py", "raise ImportError\n")
-    hint = "needs obstore: pip install 'codegen-tasks[remote]', so it was left alone"
-    assert project.built().err == f"remote cache {url}: {hint}\n"
+    told = "needs obstore, so it was left alone\n  hint: pip install 'codegen-tasks[remote]'"
+    assert project.built().err == f"remote cache {url}: {told}\n"
     assert project.ran() == ALL
 
 
@@ -412,9 +443,15 @@ def test_a_bucket_without_credentials_is_told_in_one_line(
             'remote_cache = "htps://cache.example.org"',
             "unknown scheme 'htps'\n  hint: did you mean 'https'?",
         ),
-        ('remote_cache = "s3://"', "must name a bucket"),
-        ('remote_cache = "file://cache"', "must name a folder from the root"),
-        ('remote_cache = "http://x:y/"', "is no URL"),
+        ('remote_cache = "s3://"', "must name a bucket\n  hint: like s3://bucket/prefix"),
+        (
+            'remote_cache = "file://cache"',
+            "must name a folder from the root\n  hint: like file:///srv/cache",
+        ),
+        (
+            'remote_cache = "http://x:y/"',
+            "is no URL\n  hint: like https://cache.example.org/codegen",
+        ),
         ("remote_cache = ['https://ann:secret']", "must be a string\n"),
         (
             'remote_cache = "https://ann:secret@cache.example.org"',
@@ -427,6 +464,7 @@ def test_a_bucket_without_credentials_is_told_in_one_line(
             " set CODEGEN_REMOTE_CACHE_KEY",
         ),
         ('remote_cache_write = "yess"', "unknown value 'yess'"),
+        ("remote_cache_write = 1", "must be one of auto, true, false, not 1"),
         ("remote_cache_seconds = 0", "must be a whole number from 1, not 0"),
     ],
 )
@@ -442,6 +480,14 @@ def test_a_wrong_setting_is_told_before_any_step(
     assert f"pyproject.toml [tool.codegen] {name}: {said}" in result.err
     assert "secret'" not in result.err
     assert project.ran() == []
+
+
+@pytest.mark.parametrize(("said", "written"), [("1", "read and written"), ("no", "only read")])
+def test_whether_to_write_may_be_said_as_other_variables_say_it(
+    clone: Callable[..., Cached], said: str, written: str
+) -> None:
+    status = clone("first").codegen("cache", "status", CODEGEN_REMOTE_CACHE_WRITE=said)
+    assert f": answers, {written}, " in status.out
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Project, Result
+from proxies import Proxy
+from stores import free_port
 
 from codegen_tasks.snapshot import ABSENT
 from codegen_tasks.watch import Changes, Home, Known, Need, Told, around, sign_of
@@ -110,6 +112,17 @@ def watching(project: Project) -> Iterator[Callable[..., Watch]]:
             for process in watch.family():
                 process.kill()
         watch.process.wait()
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[Proxy]:
+    """Start a store that takes what it is told, and never answers."""
+    proxy = Proxy(free_port(), "silent")
+    proxy.open()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -436,6 +449,25 @@ def test_what_a_build_made_before_it_failed_is_no_reason_to_build_again(
     assert len(watch.builds) == 2
     project.write("n.json", '{"n": 3}')
     watch.until_reads("generated/birch.py", "x = 3")
+
+
+def test_a_remote_cache_that_does_not_answer_is_asked_once_and_not_by_each_build(
+    project: Project, watching: Begin
+) -> None:
+    with silent() as store:
+        watch = watching(
+            CODEGEN_OUTPUT_CACHE="true",
+            CODEGEN_OUTPUT_CACHE_MILLISECONDS="0",
+            CODEGEN_REMOTE_CACHE=f"http://127.0.0.1:{store.port}/cache",
+            CODEGEN_REMOTE_CACHE_SECONDS="1",
+        )
+        asked = store.calls
+        assert asked
+        project.write("patterns/ash.toml", 'name = "ash"\ngain = 7\n')
+        watch.until_built(2)
+        assert "ASH! 7" in project.read("generated/ash.txt")
+        assert store.calls == asked
+        assert watch.out.count(f"remote cache http://127.0.0.1:{store.port}/cache: ") == 1
 
 
 def test_a_broken_dodo_is_shown_and_mended(project: Project, watching: Begin) -> None:

@@ -189,11 +189,18 @@ class Cache(Piped, Helped, DoitCmdBase):
         build, step = self._step(words[0])
         name = step.outputs[0]
         if outputs.OutputCache(build.project, build.world).find(step) is not None:
-            self._say(f"{name}: is in the output cache")
+            made = (
+                f", made from {step.source} as it is now"
+                if step.source in build.plan.makers
+                else ""
+            )
+            self._say(f"{name}: is in the output cache{made}")
             return 0
         miss = misses.explained(step, store_of(build.project), build.world)
         if not miss.results:
             self._say(f"{name}: the output cache has nothing for it")
+            if least := build.project.settings.output_cache_milliseconds:
+                self._say(f"  hint: what took less than {least} ms is not kept")
             return 0
         count = counted(miss.results, "result")
         if not miss.reasons:
@@ -216,6 +223,9 @@ class Cache(Piped, Helped, DoitCmdBase):
             if name in plan.steps and plan.steps[name].phase != "templates":
                 return build, plan.steps[name]
             known += plan.makers
+        known += [
+            path.removeprefix(f"{b.project.output}/") for b in builds for path in b.plan.makers
+        ]
         hint = nearest(name, known)
         raise InvalidCommand(f"cache why: no target '{name}'" + (f", {hint}" if hint else ""))
 
@@ -230,9 +240,14 @@ class Cache(Piped, Helped, DoitCmdBase):
             self._say(f"remote {remote.address.url}: left alone")
             return
         use = "read and written" if remote.writes else "only read"
+        if outputs.lacks_key(build.project.settings):
+            use += " (CI writes with a CODEGEN_REMOTE_CACHE_KEY)"
         signed = "signed" if remote.signs else "not signed"
-        state = remote.trouble() or "answers"
+        fault = remote.trouble()
+        state = fault.what if fault is not None else "answers"
         self._say(f"remote {remote.address.url}: {state}, {use}, {signed}")
+        if fault is not None and fault.hint:
+            self._say(f"  hint: {fault.hint}")
         if not build.project.settings.output_cache:
             self._say("the remote cache is off with the output cache")
         for each in builds_of(self.loader):
@@ -247,7 +262,11 @@ class Cache(Piped, Helped, DoitCmdBase):
             f"{sized(traffic.received)} received in {traffic.waited:.1f} s",
             f"{counted(traffic.kept, 'result')} sent, {sized(traffic.sent)}",
         ]
-        self._say(", ".join(parts) + (f", {traffic.unsent} not sent" if traffic.unsent else ""))
+        if traffic.unsent:
+            parts.append(f"{traffic.unsent} not sent")
+        if traffic.foreign:
+            parts.append(f"{traffic.foreign} of the misses signed by nobody with this key")
+        self._say(", ".join(parts))
 
 
 def _shown(build: Build, entry: Entry) -> str:

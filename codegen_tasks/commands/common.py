@@ -18,6 +18,7 @@ from doit.globals import Globals
 
 from .. import disk, garbage
 from ..codegen import ASKED, Codegen
+from ..errors import nearest
 from ..ours import is_ours
 from .helped import Helped
 
@@ -148,7 +149,8 @@ class LateParser(CmdParse):
             try:
                 found, names = self.complete.parse_only(in_args, params)
             except CmdParseError:
-                raise error from None
+                refused = misspelt(self.complete, in_args) if names_us("dodo.py") else None
+                raise refused or error from None
             self.refused = error
         for option in self._own:
             found.setdefault(option["name"], option["default"])
@@ -163,6 +165,7 @@ class OverCore(Helped):
     """
 
     own: Sequence[Mapping[str, Any]]
+    names_options = False  # `LateParser` does, where there is a Codegen
     loader: Any
     _cmdparser: Any
     #: Whether the command must know what we made and no rule makes any more.
@@ -256,7 +259,7 @@ def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:
     try:
         options, names = getopt.gnu_getopt(list(arguments), parser.get_short(), parser.get_long())
     except getopt.GetoptError as error:
-        raise CmdParseError(f"Error parsing Command: {error}") from None
+        raise refusal(error, parser) from None
     first: list[str] = []
     for option, value in options:
         if option.startswith("--") and value:
@@ -264,6 +267,22 @@ def options_first(parser: Any, arguments: Sequence[str]) -> list[str]:
         else:
             first += [option, value] if value else [option]
     return [*first, "--", *names] if names else first
+
+
+def misspelt(parser: CmdParse, arguments: Sequence[str]) -> CmdParseError | None:
+    """Return what is wrong with an option, without core's list of all; None if it is not that."""
+    try:
+        getopt.getopt(list(arguments), parser.get_short(), parser.get_long())
+    except getopt.GetoptError as error:
+        return refusal(error, parser)
+    return None
+
+
+def refusal(error: getopt.GetoptError, parser: CmdParse) -> CmdParseError:
+    """Return what is wrong with an option, and the nearest one or where to find all."""
+    known = [f"--{name.rstrip('=')}" for name in parser.get_long()]
+    hint = nearest(f"--{error.opt}", known) if "not recognized" in error.msg else ""
+    return CmdParseError(f"{error.msg}\n  hint: {hint or 'doit help COMMAND lists its options'}")
 
 
 def sized(count: int) -> str:

@@ -21,6 +21,22 @@ class Helped:
     #: Arguments, and what they come to.
     examples: Sequence[tuple[str, str]] = ()
 
+    #: Whether core's words for an option that is none are replaced by ours here.
+    names_options = True
+
+    def parse_execute(self, in_args: Any) -> Any:
+        """Execute as core does; an option that is none is told with the nearest one."""
+        from doit.cmdparse import CmdParseError
+
+        try:
+            return super().parse_execute(in_args)  # type: ignore[misc]
+        except CmdParseError as error:
+            from .common import misspelt
+
+            command: Any = self
+            refused = misspelt(command.cmdparser, in_args) if self.names_options else None
+            raise refused or error from None
+
     def help(self) -> str:
         """Return core's text, with what a newcomer looks for before the options."""
         text = str(super().help())  # type: ignore[misc]

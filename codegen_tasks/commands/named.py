@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from doit.cmdparse import CmdParseError
 from doit.control import TaskControl
 from doit.exceptions import InvalidCommand
 
@@ -62,9 +63,16 @@ def process(
 
     Raises:
         InvalidCommand: there is no such task or target.
+        CmdParseError: an option follows names, and their task has none such.
     """
     try:
         control.process(names)
+    except CmdParseError as error:
+        late = next((name for name in names or () if name.startswith("-")), "")
+        if not (late and found and f"option {late} not recognized" in str(error)):
+            raise
+        hint = f"what is doit's own comes before names: doit {late} … {names[0] if names else ''}"
+        raise CmdParseError(f"option {late} not recognized by a task\n  hint: {hint}") from None
     except InvalidCommand as error:
         if error.not_found is None or not found:
             raise

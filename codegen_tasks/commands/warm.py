@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import DodoTaskLoader, get_loader
 from doit.doit_cmd import DoitMain
@@ -36,8 +36,12 @@ from ..modules import Modules
 from ..ours import is_ours
 from ..reporter import CodegenReporter
 from ..watch import Home, Told, sign_of
-from .common import codegens
+from .common import builds_of, codegens
 from .run import Run
+from .silence import Silence
+
+if TYPE_CHECKING:
+    from ..codegen import Codegen
 
 #: What the build is called among doit's commands; its messages name it so.
 _NAME = "watch"
@@ -83,9 +87,11 @@ class Build(Run):
 
     def parse_execute(self, in_args: list[str]) -> Any:
         """Run, and tell; see doit's."""
+        self._notes.silence.keep(self._notes.codegens)
         try:
             return super().parse_execute(in_args)
         finally:
+            self._notes.silence.heard(builds_of(self.loader))
             self._notes.tell(self._told())
 
     def _reporter(self, reporter: Any, stream: Any, failure_verbosity: int) -> Any:
@@ -183,6 +189,8 @@ class Notes:
     def __init__(self, path: str):
         self._path = path
         self._on = False
+        self.silence = Silence(os.path.join(os.path.dirname(path), "silent"))
+        self.codegens: list[Codegen] = []
         self.opened: set[str] = set()
         self.listed: set[str] = set()
 
@@ -229,8 +237,9 @@ def _import(notes: Notes, loading: Mapping[str, Any]) -> None:
         if type(loader) is DodoTaskLoader:
             with notes.taking():
                 loader.setup(dict(loading))
-            if found := codegens(loader.namespace):
-                _import_ours(found)
+            notes.codegens = codegens(loader.namespace)
+            if notes.codegens:
+                _import_ours(notes.codegens)
     except (Exception, SystemExit):
         return
     finally:

@@ -116,6 +116,11 @@ class _Reads:
             return
         raise AwaitedError(path)
 
+    def ask_own(self, path: str) -> None:
+        """Let what was made elsewhere be held against a file; those of the machine are not sent."""
+        if not os.path.isabs(path):
+            self.ask(path)
+
 
 def _answers(
     shops: Mapping[str, Workshop], job: Job, reads: _Reads, root: str, storing: Storing | None
@@ -162,7 +167,7 @@ def _known(
     if storing is None or job.anew:
         return {}
     try:
-        return storing.found(shop.project, shop.world, job.steps, reads.ask)
+        return storing.found(shop.project, shop.world, job.steps, reads.ask_own)
     except Exception:  # steps that cannot be asked about are run
         return {}
 

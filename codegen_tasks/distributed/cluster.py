@@ -27,7 +27,11 @@ _PATIENCE = 5.0
 
 
 class UnreachableError(Exception):
-    """There is no cluster to be had; the text says why."""
+    """There is no cluster to be had; the text says why, the hint what may help."""
+
+    def __init__(self, what: str, hint: str = ""):
+        self.hint = hint
+        super().__init__(what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,7 @@ class Cluster:
             )
         except Exception as error:  # whatever Dask makes of an address, a file, a certificate
             self._close_local()
-            where = found or file or "workers of this machine"
-            what = str(error).partition("\n")[0] or type(error).__name__
-            if where not in what or what.startswith("in <"):  # a connection, in Dask's words
-                what = f"{where} cannot be used: {what.rpartition('>: ')[2]}"
-            raise UnreachableError(what) from None
+            raise _unreachable(found or file or "workers of this machine", error) from None
         self.address = "local workers" if self._local else (found or self._client.scheduler.address)
         #: What the workers are, by address; replaced as a whole.
         self.workers: Mapping[str, WorkerState] = {}
@@ -264,6 +264,38 @@ class Cluster:
 
         with contextlib.suppress(Exception):
             asyncio.run_coroutine_threadsafe(bounded(), self._loop).result(_PATIENCE + 1)
+
+
+def _unreachable(where: str, error: Exception) -> UnreachableError:
+    """Return what is wrong with a cluster, in words that do not need Dask's source."""
+    what = str(error).partition("\n")[0] or type(error).__name__
+    if where.startswith("tls://") and (lack := _lacks(error, what)):
+        hint = "distributed.comm.tls in Dask's configuration names them"
+        return UnreachableError(f"{where} {lack}", hint)
+    # At what comes in place of an answer.
+    if "://" in where and isinstance(error, MemoryError | TypeError):
+        import distributed
+
+        return UnreachableError(
+            f"what answers at {where} is no scheduler that Dask {distributed.__version__} knows"
+            f" ({what})",
+            "dask scheduler tells its address and, with --version, which Dask it is",
+        )
+    if where not in what or what.startswith("in <"):  # a connection, in Dask's words
+        return UnreachableError(f"{where} cannot be used: {what.rpartition('>: ')[2]}")
+    hint = "does it run, and is this the address that it tells?" if "://" in where else ""
+    return UnreachableError(what, hint)
+
+
+def _lacks(error: Exception, what: str) -> str:
+    """Return what is amiss with certificates; "" if it is something else."""
+    if "ssl_context" in what:
+        return "needs certificates"
+    if isinstance(error, FileNotFoundError):
+        return "needs certificates, a file of which is not there"
+    said = f"{type(error).__name__} {what}"
+    refused = "CommClosedError" in said or "SSL" in said
+    return "speaks no TLS, or takes other certificates" if refused else ""
 
 
 def _local(workers: int) -> Any:

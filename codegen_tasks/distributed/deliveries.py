@@ -169,6 +169,8 @@ class Deliveries:
             traffic = Traffic(**answer["traffic"])
             if traffic.fault:
                 traffic.fault = f"for {worker} it {traffic.fault}"
+            if traffic.slip:
+                traffic.slip = f"for {worker} it {traffic.slip}"
             self._traffic.setdefault(build, Traffic()).include(traffic)
 
     def traffic(self) -> list[Parted]:

@@ -123,7 +123,9 @@ class Orders:
                 self._deliveries.begin()
             except (UnreachableError, TooMuchError) as error:
                 self.usable = False
-                self._tell("cluster", f"{error}; all steps run here")
+                hint = error.hint if isinstance(error, UnreachableError) else ""
+                hint = f"\n  hint: {hint}" if hint else ""
+                self._tell("cluster", f"{error}; all steps run here{hint}")
         return self._cluster
 
     def _tell(self, kind: str, text: str) -> None:

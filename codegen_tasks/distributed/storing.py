@@ -20,7 +20,7 @@ from ..project import Project
 from ..remote import parcels
 from ..remote.cache import RemoteCache
 from ..remote.parcels import Blob
-from ..settings import Settings
+from ..settings import Settings, switch
 from ..store import Store
 from ..traffic import Traffic
 from ..world import World
@@ -63,7 +63,7 @@ def access(shared: Shared, environ: Mapping[str, str]) -> Access | str:
         address.parsed(_VARIABLE, url)
     except DeclarationError as error:
         return f"its {error.where} {error.what}"
-    forbidden = environ.get(f"{_VARIABLE}_WRITE", "").lower() == "false"
+    forbidden = switch(environ.get(f"{_VARIABLE}_WRITE", "")) is False
     token = environ.get(f"{_VARIABLE}_TOKEN", "")
     return Access(url, shared.seconds, shared.writes and not forbidden, secret, token)
 
@@ -143,7 +143,7 @@ class _Shelf(OutputCache):
         """Return what is there of a step, if it was expected and is there."""
         for one in self._expected.pop(step.task, ()):
             came = self._remote.take(one.key)
-            if came is None or not actions.answers(came.stored, step, one.reads, one.digests):
+            if came is None or not actions.answers(came.stored, step, one.reads, one.look.digests):
                 continue
             delivery = _delivery(came.stored, came.blobs, True)
             if delivery is not None:
@@ -161,7 +161,7 @@ class _Shelf(OutputCache):
         stored = actions.stored_in(text)
         assert stored is not None
         self._remote.send(key, text, beside, partial(self._is_there, step.task, stored))
-        self._send_reads(step, own, reads)
+        self._sets.send(step, own, reads)
 
     def _is_there(self, task: str, stored: Stored, blobs: Mapping[str, Blob]) -> None:
         """Note, in another thread, that a result has been sent."""

@@ -23,6 +23,7 @@ from ..address import Address
 from ..store import ACTIONS, CONTENTS
 from ..traffic import Traffic
 from . import parcels
+from .faults import Fault
 from .fence import Fence
 from .parcels import Blob, ForeignError, Parcel, UnsignedError
 from .transfers import Transfers
@@ -92,7 +93,7 @@ class RemoteCache:
     def answers(self) -> bool:
         """Whether there is any use in asking."""
         # What was begun in a process does not go on in its forks.
-        return not self._link.fault and self._process == os.getpid()
+        return self._link.fault is None and self._process == os.getpid()
 
     def fence(self, root: str, templates: str, output: str) -> Fence | None:
         """Return what tells which read sets are followed; None if all that come are signed.
@@ -165,14 +166,17 @@ class RemoteCache:
     def _parcels(self, keys: Sequence[str]) -> list[Parcel | None]:
         asked = [(f"{ACTIONS}/{key}", parcels.MESSAGE) for key in keys]
         return [
-            self._opened(key, message) if message is not None else None
+            self._opened(key, message, self._link.was_foreign) if message is not None else None
             for key, message in zip(keys, self._link.get(asked), strict=True)
         ]
 
-    def _opened(self, key: str, message: bytes) -> Parcel | None:
+    def _opened(
+        self, key: str, message: bytes, foreign: Callable[[], None] = lambda: None
+    ) -> Parcel | None:
         try:
             parcel = parcels.opened(key, message, self._secret)
         except UnsignedError:
+            foreign()
             return None
         except ForeignError:
             self._link.is_junk()
@@ -318,8 +322,8 @@ class RemoteCache:
 
     # As a whole -------------------------------------------------------------------------
 
-    def trouble(self) -> str:
-        """Ask once; return what is wrong, "" if nothing is."""
+    def trouble(self) -> Fault | None:
+        """Ask once; return what is wrong, if anything is."""
         return self._link.trouble()
 
     # At the end -------------------------------------------------------------------------
@@ -331,7 +335,7 @@ class RemoteCache:
         """
         began = time.monotonic()
         if not self._uploads.wait(seconds):
-            self._link.stop_sending("takes what is sent too slowly")
+            self._link.stop_sending(Fault("takes what is sent too slowly"))
             self._uploads.flush(0.0)
         return seconds - (time.monotonic() - began)
 

@@ -8,7 +8,7 @@ Unaware of what the bytes mean.
 
 from __future__ import annotations
 
-import re
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -18,7 +18,9 @@ from typing import Any
 
 from ..address import Address
 from ..traffic import Traffic
+from . import faults
 from .crew import Crew
+from .faults import Fault
 
 #: Transfers under way at once.
 AT_ONCE = 32
@@ -28,7 +30,9 @@ _STRIKES = 3
 _GRACE = 1.0
 #: A store may cost so many times the limit of one transfer, in all, more than it has spared.
 _BUDGET = 2
-_TOO_SLOW = "is too slow to be of use"
+_TOO_SLOW = Fault("is too slow to be of use")
+_SILENT = Fault("does not answer")
+_ABSENT = Fault("needs obstore", "pip install 'codegen-tasks[remote]'")
 #: Nothing that comes is taken to have spared more seconds: who has sent it could say anything.
 _MOST_SPARED = 60.0
 
@@ -55,8 +59,9 @@ class Transfers:
         self._junk = 0  # in a row
         self._spared = self._cost = 0.0
         self.traffic = Traffic()
-        #: Why nothing is asked for any more, and why nothing is sent; "" as long as it is.
-        self.fault = self.refusal = ""
+        #: Why nothing is asked for any more, and why nothing is sent; None as long as it is.
+        self.fault: Fault | None = None
+        self.refusal: Fault | None = None
 
     # Getting ----------------------------------------------------------------------------
 
@@ -79,14 +84,14 @@ class Transfers:
             try:
                 number, data = came.get(timeout=min(self._seconds + _GRACE, left))
             except Empty:
-                self._give_up(_TOO_SLOW if left < self._seconds else "does not answer")
+                self._give_up(_TOO_SLOW if left < self._seconds else _SILENT)
                 break
             found[number] = data
         self._count(found, time.monotonic() - began)
         return found
 
-    def trouble(self) -> str:
-        """Ask for something once; return what is wrong with that, "" if nothing is."""
+    def trouble(self) -> Fault | None:
+        """Ask for something once; return what is wrong with that, if anything is."""
         self._failed["get"] = _STRIKES - 1
         self.get([(f"{'0' * 64}", 1)])
         return self.fault
@@ -107,7 +112,7 @@ class Transfers:
             if not self.fault:
                 data = self._read(name, most)
         except BaseException as error:  # what Rust panics with is no `Exception`
-            self._struck("get", _words(error, self._address.scheme))
+            self._struck("get", faults.of(error, self._address.scheme, "get"))
         came.put((number, data))
 
     def _read(self, name: str, most: int) -> bytes | None:
@@ -122,6 +127,12 @@ class Transfers:
             return None
         self._went_well("get")
         return data
+
+    def was_foreign(self) -> None:
+        """Take in that something which came was sent by nobody with our key: a miss."""
+        self.traffic.found -= 1
+        self.traffic.missed += 1
+        self.traffic.foreign += 1
 
     def _count(self, found: Sequence[bytes | None], waited: float) -> None:
         traffic = self.traffic
@@ -156,7 +167,7 @@ class Transfers:
             # In parts, a large object could be seen half written.
             self._store.put(name, data, use_multipart=False)
         except BaseException as error:
-            self._struck("put", _words(error, self._address.scheme))
+            self._struck("put", faults.of(error, self._address.scheme, "put"))
             return False
         self._went_well("put")
         with self._lock:
@@ -173,22 +184,25 @@ class Transfers:
     def _opened(self) -> bool:
         with self._lock:
             if self._store is None and not self.fault:
+                scheme = self._address.scheme
+                self.fault = faults.of_endpoint(scheme, os.environ)
                 try:
-                    self._store = _store(self._address, self._seconds, self._token, self._makes)
+                    if self.fault is None:
+                        self._store = _store(self._address, self._seconds, self._token, self._makes)
                 except ImportError:
-                    self.fault = "needs obstore: pip install 'codegen-tasks[remote]'"
+                    self.fault = _ABSENT
                 except Exception as error:
-                    self.fault = _words(error, self._address.scheme)
-        if self.fault:
+                    self.fault = faults.of(error, scheme, "get")
+        if self.fault is not None:
             self._give_up(self.fault)
-        return not self.fault
+        return self.fault is None
 
     def is_junk(self) -> None:
         """Note that something came which nobody of us has sent."""
         with self._lock:
             self._junk += 1
         if self._junk >= _STRIKES:
-            self._give_up("answers with something else")
+            self._give_up(Fault("answers with something else", "does the URL lead to a store?"))
 
     def is_sound(self) -> None:
         """Note that something came which one of us has sent."""
@@ -197,9 +211,10 @@ class Transfers:
     def _went_well(self, what: str) -> None:
         self._failed[what] = 0
 
-    def _struck(self, what: str, how: str) -> None:
+    def _struck(self, what: str, how: Fault) -> None:
         with self._lock:
             self._failed[what] += 1
+            self.traffic.note(*how)
         if self._failed[what] < _STRIKES:
             return
         if what == "get":
@@ -207,15 +222,15 @@ class Transfers:
         else:
             self.stop_sending(how)
 
-    def stop_sending(self, why: str) -> None:
+    def stop_sending(self, why: Fault) -> None:
         """Send nothing more."""
         self.refusal = self.refusal or why
-        self.traffic.fault = self.traffic.fault or f"{why}, so nothing more was sent there"
+        self.traffic.note(*why, then="nothing more was sent there")
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: Fault) -> None:
         self.fault = self.fault or why
         self.refusal = self.refusal or why
-        self.traffic.fault = self.traffic.fault or f"{why}, so it was left alone"
+        self.traffic.note(*why, then="it was left alone")
 
 
 def _store(address: Address, seconds: float, token: str, makes: bool) -> Any:
@@ -258,33 +273,3 @@ def _body(result: Any, most: int, is_file: bool) -> bytes | None:
         if len(found) > most:
             return None
     return bytes(found)
-
-
-#: What obstore says where it has found no credentials, and nobody that would give it some.
-_UNKNOWN = re.compile(r"169\.254\.169\.254|token request|must be specified|MissingAccount")
-#: The first of the variables that tell a store's credentials.
-_CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME",
-}
-_STATUS = re.compile(r"status code: (\d+)")
-#: What obstore's errors call the ways in which a request can fail.
-_KIND = re.compile(r"HttpError \{\s+kind: (\w+)")
-_KINDS = {
-    "Connect": "cannot be reached",
-    "Timeout": "does not answer in time",
-    "Interrupted": "breaks off",
-}
-
-
-def _words(error: BaseException, scheme: str) -> str:
-    """Return what is wrong, in words of ours: the library's may tell what is secret."""
-    said = str(error)
-    if scheme in _CREDENTIALS and _UNKNOWN.search(said):
-        return f"needs credentials ({_CREDENTIALS[scheme]}, …)"
-    status = _STATUS.search(said)
-    if status is not None:
-        return f"answers with status {status[1]}"
-    kind = _KIND.search(said)
-    return _KINDS.get(kind[1] if kind is not None else "", "cannot be used")
