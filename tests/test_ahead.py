@@ -396,7 +396,8 @@ def test_an_interrupt_ends_all_processes_and_the_next_run_goes_on(
     many_cores = f"os.sched_getaffinity = lambda pid: range({cores})\n"
     other.write("dodo.py", killing + many_cores + dodo)
     result = other.doit()
-    assert not [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(other.path)]
+    left = [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(other.path)]
+    assert psutil.wait_procs(left, timeout=30)[1] == []
     assert result.code == 130
     assert "interrupted; what was finished is kept" in result.err
     assert " left to do" in result.out

@@ -189,7 +189,7 @@ def test_what_is_no_scheduler_is_told_with_what_may_help(project: Project) -> No
                         caller.recv(100_000)
 
         threading.Thread(target=serve, daemon=True).start()
-        result = project.doit("-P", "dask", "--scheduler", address, CODEGEN_DASK_WAIT="1")
+        result = project.doit("-P", "dask", "--scheduler", address, CODEGEN_DASK_WAIT="10")
     assert result.code == 0
     what, hint = notes(result)
     assert what.startswith(f"-P dask: what answers at {address} is no scheduler that Dask 20")

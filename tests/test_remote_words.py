@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from stores import free_port, nginx
+from ports import free_port
+from stores import nginx
 
 pytest.importorskip("obstore")
 

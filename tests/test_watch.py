@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import Project, Result
+from ports import free_port
 from proxies import Proxy
-from stores import free_port
 
 from codegen_tasks.snapshot import ABSENT
 from codegen_tasks.watch import Changes, Home, Known, Need, Told, around, sign_of
