@@ -45,7 +45,7 @@ def told(url: str) -> tuple[str, str]:
             "does it run, and is the port right?",
         ),
         (
-            "http://cache.invalid/",
+            f"http://{'x' * 64}.invalid/",  # no name at all: nobody is asked, who may be slow
             {},
             "cannot be reached (no such host)",
             "is the host's name right?",
