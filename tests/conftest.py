@@ -146,6 +146,10 @@ class Project:
         """Run `python -m codegen_tasks`, for commands a project has not opted in to."""
         return self._module("codegen_tasks", arguments, environ)
 
+    def script(self, path: str, *arguments: str, **environ: str) -> Result:
+        """Run a file of Python, in a fork of a process that has doit imported."""
+        return self._module(path, arguments, environ)
+
     def _module(self, module: str, arguments: tuple[str, ...], environ: dict[str, str]) -> Result:
         if hasattr(os, "fork"):
             whole = {**self.environ, **environ}
@@ -153,7 +157,8 @@ class Project:
             if ran is not None:
                 code, *told = ran
                 return Result(code, *(text.decode().replace("\r\n", "\n") for text in told))
-        return self.run(sys.executable, "-m", module, *arguments, **environ)
+        words = (module,) if module.endswith(".py") else ("-m", module)
+        return self.run(sys.executable, *words, *arguments, **environ)
 
     def files(self, *ignored: str) -> dict[str, bytes]:
         """Return all files by name, those below the `ignored` folders left out."""

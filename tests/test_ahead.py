@@ -104,20 +104,20 @@ def other(
     return checkout("other")
 
 
-def is_as_clean(project: Large) -> bool:
+def is_as_clean(project: Large, *workers: str) -> bool:
     """Tell whether all is as a build without a cache makes it, and as `doit info` says."""
     found = project.files()
-    again = project.built("run", "-a", CODEGEN_OUTPUT_CACHE="false")
+    again = project.built("run", "-a", *workers, CODEGEN_OUTPUT_CACHE="false")
     assert f"{len(found)} of them unchanged" in again.out
     return project.files() == found
 
 
 def test_a_fresh_checkout_is_restored_without_a_task_for_each_step(other: Large) -> None:
-    found: Counts = counted(other)
+    found: Counts = counted(other, started=False)
     assert f"\n{MANY} generated, {MANY} compiled, {2 * MANY} of them restored in" in found.out
     assert found.of["task"] == 5  # the phases, and the template
     assert other.ran() == []
-    again = counted(other)
+    again = counted(other, started=False)
     assert again.out.startswith(f"{2 * MANY} up to date in")
     assert again.of["task"] == 4
     assert other.doit("info").out == f"{2 * MANY} targets up to date\n"
@@ -143,7 +143,7 @@ def test_a_branch_and_back_is_restored_without_a_task_for_each_step(first: Large
     first.built()
     assert len(first.ran()) == MANY
     first.write("templates/page.j2", page)
-    found = counted(first)
+    found = counted(first, started=False)
     assert f"{2 * MANY} of them restored in" in found.out
     assert found.of["task"] == 5
     assert (first.ran(), first.files()) == ([], before)
@@ -153,7 +153,7 @@ def test_a_branch_and_back_is_restored_without_a_task_for_each_step(first: Large
 def test_what_the_cache_does_not_know_gets_its_task(other: Large) -> None:
     for number in (0, 33, 69):
         other.write(f"patterns/p{number:03d}.toml", 'text = "new"\n')
-    found = counted(other)
+    found = counted(other, started=False)
     assert other.ran() == ["p000", "p033", "p069"]
     known = 2 * MANY - 6
     assert f"{MANY} generated, {MANY} compiled, {known} of them restored in" in found.out
@@ -178,7 +178,7 @@ def test_what_is_compiled_from_what_is_to_be_rendered_waits_for_that(first: Larg
 def test_where_all_has_to_be_rendered_nothing_is_expected_of_the_cache(first: Large) -> None:
     page = first.read("templates/page.j2")
     first.write("templates/page.j2", page.replace("name", "title"))
-    found = counted(first)
+    found = counted(first, started=False)
     assert "restored" not in found.out
     assert found.of["task"] == 2 * MANY + 5
     assert is_as_clean(first)
@@ -225,7 +225,7 @@ def test_a_step_that_doit_is_to_ignore_is_not_restored(other: Large) -> None:
 def test_only_what_was_selected_is_restored(
     other: Large, selected: list[str], restored: int, tasks: int | None
 ) -> None:
-    found = counted(other, *selected)
+    found = counted(other, *selected, started=False)
     assert f"{restored} of them restored in" in found.out
     assert len(other.files()) == restored
     assert tasks in (None, found.of["task"])
@@ -604,11 +604,11 @@ def test_quick_renders_are_kept_together_with_what_is_compiled_from_them(
     assert len(first.ran()) == MANY
     other = checkout("other")
     slow_to_compile(other)
-    found = counted(other)
+    found = counted(other, started=False)
     restored = 2 * MANY
     assert f"{restored} of them restored in" in found.out
     assert (found.of["task"], other.ran()) == (5, [])
-    assert is_as_clean(other)
+    assert is_as_clean(other, "-n", "6")
 
 
 @pytest.mark.slow

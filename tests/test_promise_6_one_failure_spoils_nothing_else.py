@@ -227,9 +227,16 @@ def test_a_daemon_that_holds_a_compilers_output_open_holds_nothing_up(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals as POSIX has them")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize(
-    ("workers", "method"), [([], "fork"), *((["-n", "2"], method) for method in METHODS)]
+    ("workers", "method", "number"),
+    [
+        pytest.param(
+            *(workers, method, number),
+            marks=[] if method == "fork" or number == signal.SIGKILL else [pytest.mark.slow],
+        )
+        for workers, method in [([], "fork"), *((["-n", "2"], method) for method in METHODS)]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    ],
 )
 def test_whatever_ends_a_run_ends_all_it_started(
     empty_project: Project, workers: list[str], method: str, number: signal.Signals
