@@ -330,6 +330,7 @@ def test_an_interrupt_ends_in_order(
     slow.write(
         "dodo.py", slow.read("dodo.py").replace("sleep(0.05)", "sleep(60 if name == 'b' else 0)")
     )
+    slow.doit("templates")  # else doit starts what waited for them in any order
     running = subprocess.Popen(
         [sys.executable, "-m", "doit", *workers],
         cwd=slow.path,
