@@ -119,7 +119,7 @@ def _in_a_fork(build: Build, work: Callable[[OutputCache], _T]) -> tuple[_T, Tra
     Returns:
         What `work` returned, and what went to and fro; None if there can be no fork, or it died.
     """
-    if not forks.may_fork():
+    if not forks.is_sound():
         return None
     told = forks.Fork(lambda: pickle.dumps(_afar(build, work))).begin().result()
     if told is None:

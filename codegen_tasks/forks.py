@@ -16,9 +16,14 @@ from typing import NoReturn
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
+def is_sound() -> bool:
+    """Tell whether a fork of this process would be sound, be it only one that is waited for."""
+    return hasattr(os, "fork") and threading.active_count() == 1
+
+
 def room() -> int:
     """Return how many forks of this process could work beside it, and would be sound."""
-    if not hasattr(os, "fork") or threading.active_count() > 1:
+    if not is_sound():
         return 0
     return len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 0
 

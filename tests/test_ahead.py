@@ -331,6 +331,7 @@ def test_a_codegen_that_reads_what_another_makes_waits_for_it_on_every_branch(
 
 FORKING = """
 import os, signal, time
+os.sched_getaffinity = lambda pid: range(2)
 fork = os.fork
 def forking():
     pid = fork()
@@ -650,14 +651,21 @@ WRITES = {"CODEGEN_REMOTE_CACHE_WRITE": "true"}
 KEY = {"CODEGEN_REMOTE_CACHE_KEY": "a secret"}
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "parallel"])
+@pytest.mark.parametrize(
+    ("workers", "cores"),
+    [((), 2), (("-n", "2"), 2), ((), 1)],
+    ids=["serial", "parallel", "one core"],
+)
 def test_a_fresh_clone_asks_a_remote_cache_a_few_questions_for_all_its_steps(
-    clone: Callable[..., Large], web: Web, workers: tuple[str, ...]
+    clone: Callable[..., Large], web: Web, workers: tuple[str, ...], cores: int
 ) -> None:
+    having = f"import os\nos.sched_getaffinity = lambda pid: range({cores})\n"
     first = clone("first")
+    first.write("dodo.py", having + DODO)
     assert first.built(*workers, **WRITES, **KEY).err == ""
     first.ran()
     second = clone("second")
+    second.write("dodo.py", having + DODO)
     before = len(web.asked())
     found = second.built("run", "-v", "2", *workers, **KEY)
     assert len(web.asked()[before:]) == 4  # for each of two kinds, which bundles, and that bundle
