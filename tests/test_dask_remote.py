@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pickle
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from conftest import Project, Result
@@ -18,8 +23,11 @@ from stores import Web, nginx
 from test_dask import made, notes, targets, traces
 from test_remote_hostile import forge, of_inputs
 
-from codegen_tasks.distributed.messages import Access, Shared
-from codegen_tasks.distributed.storing import access, shared
+from codegen_tasks import model
+from codegen_tasks.distributed.deliveries import Deliveries
+from codegen_tasks.distributed.messages import Access, Afar, Delivery, Shared
+from codegen_tasks.distributed.storing import Storing, access, shared
+from codegen_tasks.remote.parcels import Blob
 from codegen_tasks.settings import Settings
 
 pytest.importorskip("distributed")
@@ -502,3 +510,54 @@ def test_a_key_of_any_bytes_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(given, Access)
     assert given.secret == b"\xff\xfe key"
     assert access(told, {"CODEGEN_REMOTE_CACHE_KEY": "key"}) == "its key is not that of here"
+
+
+# How much at once -----------------------------------------------------------------------
+
+
+def test_of_much_that_is_there_workers_leave_a_part_for_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is fetched for one order is held as a whole."""
+    storing = Storing(Access("file:///not/there", 1, False, b"", ""))
+    afar = Afar("x", 30_000_000, Blob("x", 1))
+    there = {"a", "b", "c", "e"}
+
+    def delivery(step: Any) -> Delivery | None:
+        return Delivery(model.Result((), {}), {"p": afar}, True) if step.task in there else None
+
+    shelf = SimpleNamespace(expect=lambda *_: None, delivery=delivery)
+    monkeypatch.setattr(storing, "_shelf", lambda *_: shelf)
+    nothing = cast(Any, None)
+    steps = [cast(Any, SimpleNamespace(task=task)) for task in "abdcef"]
+    known, left = storing.found(nothing, nothing, steps, {})
+    assert (set(known), left) == ({"a", "b", "c"}, {"e", "f"})
+
+
+def test_what_comes_is_taken_before_more_is_fetched() -> None:
+    fetched: SimpleQueue[int] = SimpleQueue()
+
+    def contents(wanted: dict[str, tuple[Blob, int]]) -> dict[str, bytes]:
+        for _, size in wanted.values():
+            fetched.put(size)
+        return dict.fromkeys(wanted, b"")
+
+    remote = SimpleNamespace(contents=contents, spares=lambda seconds: None)
+    build = SimpleNamespace(workshop=SimpleNamespace(outputs=SimpleNamespace(remote=remote)))
+    deliveries = Deliveries([cast(Any, build)], lambda kind, text: None)
+    for number in range(40):
+        afar = Afar(str(number), 10_000_000, Blob(str(number), 1))
+        delivery = Delivery(model.Result((), {}), {"path": afar}, False)
+        answer = {"made": {f"task{number}": pickle.dumps(delivery)}}
+        assert deliveries.open(number, 0, answer) is None
+    taken: list[Any] = []
+    held, end = 0, time.monotonic() + 30
+    while len(taken) < 40 and time.monotonic() < end:
+        with contextlib.suppress(Empty):
+            while True:
+                held += fetched.get(timeout=0.1)
+        assert held < 150_000_000
+        came = deliveries.come()
+        taken += [what for what, _, _ in came]
+        held -= 10_000_000 * len(came)
+    assert sorted(taken) == list(range(40))

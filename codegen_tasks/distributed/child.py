@@ -137,11 +137,12 @@ def _answers(
     with contextlib.suppress(CodegenError):  # the render will say it
         for step in job.steps:
             _ = step.phase == "compile" or shop.engine_for(step.template)
-    known = _known(shop, job, reads, storing)
+    known, later = _known(shop, job, reads, storing)
     yield "begun", ""
     for task, delivery in known.items():
         yield "made", (task, _pickled(delivery), 0.0)
-    left = replace(job, steps=tuple(step for step in job.steps if step.task not in known))
+    others = known.keys() | later
+    left = replace(job, steps=tuple(step for step in job.steps if step.task not in others))
     ways = written_in(root)
     for step, made in _made(shop, left, reads):
         if isinstance(made, AwaitedError):
@@ -165,14 +166,14 @@ def _pickled(what: Result | Delivery) -> bytes:
 
 def _known(
     shop: Workshop, job: Job, reads: _Reads, storing: Storing | None
-) -> Mapping[str, Delivery]:
-    """Return what the remote cache has of the steps of a job."""
+) -> tuple[Mapping[str, Delivery], Collection[str]]:
+    """Return what the remote cache has of the steps of a job, and which are left for another."""
     if storing is None or job.anew:
-        return {}
+        return {}, ()
     try:
         return storing.found(shop.project, shop.world, job.steps, reads.ask_own)
     except Exception:  # steps that cannot be asked about are run
-        return {}
+        return {}, ()
 
 
 def _unfit(shop: Workshop, job: Job) -> tuple[str, str] | None:

@@ -190,7 +190,9 @@ class Orders:
         """Let go of the cluster."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
-            cluster.close(self._run, self._used)
+            # Those that were at work when a run was ended, have not answered yet.
+            at_work = {address for address, one in cluster.workers.items() if one.tasks}
+            cluster.close(self._run, self._used | at_work)
 
     # There ------------------------------------------------------------------------------
 

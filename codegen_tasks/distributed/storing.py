@@ -28,6 +28,8 @@ from ..world import World
 from .messages import Access, Afar, Delivery, Shared
 
 _VARIABLE = "CODEGEN_REMOTE_CACHE"
+#: Once so many bytes are to be fetched for one order, its other steps are left for another.
+_MUCH = 64_000_000
 #: To wait for what is sent may take so many times the limit of one transfer, and besides that a
 #: part of the time for which steps have run, and what so many bytes a second take.
 _BUDGET, _PART, _RATE = 2, 0.1, 5_000_000
@@ -93,8 +95,11 @@ class Storing:
         world: World,
         steps: Sequence[Step],
         ask: Callable[[str], None],
-    ) -> dict[str, Delivery]:
-        """Return what is there of some steps that are to be run, by task.
+    ) -> tuple[dict[str, Delivery], set[str]]:
+        """Return what is there of some steps that are to be run, by task, and whom to leave.
+
+        Those that are left are neither to be run nor asked about now: whoever leads the run has
+        much to fetch before.
 
         Args:
             project: theirs.
@@ -104,8 +109,18 @@ class Storing:
         """
         shelf = self._shelf(project, world)
         shelf.expect(steps, dict.fromkeys((step.task for step in steps), ask))
-        deliveries = ((step.task, shelf.delivery(step)) for step in steps)
-        return {task: found for task, found in deliveries if found is not None}
+        known: dict[str, Delivery] = {}
+        left: set[str] = set()
+        room = _MUCH
+        for step in steps:
+            if room <= 0:
+                left.add(step.task)
+                continue
+            found = shelf.delivery(step)
+            if found is not None:
+                known[step.task] = found
+                room -= sum(afar.size for afar in found.afar.values())
+        return known, left
 
     def send(self, project: Project, world: World, step: Step, result: Result) -> None:
         """Have what a step came to sent there, if it is kept and may be sent."""
