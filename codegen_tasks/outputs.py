@@ -78,7 +78,7 @@ class _Candidate:
         return replace(result, inputs=looks.signed(result.inputs, self.look))
 
 
-def _written_in(folder: str) -> set[bytes]:
+def written_in(folder: str) -> set[bytes]:
     """Return the ways in which outputs may tell a path: as it is, in JSON, in a URL."""
     from urllib.parse import quote
 
@@ -166,7 +166,7 @@ class OutputCache:
         self.remote = remote
         self._expected: dict[str, list[_Candidate]] = {}
         self._rows: dict[Any, Input] = {}
-        self._roots = _written_in(project.root) | _written_in(os.path.realpath(project.root))
+        self._roots = written_in(project.root) | written_in(os.path.realpath(project.root))
         self._least = project.settings.output_cache_milliseconds
         self._too_quick = too_quick(project.settings)
         self._quick: Counter[Kind] = Counter()  # in a row

@@ -40,6 +40,7 @@ class Proxy:
     server: int
     fault: str
     at: int = 0
+    pause: float = 0.4  # seconds that "slow" takes for an answer
     calls: int = 0
     sent: int = 0  # bytes of endless answers
     heard: bytes = b""
@@ -129,7 +130,7 @@ class Proxy:
                     at = max(0, at)
                     data = data[:at] + bytes(byte ^ 0x55 for byte in data[at:])
                 if self.fault == "slow":
-                    time.sleep(0.4)
+                    time.sleep(self.pause)
                 if self.fault == "drip":
                     for byte in data:
                         client.sendall(bytes([byte]))
@@ -155,9 +156,9 @@ def _reset(one: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def proxy(server: int, fault: str, at: int = 0) -> Iterator[Proxy]:
+def proxy(server: int, fault: str, at: int = 0, pause: float = 0.4) -> Iterator[Proxy]:
     """Open a way to a server until it is no longer needed."""
-    found = Proxy(server, fault, at)
+    found = Proxy(server, fault, at, pause)
     found.open()
     try:
         yield found

@@ -368,6 +368,7 @@ FILES = {
     "include/by_hand.h": '#include "deep/more.h"\n#define BY_HAND MORE\n',
     "include/deep/more.h": "#define MORE 2\n",
     "data/all.json": '{"key": "value", "other": 1}',
+    "templates/__pycache__/lazily.cpython-311.pyc": "bytecode is of a machine",
     "secret.txt": "nobody sends this",
     "data/secret.txt": "nor this",
 }
@@ -434,6 +435,7 @@ def task_look():
     assert "data/ash.txt" in found
     assert [name for name in found if "secret" in name] == []
     assert not any(name.endswith(("pyproject.toml", "state.db")) for name in found)
+    assert not any(name.startswith("templates/") and name.endswith(".pyc") for name in found)
 
 
 @slow
@@ -515,3 +517,65 @@ def test_what_a_compiler_goes_on_without_is_sent_and_it_runs_there_again(
     assert project.read("generated/ash.lax") == "plain\nincluded\nend\n"
     assert len(re.findall(r"compile:\S+  \((first|second), \d+ ms\)", result.out)) == 3
     assert notes(result) == []
+
+
+EDITED = """
+import time
+from pathlib import Path
+from codegen_tasks import Codegen
+
+codegen = Codegen()
+for name, stem in (("slow", "ash"), ("quick", "birch"), ("then", "ash")):
+    codegen.rule(name, template=f"{name}.j2", patterns=f"patterns/{stem}.toml",
+                 target=f"{{stem}}.{name}")
+
+
+@codegen.function
+def note(name):
+    Path(NOTES, name).touch()
+    return ""
+
+
+@codegen.function
+def await_note(name):
+    end = time.monotonic() + 30
+    while not Path(NOTES, name).exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return ""
+
+
+@codegen.function
+def edit():
+    Path(PROJECT, "patterns/ash.toml").write_text("value = 2")
+    return ""
+
+
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+@slow
+def test_what_read_a_pattern_before_it_was_edited_and_sent_again_is_stale(
+    empty_project: Project, two: Cluster, tmp_path: Path
+) -> None:
+    project = empty_project
+    (tmp_path / "notes").mkdir()
+    names = {"NOTES": repr(str(tmp_path / "notes")), "PROJECT": repr(str(project.path))}
+    text = EDITED
+    for name, value in names.items():
+        text = text.replace(name, value)
+    project.write("dodo.py", text)
+    project.write("patterns/ash.toml", "value = 1")
+    project.write("patterns/birch.toml", "value = 3")
+    project.write(
+        "templates/slow.j2", "{{ value }}{{ edit() }}{{ note('a') }}{{ await_note('b') }}"
+    )
+    project.write("templates/quick.j2", "{{ value }}{{ await_note('a') }}")
+    # Sent when another is made: with the pattern as it is then.
+    read = "{{ read_text('generated/birch.quick') }}{{ value }}{{ note('b') }}"
+    project.write("templates/then.j2", read)
+    assert on_dask(project, two).code == 0
+    assert (project.read("generated/ash.slow"), project.read("generated/ash.then")) == ("1", "32")
+    assert "1 stale" in project.doit("info").out
+    assert "1 generated, 2 up to date" in project.doit().out
+    assert project.read("generated/ash.slow") == "2"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pickle
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from conftest import Project, Result
@@ -15,6 +21,14 @@ from dask_cluster import Cluster, cluster
 from proxies import proxy
 from stores import Web, nginx
 from test_dask import made, notes, targets, traces
+from test_remote_hostile import forge, of_inputs
+
+from codegen_tasks import model
+from codegen_tasks.distributed.deliveries import Deliveries
+from codegen_tasks.distributed.messages import Access, Afar, Delivery, Shared
+from codegen_tasks.distributed.storing import Storing, access, shared
+from codegen_tasks.remote.parcels import Blob
+from codegen_tasks.settings import Settings
 
 pytest.importorskip("distributed")
 pytest.importorskip("obstore")
@@ -378,3 +392,172 @@ def test_a_store_that_loses_all_is_given_nothing_more_by_workers(
     ran = re.findall(r"(?:generate|compile):\S+  \((\w+)", result.out)
     assert set(ran) == {"first"}
     assert len(targets(first)) == 88
+
+
+def test_a_slow_store_is_told_of_each_result_once(
+    clone: Callable[[str], Checkout], tmp_path: Path, web: Web
+) -> None:
+    """What workers have sent may be there only after they have waited for it long enough."""
+    first = clone("first")
+    for stem in (*STEMS, *(f"more{number:02}" for number in range(46))):
+        first.write(f"patterns/{stem}.toml", "size = 1\n")
+    url = first.environ["CODEGEN_REMOTE_CACHE"]
+    with cluster(tmp_path / "cluster") as there, proxy(web.port, "slow", pause=1.5) as between:
+        theirs = url.replace(str(web.port), str(between.port))
+        there.start_worker("first", CODEGEN_REMOTE_CACHE=theirs)
+        # It waits for four seconds in all, and what is under way is there half a second later.
+        result = first.on(there, CODEGEN_REMOTE_CACHE_SECONDS="2", **WRITES)
+    slow = "takes what is sent too slowly, so nothing more was sent there"
+    assert result.err == f"remote cache {url}: for worker first it {slow}\n"
+    assert notes(result) == []
+    ran = first.ran()
+    assert len(ran) == len(set(ran)) == 100
+    assert "100 up to date" in first.doit().out
+
+
+# What steps make, and what it is made of ------------------------------------------------
+
+ODD = """
+import json, os
+from codegen_tasks import Codegen
+
+codegen = Codegen()
+codegen.rule("page", template="page.j2", patterns="patterns/*.toml", target="{stem}.txt")
+with open(LOG, "a") as log:
+    log.write(f"loaded {os.getpid() if 'scratch' in os.getcwd() else 'here'}\\n")
+
+
+@codegen.function
+def say():
+    print("half of one \\ud83d")
+    return "said"
+
+
+@codegen.function
+def where():
+    return json.dumps(os.getcwd())
+
+
+DOIT_CONFIG = codegen.doit_config
+"""
+
+
+def test_what_cannot_be_kept_is_made_without_harm_to_what_makes_it(
+    clone: Callable[[str], Checkout], trusted: Cluster
+) -> None:
+    first = clone("first")
+    first.write("dodo.py", ODD.replace("LOG", repr(str(first.log))))
+    first.write("templates/page.j2", "{{ say() }}\n")
+    result = first.on(trusted, **KEY, **WRITES)
+    assert (result.err, notes(result)) == ("", [])
+    assert first.read("generated/ash.txt") == "said\n"
+    loaded = [line for line in first.ran() if line != "loaded here"]
+    assert 1 <= len(loaded) <= 2  # once a worker
+    assert "4 up to date" in first.doit().out
+
+
+def test_the_folder_of_a_worker_is_in_no_output_however_it_is_written(
+    clone: Callable[[str], Checkout], tmp_path: Path
+) -> None:
+    first, other = clone("first"), clone("other")
+    for project in (first, other):
+        project.write("dodo.py", ODD.replace("LOG", repr(str(first.log))))
+        project.write("templates/page.j2", "{{ where() }}\n")
+    (tmp_path / "the wörker's").mkdir()
+    with cluster(tmp_path / "cluster") as there:
+        there.start_worker("first", "--local-directory", str(tmp_path / "the wörker's"))
+        result = first.on(there, **WRITES)
+    what = "what it makes names the folder in which it was made, so it is made here"
+    assert notes(result) == [f"-P dask: rule page: {what}"]
+    assert other.doit().code == 0
+    for project in (first, other):
+        assert json.loads(project.read("generated/ash.txt")) == str(project.path)
+
+
+def test_what_a_store_says_that_inputs_were_is_not_taken_for_it(
+    clone: Callable[[str], Checkout], strangers: Cluster, web: Web
+) -> None:
+    first, other = clone("first"), clone("other")
+    first.on(strangers, **WRITES)
+    store = web.folder / first.environ["CODEGEN_REMOTE_CACHE"].rpartition("/")[2]
+    assert forge(store, of_inputs(4, '[[["size"], "value", 999]]'), "outputs") == 8
+    assert "8 of them restored" in other.on(strangers).out
+    other.write("patterns/birch.toml", "size = 5\n")
+    info = other.doit("info")
+    assert "size 100000 → 5" in info.out
+    assert "999" not in info.out
+
+
+# What workers may ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "writes"),
+    [("", True), ("auto", True), ("TRUE", True), ("false", False), ("0", False), ("never", False)],
+)
+def test_whatever_else_a_worker_says_of_writing_is_no_leave(said: str, writes: bool) -> None:
+    given = access(Shared("http://host/x", 5, True, "", ""), {"CODEGEN_REMOTE_CACHE_WRITE": said})
+    assert isinstance(given, Access)
+    assert given.writes == writes
+
+
+def test_a_key_of_any_bytes_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = os.fsdecode(b"\xff\xfe key")
+    monkeypatch.setenv("CODEGEN_REMOTE_CACHE_KEY", key)
+    told = shared(Settings(remote_cache="http://host/x", remote_cache_write="true"), "run")
+    assert told is not None
+    given = access(told, {"CODEGEN_REMOTE_CACHE_KEY": key})
+    assert isinstance(given, Access)
+    assert given.secret == b"\xff\xfe key"
+    assert access(told, {"CODEGEN_REMOTE_CACHE_KEY": "key"}) == "its key is not that of here"
+
+
+# How much at once -----------------------------------------------------------------------
+
+
+def test_of_much_that_is_there_workers_leave_a_part_for_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is fetched for one order is held as a whole."""
+    storing = Storing(Access("file:///not/there", 1, False, b"", ""))
+    afar = Afar("x", 30_000_000, Blob("x", 1))
+    there = {"a", "b", "c", "e"}
+
+    def delivery(step: Any) -> Delivery | None:
+        return Delivery(model.Result((), {}), {"p": afar}, True) if step.task in there else None
+
+    shelf = SimpleNamespace(expect=lambda *_: None, delivery=delivery)
+    monkeypatch.setattr(storing, "_shelf", lambda *_: shelf)
+    nothing = cast(Any, None)
+    steps = [cast(Any, SimpleNamespace(task=task)) for task in "abdcef"]
+    known, left = storing.found(nothing, nothing, steps, {})
+    assert (set(known), left) == ({"a", "b", "c"}, {"e", "f"})
+
+
+def test_what_comes_is_taken_before_more_is_fetched() -> None:
+    fetched: SimpleQueue[int] = SimpleQueue()
+
+    def contents(wanted: dict[str, tuple[Blob, int]]) -> dict[str, bytes]:
+        for _, size in wanted.values():
+            fetched.put(size)
+        return dict.fromkeys(wanted, b"")
+
+    remote = SimpleNamespace(contents=contents, spares=lambda seconds: None)
+    build = SimpleNamespace(workshop=SimpleNamespace(outputs=SimpleNamespace(remote=remote)))
+    deliveries = Deliveries([cast(Any, build)], lambda kind, text: None)
+    for number in range(40):
+        afar = Afar(str(number), 10_000_000, Blob(str(number), 1))
+        delivery = Delivery(model.Result((), {}), {"path": afar}, False)
+        answer = {"made": {f"task{number}": pickle.dumps(delivery)}}
+        assert deliveries.open(number, 0, answer) is None
+    taken: list[Any] = []
+    held, end = 0, time.monotonic() + 30
+    while len(taken) < 40 and time.monotonic() < end:
+        with contextlib.suppress(Empty):
+            while True:
+                held += fetched.get(timeout=0.1)
+        assert held < 150_000_000
+        came = deliveries.come()
+        taken += [what for what, _, _ in came]
+        held -= 10_000_000 * len(came)
+    assert sorted(taken) == list(range(40))

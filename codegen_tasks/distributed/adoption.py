@@ -58,7 +58,7 @@ class Adoption:
             sent: the remote cache has it.
             found: nobody has run it, since it had.
         """
-        if set(result.outputs) - set(step.outputs):
+        if set(result.outputs) != set(step.outputs):
             return Other("it made other files")
         inputs = []
         for item in result.inputs:

@@ -12,13 +12,14 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import IO, Any
 
 from ..codegen import Codegen
 from ..errors import AwaitedError, CodegenError
 from ..model import Result, Step
+from ..outputs import written_in
 from ..plan import Plan
 from ..steps import Workshop, internal
 from ..world import World
@@ -136,22 +137,25 @@ def _answers(
     with contextlib.suppress(CodegenError):  # the render will say it
         for step in job.steps:
             _ = step.phase == "compile" or shop.engine_for(step.template)
-    known = _known(shop, job, reads, storing)
+    known, later = _known(shop, job, reads, storing)
     yield "begun", ""
     for task, delivery in known.items():
         yield "made", (task, _pickled(delivery), 0.0)
-    left = replace(job, steps=tuple(step for step in job.steps if step.task not in known))
+    others = known.keys() | later
+    left = replace(job, steps=tuple(step for step in job.steps if step.task not in others))
+    ways = written_in(root)
     for step, made in _made(shop, left, reads):
         if isinstance(made, AwaitedError):
             yield "needs", (step.task, made.path, 0.0)
         elif not isinstance(made, Result):
             yield "failed", (step.task, made, 0.0)
-        elif _names(made, root):
+        elif _names(made, ways):
             yield "bound", (step.task, "", 0.0)
         else:
             yield "made", (step.task, _pickled(made), made.seconds)
             if storing is not None:
-                storing.send(shop.project, shop.world, step, made)
+                with contextlib.suppress(Exception):  # it has been made, whatever comes of that
+                    storing.send(shop.project, shop.world, step, made)
     for task, delivery in storing.sent() if storing is not None else ():
         yield "stored", (task, _pickled(delivery), bool(delivery.afar))
 
@@ -162,14 +166,14 @@ def _pickled(what: Result | Delivery) -> bytes:
 
 def _known(
     shop: Workshop, job: Job, reads: _Reads, storing: Storing | None
-) -> Mapping[str, Delivery]:
-    """Return what the remote cache has of the steps of a job."""
+) -> tuple[Mapping[str, Delivery], Collection[str]]:
+    """Return what the remote cache has of the steps of a job, and which are left for another."""
     if storing is None or job.anew:
-        return {}
+        return {}, ()
     try:
         return storing.found(shop.project, shop.world, job.steps, reads.ask_own)
     except Exception:  # steps that cannot be asked about are run
-        return {}
+        return {}, ()
 
 
 def _unfit(shop: Workshop, job: Job) -> tuple[str, str] | None:
@@ -216,11 +220,15 @@ def _told(made: Result | CodegenError) -> Result | str:
     return made if isinstance(made, Result) else str(made)
 
 
-def _names(result: Result, root: str) -> bool:
-    """Tell whether a result names the folder that it was made in, so that it fits no other."""
-    mark = os.fsencode(root)
-    said = result.printed.encode("utf-8", "replace")
-    return any(mark in data for data in (*result.outputs.values(), said))
+def _names(result: Result, ways: Collection[bytes]) -> bool:
+    """Tell whether a result names a folder in some way.
+
+    Args:
+        result: what a step came to.
+        ways: in which the folder that it was made in may be told: such a result fits no other.
+    """
+    said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
+    return any(way in data for data in said for way in ways)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ worker; a store from which too much does not come is given nothing more by worke
 from __future__ import annotations
 
 import contextlib
-import pickle
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from ..jobs import Parted, StepsJob
 from ..model import Result
 from ..remote.parcels import Blob
 from ..traffic import Traffic
+from . import answers
 from .messages import Delivery
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: So many results are fetched at once.
 _TOGETHER = 256
+#: So many bytes are fetched at once, if more than one answer is complete with less; and not more
+#: while so many that have come have not been taken.
+_MUCH = 64_000_000
 #: After so many results that were not there for us, workers send all.
 _LOST = 8
 
@@ -58,9 +61,11 @@ class _Awaited:
     opened: Opened
     deliveries: Mapping[str, Delivery]
 
-
-def _is_bytes(result: Result) -> bool:
-    return all(type(data) is bytes for data in result.outputs.values())
+    @property
+    def size(self) -> int:
+        """Bytes of what is to be fetched."""
+        every = self.deliveries.values()
+        return sum(afar.size for delivery in every for afar in delivery.afar.values())
 
 
 class Deliveries:
@@ -78,6 +83,8 @@ class Deliveries:
         self._came: SimpleQueue[_Awaited] = SimpleQueue()
         self._under_way: list[_Awaited] = []
         self._fetching = False
+        self._taken = threading.Condition()
+        self._held = 0  # bytes that have come, or are coming, and have not been taken
         self._lost: set[tuple[int, str]] = set()  # tasks, by build
         self._traffic: dict[int, Traffic] = {}  # of workers, by build
 
@@ -119,7 +126,7 @@ class Deliveries:
         """
         opened, deliveries = Opened(), {}
         for task, pickled in answer.get("made", {}).items():
-            made = pickle.loads(pickled)
+            made = answers.made(pickled)
             if isinstance(made, Delivery):
                 opened.sent.add(task)
                 opened.found |= {task} if made.found else set()
@@ -127,8 +134,6 @@ class Deliveries:
                     deliveries[task] = made
                     continue
                 made = made.result
-            if not isinstance(made, Result) or not _is_bytes(made):
-                raise TypeError(f"it made a {type(made).__name__} that is none of ours")
             opened.results[task] = made
         if not deliveries:
             return opened
@@ -147,6 +152,9 @@ class Deliveries:
             while True:
                 one = self._came.get_nowait()
                 self._under_way = [other for other in self._under_way if other is not one]
+                with self._taken:
+                    self._held -= one.size
+                    self._taken.notify()
                 self._note_lost(one)
                 found.append((one.what, one.answer, one.opened))
         except Empty:
@@ -185,11 +193,15 @@ class Deliveries:
     def _fetch_all(self) -> None:
         while True:
             waiting = [self._wanted.get()]
-            try:
-                while sum(len(one.deliveries) for one in waiting) < _TOGETHER:
+            with contextlib.suppress(Empty):
+                while (
+                    sum(len(one.deliveries) for one in waiting) < _TOGETHER
+                    and sum(one.size for one in waiting) < _MUCH
+                ):
                     waiting.append(self._wanted.get_nowait())
-            except Empty:
-                pass
+            with self._taken:
+                self._taken.wait_for(lambda: self._held < _MUCH)
+                self._held += sum(one.size for one in waiting)
             by_build: defaultdict[int, list[_Awaited]] = defaultdict(list)
             for one in waiting:
                 by_build[one.build].append(one)

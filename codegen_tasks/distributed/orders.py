@@ -22,6 +22,7 @@ from ..errors import CodegenError
 from ..jobs import Died, Overdue, Part, Parted, StepsJob, Unbegun
 from ..model import Outcome, Step
 from .adoption import Adoption, Other
+from .answers import StrangeError, check
 from .cluster import Cluster, UnreachableError, WorkerState, shown, titled
 from .deliveries import Deliveries, Opened
 from .fitness import Fitness
@@ -95,6 +96,7 @@ class Orders:
         self._held: list[_Order] = []  # while there is no scheduler
         self._here: set[tuple[int, str]] = set()  # rules whose steps are run here
         self._fitness = Fitness(self._tell)
+        self._strange: set[str] = set()  # addresses of workers whose answers cannot be read
         self._used: set[str] = set()  # addresses of workers that have run something
         self._sent: Counter[str] = Counter()  # how often each pack was sent
         self._deaths: Counter[str] = Counter()
@@ -188,7 +190,9 @@ class Orders:
         """Let go of the cluster."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
-            cluster.close(self._run, self._used)
+            # Those that were at work when a run was ended, have not answered yet.
+            at_work = {address for address, one in cluster.workers.items() if one.tasks}
+            cluster.close(self._run, self._used | at_work)
 
     # There ------------------------------------------------------------------------------
 
@@ -311,6 +315,20 @@ class Orders:
         self._tell(f"error {said}", f"an order failed on a worker: {said}")
         self._again(order)
 
+    def _not_understood(self, order: _Order, answer: Any, error: Exception) -> None:
+        """Send an order elsewhere; who answers strangely to one, does so to all."""
+        known = isinstance(error, StrangeError)
+        said = str(error) if known else f"{type(error).__name__}: {error}".partition("\n")[0]
+        address = answer.get("address") if isinstance(answer, Mapping) else None
+        what, workers = f"its answer cannot be read: {said}", self._workers
+        if address not in workers:
+            self._erred(order, what)
+            return
+        if address not in self._strange:
+            self._strange.add(address)
+            self._fitness.mark("", address, what, workers)
+        self._again(order)
+
     def _killed(self, order: _Order) -> list[Any]:
         """Blame a step whose worker died again and again; of several, find out which."""
         if len(order.job.tasks) > 1 and not order.job.together:
@@ -322,9 +340,10 @@ class Orders:
     def _opened(self, order: _Order, answer: Mapping[str, Any]) -> list[Any]:
         """Take in what a worker answers, when all of it is here."""
         try:
+            check(answer, order.job.tasks)
             opened = self._deliveries.open(order, order.job.build, answer)
         except Exception as error:  # whatever a strange answer holds
-            self._erred(order, f"its answer cannot be read: {type(error).__name__}: {error}")
+            self._not_understood(order, answer, error)
             return []
         return self._answered(order, answer, opened) if opened is not None else []
 

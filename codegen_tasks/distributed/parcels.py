@@ -62,11 +62,14 @@ class Parcels:
         load = Load(self._dodo, replace(settings, remote_cache=""), shared(settings, run))
         self._load = pickle.dumps(load, pickle.HIGHEST_PROTOCOL)
         self._facts = facts()
-        #: What was sent of each file: its digest, and the signature that it had; None for no file.
+        #: What was sent of each file: its digest, and the signature that it had; None for no
+        #: file, and for one that was sent with several contents.
         self.sent: dict[str, tuple[str, Stat | None]] = {}
         #: Packs by name; and the names of those that every order needs.
         self.packs: dict[str, dict[str, Any]] = {}
         self.common: list[str] = []
+        self._first: dict[str, str] = {}  # digests of files as they were first sent
+        self._edited: set[str] = set()  # files that are no longer that
         self._packed: dict[str, int] = {}  # by path: the place of its pack
         self._own: dict[tuple[str, ...], str] = {}
         self._asked: Counter[str] = Counter()
@@ -87,6 +90,8 @@ class Parcels:
             folder = build.project.templates
             found = {f"{folder}/{name}" for name in disk.walk(build.project.full(folder))}
             made = build.plan.others.keys() | build.plan.makers.keys()
+            # What Python has made of modules is of this machine.
+            made |= {path for path in found if "__pycache__" in path.split("/")}
             but |= {path for path in made if path.startswith(f"{folder}/")}
             whole.add(folder)
             paths |= found - made
@@ -135,7 +140,11 @@ class Parcels:
             parcel["files"][path] = ("", False)
             return 0
         content = digest.of_bytes(raw)
-        self.sent[path] = content, disk.recorded(signature)
+        if self._first.setdefault(path, content) != content:
+            # What comes may have read the one or the other.
+            self._edited.add(path)
+        known = None if path in self._edited else disk.recorded(signature)
+        self.sent[path] = content, known
         executable = modes and os.access(full, os.X_OK)
         parcel["files"][path] = (content, executable)
         parcel["contents"][content] = raw

@@ -5,6 +5,7 @@ Contents are not fetched: whoever leads the run does that itself.  Unaware of Da
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,8 @@ from ..world import World
 from .messages import Access, Afar, Delivery, Shared
 
 _VARIABLE = "CODEGEN_REMOTE_CACHE"
+#: Once so many bytes are to be fetched for one order, its other steps are left for another.
+_MUCH = 64_000_000
 #: To wait for what is sent may take so many times the limit of one transfer, and besides that a
 #: part of the time for which steps have run, and what so many bytes a second take.
 _BUDGET, _PART, _RATE = 2, 0.1, 5_000_000
@@ -42,7 +45,7 @@ def shared(settings: Settings, run: str) -> Shared | None:
     if not settings.asks_afar:
         return None
     url = address.parsed("remote_cache", settings.remote_cache).url
-    secret = os.environ.get(f"{_VARIABLE}_KEY", "").encode()
+    secret = os.fsencode(os.environ.get(f"{_VARIABLE}_KEY", ""))
     said = f"{run} {url}"
     proof = parcels.proof(secret, said)
     return Shared(url, settings.remote_cache_seconds, writes(settings), proof, said)
@@ -55,7 +58,7 @@ def access(shared: Shared, environ: Mapping[str, str]) -> Access | str:
         shared: what the run says of it.
         environ: of the worker: what is secret is told nowhere else.
     """
-    secret = environ.get(f"{_VARIABLE}_KEY", "").encode()
+    secret = os.fsencode(environ.get(f"{_VARIABLE}_KEY", ""))
     if parcels.proof(secret, shared.said) != shared.proof:
         return "its key is not that of here" if secret else "it has no key"
     url = environ.get(_VARIABLE) or shared.url
@@ -63,9 +66,11 @@ def access(shared: Shared, environ: Mapping[str, str]) -> Access | str:
         address.parsed(_VARIABLE, url)
     except DeclarationError as error:
         return f"its {error.where} {error.what}"
-    forbidden = switch(environ.get(f"{_VARIABLE}_WRITE", "")) is False
+    # Whatever else it says is no leave to write.
+    said = environ.get(f"{_VARIABLE}_WRITE", "").strip().lower()
+    may_write = said in ("", "auto") or switch(said) is True
     token = environ.get(f"{_VARIABLE}_TOKEN", "")
-    return Access(url, shared.seconds, shared.writes and not forbidden, secret, token)
+    return Access(url, shared.seconds, shared.writes and may_write, secret, token)
 
 
 class Storing:
@@ -90,8 +95,11 @@ class Storing:
         world: World,
         steps: Sequence[Step],
         ask: Callable[[str], None],
-    ) -> dict[str, Delivery]:
-        """Return what is there of some steps that are to be run, by task.
+    ) -> tuple[dict[str, Delivery], set[str]]:
+        """Return what is there of some steps that are to be run, by task, and whom to leave.
+
+        Those that are left are neither to be run nor asked about now: whoever leads the run has
+        much to fetch before.
 
         Args:
             project: theirs.
@@ -101,8 +109,18 @@ class Storing:
         """
         shelf = self._shelf(project, world)
         shelf.expect(steps, dict.fromkeys((step.task for step in steps), ask))
-        deliveries = ((step.task, shelf.delivery(step)) for step in steps)
-        return {task: found for task, found in deliveries if found is not None}
+        known: dict[str, Delivery] = {}
+        left: set[str] = set()
+        room = _MUCH
+        for step in steps:
+            if room <= 0:
+                left.add(step.task)
+                continue
+            found = shelf.delivery(step)
+            if found is not None:
+                known[step.task] = found
+                room -= sum(afar.size for afar in found.afar.values())
+        return known, left
 
     def send(self, project: Project, world: World, step: Step, result: Result) -> None:
         """Have what a step came to sent there, if it is kept and may be sent."""
@@ -111,7 +129,10 @@ class Storing:
         self._shelf(project, world).send(step, result)
 
     def sent(self) -> Iterator[tuple[str, Delivery]]:
-        """Wait for what is being sent, for a limited time; yield task and delivery of what is."""
+        """Wait for what is being sent, for a limited time; yield task and delivery of what is.
+
+        What is there later than that, is told nobody any more: its result travels by itself.
+        """
         self._left = self._remote.settle(max(0.0, self._left))
         for shelf in self._shelves.values():
             yield from shelf.sent()
@@ -134,7 +155,8 @@ class _Shelf(OutputCache):
         nowhere = Store(os.path.join(project.full(project.home), "no store"))
         super().__init__(project, world, remote, nowhere)
         self._remote = remote
-        self._sent: SimpleQueue[tuple[str, Delivery]] = SimpleQueue()
+        self._sent: SimpleQueue[tuple[int, str, Delivery]] = SimpleQueue()
+        self._round = 0  # how often it was asked what has been sent
 
     def _holds(self, content: str) -> bool:
         return True  # it is not we who need it
@@ -145,7 +167,11 @@ class _Shelf(OutputCache):
             came = self._remote.take(one.key)
             if came is None or not actions.answers(came.stored, step, one.reads, one.look.digests):
                 continue
-            delivery = _delivery(came.stored, came.blobs, True)
+            # As it is here: a store could say anything of what it was.
+            look = replace(one.look, stats=(None,) * len(one.reads))
+            inputs = self._looks.signed(came.stored.result.inputs, look)
+            result = replace(came.stored.result, inputs=inputs)
+            delivery = _delivery(replace(came.stored, result=result), came.blobs, True)
             if delivery is not None:
                 return delivery
         return None
@@ -159,23 +185,26 @@ class _Shelf(OutputCache):
         text, beside = actions.written(result)
         own, reads, key = self._filed(step, result.inputs)
         stored = actions.stored_in(text)
-        assert stored is not None
-        self._remote.send(key, text, beside, partial(self._is_there, step.task, stored))
+        if stored is None:
+            return  # nobody could read it
+        told = partial(self._is_there, self._round, step.task, stored)
+        self._remote.send(key, text, beside, told)
         self._sets.send(step, own, reads)
 
-    def _is_there(self, task: str, stored: Stored, blobs: Mapping[str, Blob]) -> None:
+    def _is_there(self, number: int, task: str, stored: Stored, blobs: Mapping[str, Blob]) -> None:
         """Note, in another thread, that a result has been sent."""
         delivery = _delivery(stored, blobs, False)
         if delivery is not None:
-            self._sent.put((task, delivery))
+            self._sent.put((number, task, delivery))
 
     def sent(self) -> Iterator[tuple[str, Delivery]]:
-        """Yield task and delivery of what has been sent since this was asked last."""
-        try:
+        """Yield task and delivery of what was given since this was asked last, and is sent."""
+        now, self._round = self._round, self._round + 1
+        with contextlib.suppress(Empty):
             while True:
-                yield self._sent.get_nowait()
-        except Empty:
-            return
+                number, task, delivery = self._sent.get_nowait()
+                if number == now:
+                    yield task, delivery
 
 
 def _delivery(stored: Stored, blobs: Mapping[str, Blob], found: bool) -> Delivery | None:
