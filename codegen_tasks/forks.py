@@ -18,14 +18,13 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 def is_sound() -> bool:
     """Tell whether a fork of this process would be sound, be it only one that is waited for."""
-    return hasattr(os, "fork") and threading.active_count() == 1
+    # Elsewhere than on Linux, what the system's libraries have begun may not outlive a fork.
+    return hasattr(os, "sched_getaffinity") and threading.active_count() == 1
 
 
 def room() -> int:
     """Return how many forks of this process could work beside it, and would be sound."""
-    if not is_sound():
-        return 0
-    return len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 0
+    return len(os.sched_getaffinity(0)) - 1 if is_sound() else 0
 
 
 def may_fork() -> bool:
