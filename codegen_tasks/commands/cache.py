@@ -20,7 +20,7 @@ from ..steps import template_cache
 from ..store import ACTIONS, CONTENTS, Store
 from ..traffic import Traffic
 from .common import builds_of, counted, options_first, sized
-from .helped import Helped
+from .helped import Ours
 from .piped import Piped
 
 _ACTIONS = ("status", "cleanup", "verify", "clear", "why")
@@ -28,7 +28,7 @@ _ACTIONS = ("status", "cleanup", "verify", "clear", "why")
 _WORDS = {"cleanup": 1, "why": 1}
 
 
-class Cache(Piped, Helped, DoitCmdBase):
+class Cache(Piped, Ours, DoitCmdBase):
     """The caches of templates and outputs: status, cleanup, verify, clear, why."""
 
     name = "cache"

@@ -165,7 +165,6 @@ class OverCore(Helped):
     """
 
     own: Sequence[Mapping[str, Any]]
-    names_options = False  # `LateParser` does, where there is a Codegen
     loader: Any
     _cmdparser: Any
     #: Whether the command must know what we made and no rule makes any more.

@@ -15,7 +15,7 @@ from .. import orphans
 from ..preview import Difference, preview
 from . import named
 from .common import claimed, codegens, counted, options_first, planned, say_whatever_the_encoding
-from .helped import Helped
+from .helped import Ours
 from .piped import Piped
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _COLOURS = {b"-": b"31", b"+": b"32", b"@": b"36"}
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 
 
-class Diff(Piped, Helped, DoitCmdBase):
+class Diff(Piped, Ours, DoitCmdBase):
     """Shows how targets differ from what a build would make of them."""
 
     name = "diff"

@@ -21,22 +21,6 @@ class Helped:
     #: Arguments, and what they come to.
     examples: Sequence[tuple[str, str]] = ()
 
-    #: Whether core's words for an option that is none are replaced by ours here.
-    names_options = True
-
-    def parse_execute(self, in_args: Any) -> Any:
-        """Execute as core does; an option that is none is told with the nearest one."""
-        from doit.cmdparse import CmdParseError
-
-        try:
-            return super().parse_execute(in_args)  # type: ignore[misc]
-        except CmdParseError as error:
-            from .common import misspelt
-
-            command: Any = self
-            refused = misspelt(command.cmdparser, in_args) if self.names_options else None
-            raise refused or error from None
-
     def help(self) -> str:
         """Return core's text, with what a newcomer looks for before the options."""
         text = str(super().help())  # type: ignore[misc]
@@ -50,6 +34,22 @@ class Helped:
         name = f"    {command.bin_name} {command.name}"
         lines = [(f"{name} {given}".rstrip(), meaning) for given, meaning in self.examples]
         return "\n".join(["\n\nEXAMPLES", *_beside(lines)]) if lines else ""
+
+
+class Ours(Helped):
+    """Before a class of core's commands, for a command that core does not have."""
+
+    def parse_execute(self, in_args: Any) -> Any:
+        """Execute as core does; an option that is none is told with the nearest one."""
+        from doit.cmdparse import CmdParseError
+
+        try:
+            return super().parse_execute(in_args)  # type: ignore[misc]
+        except CmdParseError as error:
+            from .common import misspelt
+
+            command: Any = self
+            raise misspelt(command.cmdparser, in_args) or error from None
 
 
 def _beside(lines: Sequence[tuple[str, str]]) -> Iterator[str]:

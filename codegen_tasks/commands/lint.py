@@ -17,7 +17,7 @@ from doit.exceptions import InvalidCommand
 from ..engines import JINJA2
 from ..errors import known_or_nearest
 from .common import counted, options_first, planned, say_whatever_the_encoding
-from .helped import Helped
+from .helped import Ours
 from .piped import Piped
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
 _PAUSE = 1.1
 
 
-class Lint(Piped, Helped, DoitCmdBase):
+class Lint(Piped, Ours, DoitCmdBase):
     """Renders everything twice in memory, and tells what looks like a mistake."""
 
     name = "lint"

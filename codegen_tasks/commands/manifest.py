@@ -10,13 +10,13 @@ from ..build import Build
 from ..digest import short
 from ..errors import nearest
 from .common import builds_of, counted, options_first, sized
-from .helped import Helped
+from .helped import Ours
 from .piped import Piped
 
 _ACTIONS = ("status", "verify")
 
 
-class Manifest(Piped, Helped, DoitCmdBase):
+class Manifest(Piped, Ours, DoitCmdBase):
     """The manifest: status, verify."""
 
     name = "manifest"

@@ -13,7 +13,7 @@ from .. import scaffold
 from ..errors import CodegenError, known_or_nearest
 from ..project import Project
 from .common import codegens, options_first, say_whatever_the_encoding
-from .helped import Helped
+from .helped import Ours
 from .piped import Piped
 from .screen import Screen
 
@@ -36,7 +36,7 @@ _OPT_LIKE = {
 }
 
 
-class New(Piped, Helped, DoitCmdBase):
+class New(Piped, Ours, DoitCmdBase):
     """Makes files that are not there yet; replaces none."""
 
     name = "new"

@@ -15,7 +15,7 @@ from ..errors import StepError, cause
 from ..orphans import Orphan
 from ..tasks import hold
 from .common import claimed, counted, options_first, planned, say_whatever_the_encoding
-from .helped import Helped
+from .helped import Ours
 from .piped import Piped
 
 _OPT_DRY_RUN = {
@@ -35,7 +35,7 @@ _OPT_EDITED = {
 }
 
 
-class Prune(Piped, Helped, DoitCmdBase):
+class Prune(Piped, Ours, DoitCmdBase):
     """Removes orphans: files, and what is remembered of them."""
 
     name = "prune"

@@ -19,7 +19,7 @@ from ..codegen import ASKED
 from ..errors import DeclarationError, StepError, cause
 from ..runs import Head, Run
 from .common import codegens, counted, options_first, planned, say_whatever_the_encoding
-from .helped import Helped
+from .helped import Ours
 from .piped import Piped
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class _Parser(CmdParse):
         return found, [name.removeprefix(_RUN) for name in names]
 
 
-class Report(Piped, Helped, DoitCmdBase):
+class Report(Piped, Ours, DoitCmdBase):
     """The report: of the last run, or of one that is named."""
 
     name = "report"

@@ -30,7 +30,7 @@ from doit.cmdparse import CmdOption
 from ..errors import DeclarationError
 from ..watch import GRACE, Changes, Known, Need, Told, around
 from .common import say_whatever_the_encoding
-from .helped import Helped
+from .helped import Ours
 from .run import Run
 from .warm import BUILD, UNFIT
 
@@ -46,7 +46,7 @@ _STEP, _LONGEST = 20, 500
 _PATIENCE = 15.0  # seconds that a build may take to end when we are to
 
 
-class Watch(Helped, Command):
+class Watch(Ours, Command):
     """Builds on every change; its arguments are those of `run`."""
 
     name = "watch"

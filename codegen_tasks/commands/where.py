@@ -19,7 +19,7 @@ from ..dressed import dressed_for
 from ..errors import cause, nearest
 from . import annotate
 from .common import options_first, planned, say_whatever_the_encoding
-from .helped import Helped
+from .helped import Ours
 from .piped import Piped
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _EMPTY = "the line is empty"
 _NOT_FOUND, _NOT_RUNNABLE = 127, 126
 
 
-class Where(Piped, Helped, DoitCmdBase):
+class Where(Piped, Ours, DoitCmdBase):
     """Tells what made a place of a target."""
 
     name = "where"
