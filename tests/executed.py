@@ -87,7 +87,7 @@ def settled(text: str, in_order: bool = True) -> list[str]:
         (r"\(templates [^)]*\)", "(templates …)"),
         (r"\bof 5\.0 GB, in \S+", "of 5.0 GB, in FOLDER"),
         (r"\b\d+\.\d s saved", "T s saved"),
-        (r"\b\d+ hits \(\d+ %\)", "N hits"),
+        (r"\b\d+ hits \(\d+ %\), \d+ misses", "N hits, N misses"),  # workers may both parse one
         (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*( UTC)?", "WHEN"),
     ):
         text = re.sub(pattern, word, text)

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,13 +227,8 @@ class Cluster:
 
     # The end ----------------------------------------------------------------------------
 
-    def close(self, run: str, used: Collection[str]) -> None:
-        """Let go of everything.
-
-        Args:
-            run: that workers are to forget.
-            used: addresses of those that know it.
-        """
+    def close(self, run: str) -> None:
+        """Let go of everything, and have all workers forget a run: any may be about to begin it."""
         from . import remote
 
         self._watching.cancel()
@@ -241,8 +236,9 @@ class Cluster:
         if self._local is not None:
             for worker in self._local.workers.values():
                 remote.close(worker)
-        elif self.is_connected and (there := [one for one in used if one in self.workers]):
-            forget = functools.partial(self._client.run, remote.forget, run, workers=there)
+        elif self.is_connected and self.workers:
+            workers = list(self.workers)
+            forget = functools.partial(self._client.run, remote.forget, run, workers=workers)
             self._in_time(forget(on_error="ignore", asynchronous=True))
         with contextlib.suppress(Exception):
             close = functools.partial(self._client.close, timeout=_PATIENCE)

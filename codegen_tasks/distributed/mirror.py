@@ -38,6 +38,10 @@ _ROOM = 64_000_000
 _UNLOADED = "dodo.py cannot be loaded"
 
 
+class ForgottenError(Exception):
+    """The run has ended, or has said nothing for so long that it seemed to."""
+
+
 class Child:
     """Our end of a process that runs steps.
 
@@ -132,11 +136,13 @@ class Copy:
         self._kept: dict[str, bytes] = {}  # results that were put there, by task
         self._idle: list[Child] = []
         self._busy: set[Child] = set()
+        self._closed = False
         self.used = time.monotonic()
 
     def place(self, order: Mapping[str, Any]) -> list[str]:
         """Put files where the project has them; return the packs that were not sent so far."""
         with self._lock:
+            self._check()
             for name, pack in order["sent"].items():
                 if name not in self._packs:
                     self._unpack(pack)
@@ -145,6 +151,10 @@ class Copy:
             if not lacking:
                 self._unpack(order)
             return lacking
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ForgottenError
 
     def _unpack(self, parcel: Mapping[str, Any]) -> None:
         for path, found in parcel["files"].items():
@@ -181,6 +191,10 @@ class Copy:
             child.tell((self._opened(load), self.access))
         with self._lock:
             self._busy.add(child)
+            closed = self._closed
+        if closed:
+            child.end()
+            raise ForgottenError
         return child, new
 
     def _opened(self, load: bytes) -> Load:
@@ -208,6 +222,7 @@ class Copy:
         with self._lock:
             self.used = time.monotonic()
             self._busy.discard(child)
+            alive = alive and not self._closed
             if alive:
                 self._idle.append(child)
         if not alive:
@@ -228,6 +243,7 @@ class Copy:
     def close(self) -> None:
         """End all processes and remove the files."""
         with self._lock:
+            self._closed = True
             ended, self._idle = [*self._idle, *self._busy], []
         for child in ended:
             child.end()
@@ -245,6 +261,7 @@ class Mirror:
         self._folder = os.path.join(folder, f"codegen-tasks-{os.getpid()}-{id(self):x}")
         self._lock = threading.Lock()
         self._copies: dict[str, Copy] = {}
+        self._over: set[str] = set()  # runs that have told that they end
         self._keeper = Keeper()
         self._keeper.start()
         self._closed = threading.Event()
@@ -256,10 +273,12 @@ class Mirror:
             with self._lock:
                 idle = [name for name, copy in self._copies.items() if copy.is_idle]
             for run in idle:
-                self.forget(run)
+                self._remove(run)
 
     def _copy(self, run: str) -> Copy:
         with self._lock:
+            if run in self._over:
+                raise ForgottenError
             if run not in self._copies:
                 self._copies[run] = Copy(os.path.join(self._folder, run), self._keeper.mark)
             found = self._copies[run]
@@ -267,7 +286,12 @@ class Mirror:
         return found
 
     def forget(self, run: str) -> None:
-        """End what a run left here."""
+        """End what a run left here that ends; an order of it that is late does nothing."""
+        with self._lock:
+            self._over.add(run)
+        self._remove(run)
+
+    def _remove(self, run: str) -> None:
         with self._lock:
             copy = self._copies.pop(run, None)
         if copy is not None:
@@ -307,6 +331,8 @@ class Mirror:
             return {"unfit": ("", differs), "left": list(order["tasks"])}
         try:
             return self._worked(order, wanted)
+        except ForgottenError:
+            return {"unwanted": "", "left": list(order["tasks"])}
         except OSError as error:
             what = f"{error.strerror or error} there"
             return {"unable": what[:1].lower() + what[1:], "left": list(order["tasks"])}

@@ -97,7 +97,6 @@ class Orders:
         self._here: set[tuple[int, str]] = set()  # rules whose steps are run here
         self._fitness = Fitness(self._tell)
         self._strange: set[str] = set()  # addresses of workers whose answers cannot be read
-        self._used: set[str] = set()  # addresses of workers that have run something
         self._sent: Counter[str] = Counter()  # how often each pack was sent
         self._deaths: Counter[str] = Counter()
         self._alive = time.monotonic()  # when a worker was last seen to do something for us
@@ -190,9 +189,7 @@ class Orders:
         """Let go of the cluster."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
-            # Those that were at work when a run was ended, have not answered yet.
-            at_work = {address for address, one in cluster.workers.items() if one.tasks}
-            cluster.close(self._run, self._used | at_work)
+            cluster.close(self._run)
 
     # There ------------------------------------------------------------------------------
 
@@ -349,8 +346,6 @@ class Orders:
 
     def _answered(self, order: _Order, answer: Mapping[str, Any], opened: Opened) -> list[Any]:
         job = order.job
-        if "unfit" not in answer:
-            self._used.add(str(answer["address"]))
         self._deliveries.note(job.build, answer, titled(self._named(answer)))
         outcomes = self._made(order, answer, opened)
         if opened.lost:
