@@ -13,7 +13,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from . import bundles, forks, rows
@@ -207,8 +207,8 @@ def _stale(
 def _in_parts(build: Build, todo: Sequence[_Todo], over: Collection[str]) -> Iterator[_Found]:
     """Restore steps that do not wait for each other, in several processes if they are many."""
     count = 1 + min(forks.room(), _FORKS, len(todo) // WORTH_A_FORK)
-    size = -(-len(todo) // count) or 1
-    first, *others = [todo[at : at + size] for at in range(0, len(todo), size)] or [todo]
+    cuts = [len(todo) * number // count for number in range(count + 1)]
+    first, *others = [todo[begin:end] for begin, end in pairwise(cuts)]
     begun: list[forks.Fork] = []
     try:
         for part in others:

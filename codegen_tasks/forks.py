@@ -33,11 +33,11 @@ def may_fork() -> bool:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Have an interrupt wait meanwhile."""
+def undisturbed() -> Iterator[Iterable[int]]:
+    """Have an interrupt wait meanwhile; gives the signals that were blocked before."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
-        yield
+        yield blocked
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
@@ -57,15 +57,12 @@ class Fork:
     def begin(self) -> Fork:
         """Begin; whatever is raised here or later, `end` leaves nothing behind."""
         # An interrupt waits until it is known whom there is to end.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        try:
+        with undisturbed() as blocked:
             with contextlib.suppress(OSError):  # the system may have no room for one more
                 self._pid = os.fork()
                 if self._pid == 0:
                     self._go(blocked)
             os.close(self._write)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return self
 
     def _go(self, mask: Iterable[int]) -> NoReturn:

@@ -88,6 +88,12 @@ def written_in(folder: str) -> set[bytes]:
     return {os.fsencode(folder), *(text.encode("utf-8", "surrogateescape") for text in told)}
 
 
+def names_any(result: Result, ways: Collection[bytes]) -> bool:
+    """Tell whether a result names a folder in any of the ways in which it may be told."""
+    said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
+    return any(way in data for data in said for way in ways)
+
+
 def store_of(project: Project) -> Store:
     """Return the store that a project's settings name."""
     named = os.path.expanduser(project.settings.output_cache_folder)
@@ -440,8 +446,7 @@ class OutputCache:
 
     def _unfit(self, step: Step, trace: Trace, result: Result) -> str:
         """Return why a result is not to be kept; "" if it is."""
-        said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
-        if any(root in data for data in said for root in self._roots):
+        if names_any(result, self._roots):
             return "holds the path of the checkout"
         if actions.torn(trace.inputs) or not self._still(step, trace.inputs):
             return "an input changed meanwhile"

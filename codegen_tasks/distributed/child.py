@@ -19,7 +19,7 @@ from typing import IO, Any
 from ..codegen import Codegen
 from ..errors import AwaitedError, CodegenError
 from ..model import Result, Step
-from ..outputs import written_in
+from ..outputs import names_any, written_in
 from ..plan import Plan
 from ..steps import Workshop, internal
 from ..world import World
@@ -143,13 +143,13 @@ def _answers(
         yield "made", (task, _pickled(delivery), 0.0)
     others = known.keys() | later
     left = replace(job, steps=tuple(step for step in job.steps if step.task not in others))
-    ways = written_in(root)
+    ways = written_in(root)  # such a result fits no other folder
     for step, made in _made(shop, left, reads):
         if isinstance(made, AwaitedError):
             yield "needs", (step.task, made.path, 0.0)
         elif not isinstance(made, Result):
             yield "failed", (step.task, made, 0.0)
-        elif _names(made, ways):
+        elif names_any(made, ways):
             yield "bound", (step.task, "", 0.0)
         else:
             yield "made", (step.task, _pickled(made), made.seconds)
@@ -218,17 +218,6 @@ def _made(shop: Workshop, job: Job, reads: _Reads) -> Iterator[tuple[Step, Any]]
 
 def _told(made: Result | CodegenError) -> Result | str:
     return made if isinstance(made, Result) else str(made)
-
-
-def _names(result: Result, ways: Collection[bytes]) -> bool:
-    """Tell whether a result names a folder in some way.
-
-    Args:
-        result: what a step came to.
-        ways: in which the folder that it was made in may be told: such a result fits no other.
-    """
-    said = (*result.outputs.values(), result.printed.encode("utf-8", "replace"))
-    return any(way in data for data in said for way in ways)
 
 
 if __name__ == "__main__":

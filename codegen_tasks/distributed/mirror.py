@@ -142,7 +142,8 @@ class Copy:
     def place(self, order: Mapping[str, Any]) -> list[str]:
         """Put files where the project has them; return the packs that were not sent so far."""
         with self._lock:
-            self._check()
+            if self._closed:
+                raise ForgottenError
             for name, pack in order["sent"].items():
                 if name not in self._packs:
                     self._unpack(pack)
@@ -151,10 +152,6 @@ class Copy:
             if not lacking:
                 self._unpack(order)
             return lacking
-
-    def _check(self) -> None:
-        if self._closed:
-            raise ForgottenError
 
     def _unpack(self, parcel: Mapping[str, Any]) -> None:
         for path, found in parcel["files"].items():
